@@ -1,0 +1,2 @@
+/** The agent: connect, supervise, journal, converge; and its ports, runtime and data plane. */
+export {};

@@ -1,0 +1,2 @@
+/** The local runtime: instances are processes of this machine. */
+export {};

@@ -1,0 +1,29 @@
+import type { Config } from "jest";
+
+/**
+ * Tests run as ES modules (see `npm run jest`). Two workers, because suites
+ * start servers, agents and databases of their own.
+ */
+const config: Config = {
+  testEnvironment: "node",
+  extensionsToTreatAsEsm: [".ts"],
+  testMatch: ["<rootDir>/{libs,services,agents,tests,scripts}/**/*.test.ts"],
+  testPathIgnorePatterns: ["/node_modules/", "<rootDir>/services/console/"],
+  modulePathIgnorePatterns: ["<rootDir>/.cache/"],
+  transform: {
+    "\\.ts$": [
+      "@swc/jest",
+      {
+        jsc: { parser: { syntax: "typescript" }, target: "es2024" },
+        module: { type: "es6" },
+        sourceMaps: "inline",
+      },
+    ],
+  },
+  cacheDirectory: "<rootDir>/.cache/jest",
+  // Suites with real processes need more than jest's 5 s on a busy two-core machine.
+  testTimeout: 60_000,
+  maxWorkers: 2,
+};
+
+export default config;

@@ -1,0 +1,2 @@
+/** Tokens, keys and sealing. */
+export {};

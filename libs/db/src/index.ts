@@ -1,0 +1,2 @@
+/** Tables, migrations, the pool, and the embedded PostgreSQL. */
+export {};

@@ -1,0 +1,2 @@
+/** What every part uses and what uses nothing. */
+export {};

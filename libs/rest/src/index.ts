@@ -1,0 +1,2 @@
+/** REST transcoding and OpenAPI from the contract's descriptors. */
+export {};

@@ -1,0 +1,2 @@
+/** The framed stream between agent and server, used by both ends. */
+export {};

@@ -1,0 +1,2 @@
+/** The bowline command. */
+export {};
