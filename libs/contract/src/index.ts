@@ -1,2 +1,10 @@
-/** The contract: code generated from proto/, and its method options read as data. */
-export {};
+/**
+ * The contract: generated code and the method options read as data.
+ *
+ *   agent.ts agents.ts audit.ts clusters.ts commands.ts deployments.ts
+ *   identity.ts options.ts products.ts     one per package of proto/bowline
+ *   services.ts                            every service, for servers and documents
+ *   access.ts                              who may call a method, what REST answers
+ */
+export * from "./access.ts";
+export * from "./services.ts";

@@ -1,0 +1,145 @@
+/**
+ * The runtime port: the only thing that a new kind of place implements.
+ *
+ *   runtime.ts    this port                     dataplane.ts  the port of a gateway class
+ *   converge.ts   runs commands through both    connect.ts    the stream
+ *
+ * R1: a runtime adopts by deployment and generation, never by attempt: to
+ *     converge the same spec twice is to converge it once.
+ * R2: it removes only what an ABSENT spec or a newer generation of the same
+ *     deployment names; what it doesn't know it leaves alone.
+ * R3: a failed update leaves the last good generation running, where the two
+ *     can run side by side, and says in its reason where they cannot.
+ */
+import type { Deployment } from "@bowline/contract/deployments";
+
+/** What a runtime says about itself. */
+export interface RuntimeDescription {
+  kind: "docker" | "kubernetes" | "local";
+  version: string;
+  /** What makes this runtime the same one tomorrow, over restarts of agent and host. */
+  identity: string;
+  /** Features, e.g. `volumes`, `pause`, `jobs`. Gateway classes are added by the agent. */
+  capabilities: readonly string[];
+  /** Instances that it takes; 0: no limit known. */
+  instanceLimit: number;
+  /** Empty: healthy; else what is wrong, for people. */
+  problem: string;
+}
+
+export type InstancePhase = "STARTING" | "RUNNING" | "STOPPING" | "STOPPED" | "PAUSED" | "EXITED" | "BACKING_OFF";
+export type InstanceHealth = "UNKNOWN" | "HEALTHY" | "UNHEALTHY";
+
+/** One running (or ended) member of a workload. */
+export interface ObservedInstance {
+  workload: string;
+  /** 0-based. */
+  index: number;
+  phase: InstancePhase;
+  health: InstanceHealth;
+  /** Starts after the first, in this generation. */
+  restarts: number;
+  exitCode?: number;
+  image: string;
+  ports: readonly { name: string; container: number; address: string; published: number }[];
+  /** Why it is as it is, for people. */
+  reason: string;
+  startedAt?: Date;
+}
+
+/** What a runtime sees of one deployment. */
+export interface ObservedDeployment {
+  deploymentId: string;
+  generation: number;
+  /** All of its instances, also stopped and ended ones. */
+  instances: readonly ObservedInstance[];
+  /** True: nothing of it is left. */
+  absent: boolean;
+}
+
+export interface WorkloadProgress {
+  workload: string;
+  phase: string;
+  /** 0–100. */
+  percent: number;
+  message: string;
+}
+
+/** How far a converge is. Only the newest report matters. */
+export interface ConvergeProgress {
+  phase: string;
+  /** 0–100. */
+  percent: number;
+  message: string;
+  workloads: readonly WorkloadProgress[];
+}
+
+/** How a converge ended. Expected endings are values; misuse and defects throw. */
+export type ConvergeEnd =
+  | { kind: "succeeded" }
+  | { kind: "failed"; reason: FailureReason; message: string; worthRetry: boolean }
+  | { kind: "cancelled" };
+
+/** Stable reasons of a failed converge. Documented in docs/errors.md. */
+export const failureReasons = [
+  "IMAGE_UNAVAILABLE", // image or program is not there
+  "START_FAILED", // the process or container did not start, or ended at once
+  "UNHEALTHY", // it runs, its health check does not pass in time
+  "PORT_TAKEN", // a published port or a listener's port is in use
+  "VOLUME_FAILED",
+  "DEPENDENCY_FAILED", // a workload that it depends on failed
+  "UNSUPPORTED", // a feature of the spec that this agent does not have
+  "RUN_TIMEOUT", // the attempt took longer than its run timeout
+  "AGENT_CRASHED", // third start of the same attempt
+  "DATA_PLANE_NOT_READY", // the routes' data plane is not there yet
+  "BACKEND_UNREACHABLE", // a backend does not take connections
+  "PRIVATE_BACKEND", // a backend resolves to an address that the policy forbids
+  "ROUTES_REFUSED", // the data plane refuses these routes
+  "PROBE_FAILED", // the data plane does not answer with the new generation
+  "DISK_FULL",
+  "RUNTIME_UNAVAILABLE", // engine or API server does not answer
+  "SPEC_INVALID", // the bytes do not match the digest, or cannot be read
+  "INTERNAL", // a defect of the agent; the log has more
+] as const;
+export type FailureReason = (typeof failureReasons)[number];
+
+export interface Runtime {
+  describe(): Promise<RuntimeDescription>;
+
+  /**
+   * Makes exactly this spec true, whatever `desired` says; idempotent; replaces
+   * only what changed. Returns when every workload is healthy (a job: when it
+   * has ended with exit code 0), or with the reason of the first that is not.
+   * After `signal` aborts it ends within the stop grace, as `cancelled`.
+   *
+   * `spec.dataPlane` and `spec.routes` are not its business.
+   */
+  converge(spec: Deployment, report: (progress: ConvergeProgress) => void, signal: AbortSignal): Promise<ConvergeEnd>;
+
+  /** Everything that carries our labels now. */
+  list(): Promise<ObservedDeployment[]>;
+
+  /** Calls `changed` with the newest observation of a deployment whenever it differs from the last; returns when `signal` aborts. */
+  watch(changed: (observed: ObservedDeployment) => void, signal: AbortSignal): Promise<void>;
+
+  /** Address at which a workload's port (name or number) can be reached from the agent; undefined while there is none. */
+  upstream(deploymentId: string, workload: string, port: string): Promise<{ host: string; port: number } | undefined>;
+
+  /**
+   * Path, on the agent's host, of a volume of a deployment, where the agent can write files that its
+   * workloads read; undefined where the runtime cannot offer one.
+   */
+  volumePath(deploymentId: string, volume: string): Promise<string | undefined>;
+
+  /** The last `lines` lines that an instance wrote, then new ones while `follow`; ends when `signal` aborts. */
+  logs(
+    deploymentId: string,
+    workload: string,
+    index: number,
+    options: { lines: number; follow: boolean },
+    signal: AbortSignal,
+  ): AsyncIterable<Uint8Array>;
+
+  /** Lets go of everything that the agent process holds. Workloads go on running unless `stopWorkloads`. */
+  close(options: { stopWorkloads: boolean }): Promise<void>;
+}

@@ -1,0 +1,2 @@
+export * from "./gen/bowline/agent/v1/agent_pb.ts";
+export * from "./gen/bowline/agent/v1/messages_pb.ts";

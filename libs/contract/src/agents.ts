@@ -1,0 +1,1 @@
+export * from "./gen/bowline/agents/v1/agents_pb.ts";

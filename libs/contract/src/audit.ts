@@ -1,0 +1,1 @@
+export * from "./gen/bowline/audit/v1/audit_pb.ts";

@@ -1,0 +1,1 @@
+export * from "./gen/bowline/commands/v1/commands_pb.ts";

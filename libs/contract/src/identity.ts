@@ -1,0 +1,1 @@
+export * from "./gen/bowline/identity/v1/identity_pb.ts";

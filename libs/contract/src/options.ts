@@ -1,0 +1,1 @@
+export * from "./gen/bowline/options/v1/options_pb.ts";

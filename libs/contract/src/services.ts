@@ -1,0 +1,26 @@
+/** Every service of the contract. Servers, REST, OpenAPI, access tests and documents read this list. */
+import { AgentService } from "./agent.ts";
+import { AgentsService } from "./agents.ts";
+import { AuditService } from "./audit.ts";
+import { ClusterService, RegistrationTokenService } from "./clusters.ts";
+import { CommandService } from "./commands.ts";
+import { DeploymentService } from "./deployments.ts";
+import { AuthService, OrganisationService, ServiceAccountService } from "./identity.ts";
+import { ApiServiceService, GatewayService, ProductPublishService, ProductService } from "./products.ts";
+
+export const services = [
+  AgentService,
+  AgentsService,
+  ApiServiceService,
+  AuditService,
+  AuthService,
+  ClusterService,
+  CommandService,
+  DeploymentService,
+  GatewayService,
+  OrganisationService,
+  ProductPublishService,
+  ProductService,
+  RegistrationTokenService,
+  ServiceAccountService,
+] as const;

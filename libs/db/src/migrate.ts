@@ -1,0 +1,36 @@
+/**
+ * Migrations: forward only, each in the history for good. A released one never
+ * changes; what an older replica still reads is not dropped in the same release.
+ */
+import { type Kysely, type Migration, Migrator, sql } from "kysely";
+import * as spine from "./migrations/0001-spine.ts";
+
+const migrations: Record<string, Migration> = {
+  "0001-spine": spine,
+};
+
+/** Name of the newest migration that this build knows. */
+export const latestMigration: string = Object.keys(migrations).sort().at(-1) ?? "";
+
+export type MigrationReport = { applied: string[]; current: string };
+
+/**
+ * Brings the database to the newest schema. Takes a lock, so that of two
+ * servers one migrates and the other waits. Throws what a migration threw; that
+ * one is rolled back whole.
+ */
+export async function migrate(db: Kysely<never>): Promise<MigrationReport> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
+  const { error, results } = await migrator.migrateToLatest();
+  if (error !== undefined) throw error;
+  return { applied: (results ?? []).map((result) => result.migrationName), current: latestMigration };
+}
+
+/** Names of migrations that the database lacks; without changing anything. */
+export async function pendingMigrations(db: Kysely<never>): Promise<string[]> {
+  const { rows } = await sql<{ present: boolean }>`SELECT to_regclass('kysely_migration') IS NOT NULL AS present`.execute(db);
+  const done = rows[0]?.present
+    ? (await sql<{ name: string }>`SELECT name FROM kysely_migration`.execute(db)).rows.map((row) => row.name)
+    : [];
+  return Object.keys(migrations).filter((name) => !done.includes(name));
+}

@@ -1,0 +1,451 @@
+/**
+ * The tables as kysely sees them. The migrations are the truth; a test compares
+ * the two over a real database.
+ */
+import type { ColumnType, Generated } from "kysely";
+import type { CommandState } from "./command-states.ts";
+
+/** jsonb: read as a value, written as JSON text, so that arrays aren't taken for PostgreSQL's own. */
+export type Json<T = unknown> = ColumnType<T, string, string>;
+
+export interface InstallationTable {
+  singleton: Generated<boolean>;
+  id: string;
+  incarnation: Generated<number>;
+  created_at: Generated<Date>;
+}
+
+export interface OrganisationsTable {
+  id: string;
+  name: string;
+  display_name: Generated<string>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+}
+
+export interface ServiceAccountsTable {
+  id: string;
+  organisation_id: string;
+  name: string;
+  role: string;
+  secret_hash: Uint8Array;
+  expires_at: Generated<Date | null>;
+  revoked_at: Generated<Date | null>;
+  last_used_at: Generated<Date | null>;
+  created_by: string;
+  created_at: Generated<Date>;
+}
+
+export interface SigningKeysTable {
+  id: string;
+  public_jwk: Json;
+  private_encrypted: Uint8Array;
+  usable_from: Date;
+  usable_until: Date;
+  created_at: Generated<Date>;
+}
+
+export interface IdempotencyKeysTable {
+  principal_id: string;
+  method: string;
+  key: string;
+  request_hash: Uint8Array;
+  response: Uint8Array;
+  created_at: Generated<Date>;
+}
+
+export interface ClustersTable {
+  id: string;
+  name: string;
+  display_name: Generated<string>;
+  runtime: string;
+  region: Generated<string>;
+  cloud_provider: Generated<string>;
+  labels: Generated<Json<Record<string, string>>>;
+  capabilities: Generated<Json<string[]>>;
+  is_default: Generated<boolean>;
+  is_active: Generated<boolean>;
+  policy: Generated<Json>;
+  deleting: Generated<boolean>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface ClusterGrantsTable {
+  cluster_id: string;
+  organisation_id: string;
+  created_at: Generated<Date>;
+}
+
+export interface RegistrationTokensTable {
+  id: string;
+  cluster_id: string;
+  secret_hash: Uint8Array;
+  max_uses: number;
+  uses: Generated<number>;
+  rekey_agent_id: Generated<string | null>;
+  expires_at: Date;
+  revoked_at: Generated<Date | null>;
+  created_by: string;
+  created_at: Generated<Date>;
+}
+
+export interface AgentsTable {
+  id: string;
+  cluster_id: string;
+  name: string;
+  hostname: Generated<string>;
+  labels: Generated<Json<Record<string, string>>>;
+  reported_labels: Generated<Json<Record<string, string>>>;
+  capacity_limit: Generated<number>;
+  state: Generated<string>;
+  cordoned: Generated<boolean>;
+  runtime: string;
+  runtime_identity: string;
+  runtime_version: Generated<string>;
+  runtime_problem: Generated<string>;
+  capabilities: Generated<Json<string[]>>;
+  agent_version: Generated<string>;
+  signing_key: Json;
+  signing_thumbprint: string;
+  sealing_key: Json;
+  journal_id: Generated<string>;
+  journal_counter: Generated<number>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface RegistrationTokenUsesTable {
+  token_id: string;
+  agent_id: string;
+  thumbprint: string;
+  used_at: Generated<Date>;
+}
+
+export interface AgentSeenTable {
+  agent_id: string;
+  last_seen_at: Date;
+  running: Generated<number>;
+  instance_limit: Generated<number>;
+  load_millis: Generated<number>;
+  memory_millis: Generated<number>;
+  disk_free_bytes: Generated<number>;
+}
+
+export interface ReplicasTable {
+  id: string;
+  address: Generated<string>;
+  server_version: string;
+  lease_until: Date;
+  started_at: Generated<Date>;
+}
+
+export interface SessionsTable {
+  agent_id: string;
+  id: string;
+  epoch: number;
+  assertion_counter: Generated<number>;
+  replica_id: string;
+  process_id: Generated<string>;
+  state: string;
+  remote_address: Generated<string>;
+  opened_at: Generated<Date>;
+  ended_at: Generated<Date | null>;
+  end_reason: Generated<string>;
+}
+
+export interface DeploymentsTable {
+  id: string;
+  agent_id: string;
+  cluster_id: string;
+  organisation_id: Generated<string>;
+  kind: string;
+  owner_id: string;
+  desired: string;
+  generation: number;
+  observed_generation: Generated<number>;
+  observed_digest: Generated<string>;
+  is_absent: Generated<boolean>;
+  drifted: Generated<boolean>;
+  drift_observations: Generated<number>;
+  held_reason: Generated<string>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface DeploymentGenerationsTable {
+  deployment_id: string;
+  generation: number;
+  spec: Uint8Array;
+  digest: string;
+  created_at: Generated<Date>;
+}
+
+export interface InstancesTable {
+  deployment_id: string;
+  workload: string;
+  index: number;
+  generation: number;
+  phase: string;
+  health: string;
+  restarts: number;
+  exit_code: Generated<number | null>;
+  image: Generated<string>;
+  ports: Generated<Json>;
+  reason: Generated<string>;
+  started_at: Generated<Date | null>;
+  observation: number;
+  observed_at: Generated<Date>;
+}
+
+export interface CommandsTable {
+  id: string;
+  deployment_id: string;
+  agent_id: string;
+  cluster_id: string;
+  organisation_id: Generated<string>;
+  generation: number;
+  digest: string;
+  product_publish_id: Generated<string>;
+  owner_kind: string;
+  owner_id: string;
+  is_removal: boolean;
+  reduces: boolean;
+  max_retries: number;
+  run_timeout_ms: number;
+  grace_ms: number;
+  cancel_limit_ms: number;
+  offline_life_ms: number;
+  deadline_at: Generated<Date | null>;
+  retry_of: Generated<string>;
+  created_by: string;
+  created_at: Generated<Date>;
+}
+
+export interface CommandStatesTable {
+  command_id: string;
+  agent_id: string;
+  deployment_id: string;
+  priority: number;
+  sequence: Generated<number>;
+  state: CommandState;
+  attempt: Generated<number>;
+  failures: Generated<number>;
+  bound_epoch: Generated<number | null>;
+  unbound_at: Generated<Date | null>;
+  ever_received: Generated<boolean>;
+  sessions_without_receipt: Generated<number>;
+  not_now: Generated<boolean>;
+  cancel_reason: Generated<string | null>;
+  due_at: Generated<Date | null>;
+  assigned_at: Generated<Date | null>;
+  received_at: Generated<Date | null>;
+  cancelling_at: Generated<Date | null>;
+  ended_at: Generated<Date | null>;
+  outcome_attempt: Generated<number | null>;
+  reason: Generated<string>;
+  message: Generated<string>;
+  superseded_by: Generated<string>;
+  late_outcome: Generated<string>;
+  domain_error: Generated<string>;
+  updated_at: Generated<Date>;
+}
+
+export interface CommandProgressTable {
+  command_id: string;
+  attempt: number;
+  phase: string;
+  percent: number;
+  message: string;
+  workloads: Generated<Json>;
+  updated_at: Generated<Date>;
+}
+
+export interface ApiServicesTable {
+  id: string;
+  organisation_id: string;
+  name: string;
+  display_name: Generated<string>;
+  description: Generated<string>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface RoutesTable {
+  id: string;
+  api_service_id: string;
+  name: string;
+  spec: Uint8Array;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface BackendsTable {
+  id: string;
+  api_service_id: string;
+  name: string;
+  spec: Uint8Array;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface GatewaysTable {
+  id: string;
+  organisation_id: string;
+  name: string;
+  display_name: Generated<string>;
+  gateway_class: string;
+  listeners: Json;
+  agent_labels: Generated<Json<Record<string, string>>>;
+  is_default: Generated<boolean>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface ProductsTable {
+  id: string;
+  organisation_id: string;
+  name: string;
+  display_name: Generated<string>;
+  description: Generated<string>;
+  state: Generated<string>;
+  latest_revision: Generated<number>;
+  version: Generated<number>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface ProductApiServicesTable {
+  product_id: string;
+  api_service_id: string;
+  position: number;
+}
+
+export interface ProductRevisionsTable {
+  id: string;
+  product_id: string;
+  number: number;
+  content: Uint8Array;
+  digest: string;
+  created_by: string;
+  created_at: Generated<Date>;
+}
+
+export interface ProductPublishesTable {
+  id: string;
+  organisation_id: string;
+  product_id: string;
+  revision_id: string;
+  cluster_id: string;
+  gateway_id: string;
+  api_services: Generated<Json<string[]>>;
+  state: string;
+  reason: Generated<string>;
+  message: Generated<string>;
+  limits: Generated<Uint8Array>;
+  rollback_of: Generated<string>;
+  superseded_by: Generated<string>;
+  created_by: string;
+  version: Generated<number>;
+  live_at: Generated<Date | null>;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface PublishTargetsTable {
+  product_publish_id: string;
+  agent_id: string;
+  deployment_id: string;
+  generation: number;
+  command_id: string;
+  state: string;
+  reason: Generated<string>;
+  message: Generated<string>;
+  updated_at: Generated<Date>;
+}
+
+export interface DataPlanesTable {
+  gateway_id: string;
+  agent_id: string;
+  deployment_id: string;
+  removing: Generated<boolean>;
+}
+
+export interface RouteAttachmentsTable {
+  product_id: string;
+  gateway_id: string;
+  agent_id: string;
+  deployment_id: string;
+  data_plane_deployment_id: string;
+  serving_publish_id: Generated<string>;
+  serving_revision: Generated<number>;
+  serving_generation: Generated<number>;
+  removing: Generated<boolean>;
+}
+
+export interface EventsTable {
+  id: Generated<number>;
+  position: Generated<number | null>;
+  topic: string;
+  subject_id: string;
+  organisation_id: Generated<string>;
+  cluster_id: Generated<string>;
+  created_at: Generated<Date>;
+}
+
+export interface AuditEventsTable {
+  id: string;
+  at: Generated<Date>;
+  principal_id: string;
+  principal: string;
+  organisation_id: Generated<string>;
+  action: string;
+  resource_kind: string;
+  resource_id: string;
+  before: Generated<Json | null>;
+  after: Generated<Json | null>;
+  remote_address: Generated<string>;
+  request_id: Generated<string>;
+  outcome: Generated<string>;
+}
+
+export interface Database {
+  installation: InstallationTable;
+  organisations: OrganisationsTable;
+  service_accounts: ServiceAccountsTable;
+  signing_keys: SigningKeysTable;
+  idempotency_keys: IdempotencyKeysTable;
+  clusters: ClustersTable;
+  cluster_grants: ClusterGrantsTable;
+  registration_tokens: RegistrationTokensTable;
+  agents: AgentsTable;
+  registration_token_uses: RegistrationTokenUsesTable;
+  agent_seen: AgentSeenTable;
+  replicas: ReplicasTable;
+  sessions: SessionsTable;
+  deployments: DeploymentsTable;
+  deployment_generations: DeploymentGenerationsTable;
+  instances: InstancesTable;
+  commands: CommandsTable;
+  command_states: CommandStatesTable;
+  command_progress: CommandProgressTable;
+  api_services: ApiServicesTable;
+  routes: RoutesTable;
+  backends: BackendsTable;
+  gateways: GatewaysTable;
+  products: ProductsTable;
+  product_api_services: ProductApiServicesTable;
+  product_revisions: ProductRevisionsTable;
+  product_publishes: ProductPublishesTable;
+  publish_targets: PublishTargetsTable;
+  data_planes: DataPlanesTable;
+  route_attachments: RouteAttachmentsTable;
+  events: EventsTable;
+  audit_events: AuditEventsTable;
+}
