@@ -1,0 +1,157 @@
+/**
+ * The closed set of what can go wrong on purpose. Callers switch on the reason;
+ * a message is for people and may change. Translated once, at the edge, to
+ * Connect, gRPC, REST and the CLI.
+ *
+ * P1: a reason never changes its name or its code once it is released.
+ * P2: a reason says what is wrong, not where; the same state has one reason.
+ */
+
+/** The codes of Connect and gRPC, as Connect spells them. */
+export type Code =
+  | "canceled"
+  | "unknown"
+  | "invalid_argument"
+  | "deadline_exceeded"
+  | "not_found"
+  | "already_exists"
+  | "permission_denied"
+  | "resource_exhausted"
+  | "failed_precondition"
+  | "aborted"
+  | "out_of_range"
+  | "unimplemented"
+  | "internal"
+  | "unavailable"
+  | "data_loss"
+  | "unauthenticated";
+
+/** Every reason, its code, and what it means to whoever looks it up. The documentation is made of this. */
+export const reasons = {
+  // Requests
+  INVALID_ARGUMENT: { code: "invalid_argument", summary: "A field is missing or wrong; the violations name it." },
+  MALFORMED_BODY: { code: "invalid_argument", summary: "The body cannot be read as what it should be." },
+  BODY_TOO_LARGE: { code: "resource_exhausted", summary: "The body is larger than the limit." },
+  UNKNOWN_METHOD: { code: "unimplemented", summary: "There is no such path or method." },
+  PAGE_TOKEN_INVALID: { code: "invalid_argument", summary: "The page token is not one of this list." },
+  CURSOR_EXPIRED: { code: "out_of_range", summary: "What followed this cursor is no longer kept; list again." },
+  NOT_FOUND: { code: "not_found", summary: "It does not exist, or you may not know that it does." },
+  ALREADY_EXISTS: { code: "already_exists", summary: "The name is taken." },
+  STALE_ETAG: { code: "aborted", summary: "It has changed since you read it; read it again." },
+  IDEMPOTENCY_CONFLICT: { code: "already_exists", summary: "The idempotency key was used for a different request." },
+  RATE_LIMITED: { code: "resource_exhausted", summary: "Too many requests; wait as long as told." },
+  OVERLOADED: { code: "resource_exhausted", summary: "The server has more than it can do; wait as long as told." },
+  UNAVAILABLE: { code: "unavailable", summary: "The server cannot answer now; the request may be repeated." },
+  COMMIT_UNKNOWN: {
+    code: "unavailable",
+    summary: "The connection was lost while committing; repeat with the same idempotency key to learn the outcome.",
+  },
+  INTERNAL: { code: "internal", summary: "A defect of the server; its log has the details under the request's id." },
+
+  // Who is asking
+  UNAUTHENTICATED: { code: "unauthenticated", summary: "There is no valid credential in the request." },
+  TOKEN_EXPIRED: { code: "unauthenticated", summary: "The credential has expired." },
+  PERMISSION_DENIED: { code: "permission_denied", summary: "Your role may not do this." },
+  ROLE_ABOVE_OWN: { code: "permission_denied", summary: "Nobody grants a role above their own." },
+
+  // Enrolment and sessions
+  REGISTRATION_TOKEN_MALFORMED: { code: "invalid_argument", summary: "This is not a registration token." },
+  REGISTRATION_TOKEN_UNKNOWN: { code: "unauthenticated", summary: "This server did not issue the token." },
+  REGISTRATION_TOKEN_USED: { code: "failed_precondition", summary: "The token has enrolled an agent already." },
+  REGISTRATION_TOKEN_EXPIRED: { code: "failed_precondition", summary: "The token is too old; issue another." },
+  REGISTRATION_TOKEN_REVOKED: { code: "failed_precondition", summary: "The token was revoked." },
+  ENROLMENT_PROOF_INVALID: { code: "unauthenticated", summary: "The proof of the agent's key does not hold." },
+  CLOCK_SKEW: { code: "failed_precondition", summary: "The agent's clock and the server's differ too much." },
+  ASSERTION_INVALID: { code: "unauthenticated", summary: "The agent's signed assertion does not hold." },
+  ASSERTION_REPLAYED: { code: "unauthenticated", summary: "The assertion's counter is not above every one before." },
+  AGENT_REVOKED: { code: "permission_denied", summary: "The agent was revoked and must not return." },
+  AGENT_RETIRED: { code: "failed_precondition", summary: "The agent was retired." },
+  AWAITING_DECISION: { code: "failed_precondition", summary: "The agent and the server disagree; a person decides." },
+  SESSION_SUPERSEDED: { code: "aborted", summary: "A newer session of this agent has taken over." },
+  SESSION_EXPIRED: { code: "aborted", summary: "The session has ended; connect again." },
+  REPLICA_DRAINING: { code: "unavailable", summary: "The replica is going away; connect again." },
+  PROTOCOL_VIOLATION: { code: "invalid_argument", summary: "A message on the stream is not allowed where it came." },
+  PROTOCOL_UNSUPPORTED: { code: "failed_precondition", summary: "No version of the protocol is common to both ends." },
+
+  // Clusters and agents
+  CLUSTER_MISMATCH: { code: "failed_precondition", summary: "The token is for a cluster of another kind." },
+  CLUSTER_INACTIVE: { code: "failed_precondition", summary: "The cluster does not take work now." },
+  CLUSTER_DELETING: { code: "failed_precondition", summary: "The cluster is being deleted." },
+  CLUSTER_NOT_EMPTY: { code: "failed_precondition", summary: "The cluster still has agents or deployments." },
+  CLUSTER_NOT_GRANTED: { code: "permission_denied", summary: "The cluster is not granted to your organisation." },
+  NO_AGENT: { code: "failed_precondition", summary: "No agent of the cluster can take this." },
+
+  // Commands
+  COMMAND_ENDED: { code: "failed_precondition", summary: "The command has ended and stays as it is." },
+  REMOVAL_NOT_CANCELLABLE: { code: "failed_precondition", summary: "A removal is carried out to its end." },
+
+  // Products
+  ROUTE_CONFLICT: { code: "already_exists", summary: "Another product answers on this address." },
+  UNSUPPORTED_BY_GATEWAY_CLASS: { code: "failed_precondition", summary: "The gateway's class cannot do this." },
+  PRIVATE_BACKEND: { code: "failed_precondition", summary: "A backend may not point inside the place's network." },
+  BACKEND_IN_USE: { code: "failed_precondition", summary: "A route still uses the backend." },
+  GATEWAY_IN_USE: { code: "failed_precondition", summary: "A product still uses the gateway." },
+  API_SERVICE_IN_USE: { code: "failed_precondition", summary: "A product still uses the API service." },
+  PRODUCT_PUBLISHED: { code: "failed_precondition", summary: "The product is published; unpublish it first." },
+  NOT_NEWEST_PUBLISH: { code: "failed_precondition", summary: "A newer publish of the product is on this cluster." },
+} as const satisfies Record<string, { code: Code; summary: string }>;
+
+/** What a caller switches on. */
+export type Reason = keyof typeof reasons;
+
+/** A wrong field of a request. */
+export type Violation = {
+  /** Its path as the request spells it: `routes[2].path.value`. */
+  field: string;
+  /** What is wrong with it and what would be right, as a sentence for people. */
+  description: string;
+};
+
+/** What a problem may carry beside its reason and message. All of it reaches the caller: no secrets. */
+export type ProblemDetails = {
+  violations?: readonly Violation[];
+  /** Facts for programs, as `google.rpc.ErrorInfo.metadata`: keys in lowerCamelCase. */
+  metadata?: Readonly<Record<string, string>>;
+  /** How long to wait before the same request may succeed. */
+  retryAfterMs?: number;
+  /** What was caught; for the log only. */
+  cause?: unknown;
+};
+
+/** An expected failure on its way to a caller. Everything else that is thrown is a defect (INTERNAL). */
+export class Problem extends Error {
+  override readonly name = "Problem";
+  readonly reason: Reason;
+  readonly code: Code;
+  readonly violations: readonly Violation[];
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(reason: Reason, message: string, details: ProblemDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.reason = reason;
+    this.code = reasons[reason].code;
+    this.violations = details.violations ?? [];
+    this.metadata = details.metadata ?? {};
+    this.retryAfterMs = details.retryAfterMs;
+  }
+}
+
+/** A problem to throw: `throw problem("NOT_FOUND", "no cluster eu-1")`. Without a message it says the reason's summary. */
+export function problem(
+  reason: Reason,
+  message: string = reasons[reason].summary,
+  details: ProblemDetails = {},
+): Problem {
+  return new Problem(reason, message, details);
+}
+
+/** True if `error` is a problem, and of this reason where one is named. */
+export function isProblem(error: unknown, reason?: Reason): error is Problem {
+  return error instanceof Problem && (reason === undefined || error.reason === reason);
+}
+
+/** True if `text` is a reason that this build knows; what a newer peer says may not be. */
+export function isReason(text: string): text is Reason {
+  return Object.hasOwn(reasons, text);
+}

@@ -1,0 +1,82 @@
+/**
+ * Ids as TypeIDs (github.com/jetify-com/typeid, 0.3): a prefix that tells the
+ * kind, an underscore, and a UUIDv7 as 26 characters of Crockford's base32 in
+ * lower case. They sort by the millisecond of their making.
+ *
+ * I1: a valid id has one spelling; what differs from it is not an id.
+ */
+
+/** An id of the kind that `Prefix` names, as in `Id<"cluster">`. */
+export type Id<Prefix extends string = string> = `${Prefix}_${string}`;
+
+/** What an id says about itself. */
+export type ParsedId = {
+  prefix: string;
+  /** The UUID inside, in its usual spelling. */
+  uuid: string;
+  /** When it was made, in ms since 1970, by the clock of who made it. */
+  createdAtMs: number;
+};
+
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+const suffixLength = 26;
+/** The specification's limit for a prefix. */
+const maxPrefixLength = 63;
+const prefixPattern = /^[a-z]([a-z_]*[a-z])?$/;
+/** 26 characters hold 130 bits and a UUID has 128, so the first is at most 7 (I1). */
+const suffixPattern = /^[0-7][0-9a-hjkmnp-tv-z]{25}$/;
+
+/**
+ * A new id. `prefix` is 1 to 63 lower-case letters, with underscores between
+ * them; `nowMs` is the time that the id carries. Throws a RangeError on others.
+ */
+export function newId<const Prefix extends string>(prefix: Prefix, nowMs: number = Date.now()): Id<Prefix> {
+  if (!isPrefix(prefix)) throw new RangeError(`not an id's prefix: ${JSON.stringify(prefix)}`);
+  return `${prefix}_${encode(uuidV7(nowMs))}`;
+}
+
+/** Reads an id of any kind; undefined if `value` is not one. */
+export function parseId(value: string): ParsedId | undefined {
+  const at = value.length - suffixLength - 1;
+  if (at < 1 || value[at] !== "_") return undefined;
+  const prefix = value.slice(0, at);
+  const suffix = value.slice(at + 1);
+  if (!isPrefix(prefix) || !suffixPattern.test(suffix)) return undefined;
+  const bits = decode(suffix);
+  const hex = bits.toString(16).padStart(32, "0");
+  const uuid = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+  return { prefix, uuid, createdAtMs: Number(bits >> 80n) };
+}
+
+/** True if `value` is an id of the kind that `prefix` names. Takes what comes from outside: any type, any length. */
+export function isId<const Prefix extends string>(prefix: Prefix, value: unknown): value is Id<Prefix> {
+  if (typeof value !== "string" || value.length !== prefix.length + 1 + suffixLength) return false;
+  return parseId(value)?.prefix === prefix;
+}
+
+function isPrefix(prefix: string): boolean {
+  return prefix.length <= maxPrefixLength && prefixPattern.test(prefix);
+}
+
+/** RFC 9562, 5.7: 48 bits of time, version 7, 12 random bits, variant 10, 62 random bits. */
+function uuidV7(nowMs: number): bigint {
+  if (!Number.isInteger(nowMs) || nowMs < 0 || nowMs >= 2 ** 48) throw new RangeError(`no time of an id: ${nowMs}`);
+  const random = crypto.getRandomValues(new BigUint64Array(2));
+  const high = (BigInt(nowMs) << 16n) | 0x7000n | ((random[0] ?? 0n) & 0x0fffn);
+  const low = (0b10n << 62n) | ((random[1] ?? 0n) & ((1n << 62n) - 1n));
+  return (high << 64n) | low;
+}
+
+function encode(bits: bigint): string {
+  let text = "";
+  for (let rest = bits, place = 0; place < suffixLength; place += 1, rest >>= 5n) {
+    text = alphabet.charAt(Number(rest & 31n)) + text;
+  }
+  return text;
+}
+
+function decode(suffix: string): bigint {
+  let bits = 0n;
+  for (const character of suffix) bits = (bits << 5n) | BigInt(alphabet.indexOf(character));
+  return bits;
+}
