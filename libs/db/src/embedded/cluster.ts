@@ -1,0 +1,131 @@
+/**
+ * The data folder: created once, whole or not at all, and checked before use.
+ */
+import { spawn } from "node:child_process";
+import {
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  closeSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import type { Binaries } from "./binaries.ts";
+import { EmbeddedPostgresError } from "./errors.ts";
+import { childEnvironment, giveTo, type RunAs } from "./run-as.ts";
+import { databaseName, roleName } from "./settings.ts";
+
+/** One second on a laptop; a slow network disk needs minutes for the thousand small files. */
+const initdbTimeoutMs = 300_000;
+
+/** More than initdb ever prints. */
+const maxOutputChars = 64 * 1024;
+
+/**
+ * Makes sure that `dataFolder` holds a cluster of this major version; returns
+ * whether it had to be created. Throws POSTGRES_VERSION_MISMATCH,
+ * POSTGRES_DATA_UNUSABLE or POSTGRES_INITDB_FAILED.
+ */
+export async function ensureCluster(
+  dataFolder: string,
+  binaries: Binaries,
+  runAs: RunAs,
+  durable: boolean,
+): Promise<{ created: boolean }> {
+  const unfinished = `${dataFolder}.new`;
+  rmSync(unfinished, { recursive: true, force: true }); // What an interrupted creation left.
+  if (existsSync(dataFolder)) {
+    checkVersion(dataFolder, binaries);
+    own(runAs, dataFolder);
+    return { created: false };
+  }
+  mkdirSync(unfinished, { mode: 0o700 });
+  own(runAs, unfinished);
+  const bin = join(runAs.binariesRoot, "bin");
+  await runProgram(runAs, join(bin, "initdb"), [
+    ...["-D", unfinished, "-U", roleName, "--encoding=UTF8", "--locale=C"],
+    ...["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums"],
+    ...["--auth=trust", "--no-instructions"], // The socket's folder is the authentication.
+    ...(durable ? [] : ["--no-sync"]),
+  ]);
+  await runProgram(
+    runAs,
+    join(bin, "postgres"),
+    ["--single", "-D", unfinished, ...(durable ? [] : ["-F"]), "postgres"],
+    `CREATE DATABASE ${databaseName} OWNER ${roleName}\n`,
+  );
+  renameSync(unfinished, dataFolder);
+  if (durable) syncFolder(dirname(dataFolder));
+  return { created: true };
+}
+
+/** PostgreSQL refuses a folder of another owner; only root can do something about it. */
+function own(runAs: RunAs, folder: string): void {
+  if (runAs.kind !== "self") return giveTo(runAs.owner, folder);
+  const { uid } = statSync(folder);
+  if (uid === runAs.owner.uid) return;
+  throw new EmbeddedPostgresError(
+    "DATA_DIRECTORY_NOT_WRITABLE",
+    `${folder} belongs to user ${uid}, and this is user ${runAs.owner.uid}: ` +
+      `start as its owner, change the owner, or choose another data directory`,
+  );
+}
+
+function checkVersion(dataFolder: string, binaries: Binaries): void {
+  let found: string;
+  try {
+    found = readFileSync(join(dataFolder, "PG_VERSION"), "utf8").trim();
+  } catch (error) {
+    throw new EmbeddedPostgresError(
+      "POSTGRES_DATA_UNUSABLE",
+      `${dataFolder} is not a PostgreSQL data folder: move it away, or choose another data directory`,
+      error,
+    );
+  }
+  if (found !== binaries.major) {
+    throw new EmbeddedPostgresError(
+      "POSTGRES_VERSION_MISMATCH",
+      `${dataFolder} was written by PostgreSQL ${found}, and this is PostgreSQL ${binaries.major}: ` +
+        `start the version of Bowline that wrote it, or choose another data directory`,
+    );
+  }
+}
+
+/** Runs to the end. Throws POSTGRES_INITDB_FAILED with what the program said. */
+async function runProgram(runAs: RunAs, program: string, args: string[], input = ""): Promise<void> {
+  const [first = program, ...others] = [...runAs.prefix, program, ...args];
+  const child = spawn(first, others, { ...runAs.identity, env: childEnvironment, cwd: "/", timeout: initdbTimeoutMs });
+  let output = "";
+  const keep = (chunk: Buffer) => {
+    output = (output + chunk.toString("utf8")).slice(-maxOutputChars);
+  };
+  child.stdout.on("data", keep);
+  child.stderr.on("data", keep);
+  child.stdin.on("error", () => {}); // It ended before it read; its exit tells why.
+  child.stdin.end(input);
+  const end = await new Promise<string | undefined>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("close", (code, signal) => resolve(code === 0 ? undefined : `it ended with ${signal ?? code}`));
+  });
+  // The single-user server reports an error of its statement and then ends with 0.
+  if (end !== undefined || /(ERROR|FATAL|PANIC):/.test(output)) {
+    throw new EmbeddedPostgresError(
+      "POSTGRES_INITDB_FAILED",
+      `creating the database in ${dirname(program)} failed: ${[end, output.trim()].filter(Boolean).join("\n")}`,
+    );
+  }
+}
+
+/** A rename is on the disk only when its folder is. */
+function syncFolder(folder: string): void {
+  const handle = openSync(folder, "r");
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}
