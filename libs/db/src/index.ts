@@ -1,2 +1,6 @@
 /** Tables, migrations, the pool, and the embedded PostgreSQL. */
-export {};
+export * from "./command-states.ts";
+export * from "./embedded/index.ts";
+export * from "./migrate.ts";
+export * from "./pool.ts";
+export * from "./tables.ts";

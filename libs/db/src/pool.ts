@@ -1,0 +1,84 @@
+/**
+ * The pool: bounded connections, and no statement, transaction or connection
+ * attempt without an end. One dialect and one driver, whoever runs the PostgreSQL.
+ */
+import { Kysely, PostgresDialect } from "kysely";
+import pg from "pg";
+import type { Database } from "./tables.ts";
+
+/** Where the database is: a URL, or what the embedded PostgreSQL returned. */
+export type DatabaseAddress = string | { host: string; port: number; user: string; database: string };
+
+export type DatabaseSettings = {
+  address: DatabaseAddress;
+  /** Shown in pg_stat_activity; says which process holds a lock. */
+  applicationName: string;
+  /** Connections at the same time. Default 10: two cores of PostgreSQL are busy with fewer. */
+  maxConnections?: number;
+  /** A statement that takes longer is cancelled by the server. Default 30 s: above every statement of ours. */
+  statementTimeoutMs?: number;
+  /** How long a caller waits for a connection, a free one or a new one. Default 5 s: then it says so. */
+  connectTimeoutMs?: number;
+  /** An idle connection was lost (the database restarts, a failover). The pool replaces it; this is for the log. */
+  onConnectionLost?: (error: Error) => void;
+};
+
+export type OpenDatabase = {
+  db: Kysely<Database>;
+  /** Connections in use, idle, and callers that wait for one. */
+  load: () => { total: number; idle: number; waiting: number };
+  /** Waits for what is under way and closes all connections. May be called twice. */
+  end: () => Promise<void>;
+};
+
+const defaultMaxConnections = 10;
+const defaultStatementTimeoutMs = 30_000;
+const defaultConnectTimeoutMs = 5_000;
+
+/** A transaction whose owner forgot it holds locks that others wait for. */
+const idleInTransactionTimeoutMs = 60_000;
+
+/** Keeps a quiet server from holding on to memory of PostgreSQL's backends. */
+const idleConnectionMs = 30_000;
+
+/** Opens the pool. Connects with the first statement; throws nothing about the network. */
+export function openDatabase(settings: DatabaseSettings): OpenDatabase {
+  const { address } = settings;
+  const pool = new pg.Pool({
+    ...(typeof address === "string" ? { connectionString: address } : address),
+    application_name: settings.applicationName,
+    max: settings.maxConnections ?? defaultMaxConnections,
+    statement_timeout: settings.statementTimeoutMs ?? defaultStatementTimeoutMs,
+    connectionTimeoutMillis: settings.connectTimeoutMs ?? defaultConnectTimeoutMs,
+    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+    idleTimeoutMillis: idleConnectionMs,
+    keepAlive: true,
+    types: { getTypeParser },
+  });
+  // Without a listener the loss of an idle connection would end the process.
+  pool.on("error", (error) => settings.onConnectionLost?.(error));
+  const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+  let ending: Promise<void> | undefined;
+  return {
+    db,
+    load: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    // Kysely ends the pool only if it was used; an unused one has nothing to end.
+    end: () => (ending ??= db.destroy()),
+  };
+}
+
+/** PostgreSQL's number of its type bigint (`count(*)`, sequences). */
+const int8 = 20;
+
+/** Reads bigint as a number; every other type as pg does. */
+const getTypeParser: typeof pg.types.getTypeParser = (oid: number, format?: "text" | "binary") => {
+  if (oid === int8 && format !== "binary") return parseInt8;
+  return pg.types.getTypeParser(oid, format as "text");
+};
+
+function parseInt8(text: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value)) return value;
+  // Rounding would turn one id into another in silence.
+  throw new RangeError(`the bigint ${text} is beyond what a number can hold exactly; cast it to text in the query`);
+}
