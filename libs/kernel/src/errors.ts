@@ -32,6 +32,11 @@ export const reasons = {
   INVALID_ARGUMENT: { code: "invalid_argument", summary: "A field is missing or wrong; the violations name it." },
   MALFORMED_BODY: { code: "invalid_argument", summary: "The body cannot be read as what it should be." },
   BODY_TOO_LARGE: { code: "resource_exhausted", summary: "The body is larger than the limit." },
+  UNSUPPORTED_MEDIA_TYPE: {
+    code: "invalid_argument",
+    summary: "The body's content type is not one that is read here.",
+  },
+  METHOD_NOT_ALLOWED: { code: "unimplemented", summary: "The path exists, but not with this HTTP method." },
   UNKNOWN_METHOD: { code: "unimplemented", summary: "There is no such path or method." },
   PAGE_TOKEN_INVALID: { code: "invalid_argument", summary: "The page token is not one of this list." },
   CURSOR_EXPIRED: { code: "out_of_range", summary: "What followed this cursor is no longer kept; list again." },
@@ -42,11 +47,15 @@ export const reasons = {
   RATE_LIMITED: { code: "resource_exhausted", summary: "Too many requests; wait as long as told." },
   OVERLOADED: { code: "resource_exhausted", summary: "The server has more than it can do; wait as long as told." },
   UNAVAILABLE: { code: "unavailable", summary: "The server cannot answer now; the request may be repeated." },
+  DATABASE_UNAVAILABLE: { code: "unavailable", summary: "The database does not answer; the request may be repeated." },
   COMMIT_UNKNOWN: {
     code: "unavailable",
     summary: "The connection was lost while committing; repeat with the same idempotency key to learn the outcome.",
   },
   INTERNAL: { code: "internal", summary: "A defect of the server; its log has the details under the request's id." },
+
+  // Starting a server or an agent
+  PORT_IN_USE: { code: "failed_precondition", summary: "Another program listens on the port." },
 
   // Who is asking
   UNAUTHENTICATED: { code: "unauthenticated", summary: "There is no valid credential in the request." },
@@ -79,13 +88,33 @@ export const reasons = {
   CLUSTER_DELETING: { code: "failed_precondition", summary: "The cluster is being deleted." },
   CLUSTER_NOT_EMPTY: { code: "failed_precondition", summary: "The cluster still has agents or deployments." },
   CLUSTER_NOT_GRANTED: { code: "permission_denied", summary: "The cluster is not granted to your organisation." },
+  BULK_ENROLMENT_NOT_ALLOWED: {
+    code: "failed_precondition",
+    summary: "The cluster's policy allows one use per registration token.",
+  },
+  AGENT_NOT_REVOKED: { code: "failed_precondition", summary: "Only a revoked or retired agent is deleted." },
+  AGENT_NOT_EMPTY: { code: "failed_precondition", summary: "The agent still owes deployments." },
+  AMBIGUOUS_NAME: { code: "invalid_argument", summary: "Several have this name; use the id." },
   NO_AGENT: { code: "failed_precondition", summary: "No agent of the cluster can take this." },
 
   // Commands
   COMMAND_ENDED: { code: "failed_precondition", summary: "The command has ended and stays as it is." },
   REMOVAL_NOT_CANCELLABLE: { code: "failed_precondition", summary: "A removal is carried out to its end." },
+  NEWER_GENERATION: {
+    code: "failed_precondition",
+    summary: "A newer generation of the deployment exists; only that may be tried again.",
+  },
+  COMMAND_OPEN: { code: "failed_precondition", summary: "The command has not ended; there is nothing to try again." },
+  DEPLOYMENT_ABSENT: { code: "failed_precondition", summary: "The deployment is removed for good." },
 
   // Products
+  PRODUCT_EMPTY: { code: "failed_precondition", summary: "The product has no route to serve." },
+  PUBLISH_NOT_DRAFT: { code: "failed_precondition", summary: "The publish was deployed already." },
+  PUBLISH_ENDED: { code: "failed_precondition", summary: "The publish is not in force any more." },
+  NOTHING_TO_ROLL_BACK_TO: {
+    code: "failed_precondition",
+    summary: "No earlier publish of the product was live there.",
+  },
   ROUTE_CONFLICT: { code: "already_exists", summary: "Another product answers on this address." },
   UNSUPPORTED_BY_GATEWAY_CLASS: { code: "failed_precondition", summary: "The gateway's class cannot do this." },
   PRIVATE_BACKEND: { code: "failed_precondition", summary: "A backend may not point inside the place's network." },

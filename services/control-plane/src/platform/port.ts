@@ -1,0 +1,247 @@
+/**
+ * One TCP port for HTTP/1.1 and HTTP/2 in clear text (h2c).
+ *
+ *   port-limits.ts     every bound of it, with its reason
+ *   port-sessions.ts   pings, idle ends and the drain of HTTP/2 sessions
+ *
+ * W1: a connection is HTTP/2 if it begins with the 24 bytes of HTTP/2's
+ *     preface, HTTP/1.1 at the first byte that differs. Nothing is consumed.
+ * W2: whoever sends nothing, half a preface or half a header block is closed
+ *     within a named time, and holds a bounded amount of memory until then.
+ * W3: after `close` nothing new is accepted; what is open may end within the
+ *     grace; then nothing is left open.
+ */
+import { once } from "node:events";
+import { createServer as createHttp1 } from "node:http";
+import type { IncomingMessage, Server as Http1Server, ServerResponse } from "node:http";
+import { createServer as createHttp2 } from "node:http2";
+import type { Http2Server, Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { createServer as createTcp } from "node:net";
+import type { AddressInfo, Server as TcpServer, Socket } from "node:net";
+import { problem } from "@bowline/kernel";
+import { portLimits } from "./port-limits.ts";
+import type { PortLimits } from "./port-limits.ts";
+import { keepSessions } from "./port-sessions.ts";
+
+/** One function answers both protocols. What it throws or rejects with is answered with 500. */
+export type PortHandler = (
+  request: IncomingMessage | Http2ServerRequest,
+  response: ServerResponse | Http2ServerResponse,
+) => void | Promise<void>;
+
+/** What the port tells; pino's shape. */
+export type PortLog = {
+  debug(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+};
+
+export type PortOptions = {
+  /** Address to bind, e.g. `127.0.0.1`, `0.0.0.0`, `::`. */
+  host: string;
+  /** 0: any free one. */
+  port: number;
+  handler: PortHandler;
+  log: PortLog;
+  limits?: Partial<PortLimits>;
+};
+
+export type Port = {
+  /** How this machine reaches it: a wildcard address is shown as loopback. */
+  url: string;
+  port: number;
+  /** Connections that are open now, for metrics. */
+  connections(): number;
+  /**
+   * Stops accepting, says goodbye (GOAWAY, `connection: close`), waits up to
+   * `graceMs` for what is open, then closes that too. Never throws; a second
+   * call gets the same end.
+   */
+  close(graceMs: number): Promise<void>;
+};
+
+const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
+
+/**
+ * Resolves when the port accepts connections. When `signal` aborts, it closes
+ * without a grace.
+ *
+ * Throws PORT_IN_USE if another program has the port, INVALID_ARGUMENT if the
+ * address cannot be bound otherwise.
+ */
+export async function listen(options: PortOptions, signal?: AbortSignal): Promise<Port> {
+  signal?.throwIfAborted();
+  const limits: PortLimits = { ...portLimits, ...options.limits };
+  const phase = { closing: false };
+  const http1 = http1Server(options, limits, phase);
+  const http2 = http2Server(options, limits);
+  const sessions = keepSessions(http2, limits, options.log);
+  const sockets = new Set<Socket>();
+  const undecided = new Set<Socket>();
+
+  const tcp = createTcp({ allowHalfOpen: true, noDelay: true, keepAlive: true }, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    if (undecided.size >= limits.maxUndecided) undecided.values().next().value?.destroy();
+    decide(socket, limits.decideWithinMs, undecided, (protocol) => {
+      if (protocol === "http1") {
+        http1.emit("connection", socket);
+        socket.resume();
+      } else {
+        socket.allowHalfOpen = false; // an HTTP/2 peer that ends its side is gone
+        http2.emit("connection", socket);
+      }
+    });
+  });
+  tcp.maxConnections = limits.maxConnections;
+  tcp.on("drop", (dropped) => {
+    options.log.warn({ remoteAddress: dropped?.remoteAddress }, "connection refused: too many are open");
+  });
+
+  await bind(tcp, options);
+  // A server that never listens itself enforces no timeouts unless it believes that it does.
+  http1.emit("listening");
+  const { port } = tcp.address() as AddressInfo;
+
+  let closed: Promise<void> | undefined;
+  const close = (graceMs: number): Promise<void> => (closed ??= end(graceMs));
+  const onAbort = (): void => void close(0);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  return { url: urlOf(options.host, port), port, connections: () => sockets.size, close };
+
+  async function end(graceMs: number): Promise<void> {
+    signal?.removeEventListener("abort", onAbort);
+    phase.closing = true;
+    const allClosed = new Promise<void>((resolve) => tcp.close(() => resolve()));
+    for (const socket of undecided) socket.destroy();
+    http1.close(() => {}); // it never listened, so it calls back with an error; it closes what is idle
+    sessions.drain();
+    const force = setTimeout(() => {
+      for (const socket of sockets) socket.destroy();
+    }, graceMs);
+    await allClosed;
+    for (const socket of sockets) await once(socket, "close"); // the server counts one down before it has closed
+    clearTimeout(force);
+    sessions.stop();
+  }
+}
+
+/** Looks at the first bytes and gives them back (W1). Closes what stays undecided (W2). */
+function decide(
+  socket: Socket,
+  withinMs: number,
+  undecided: Set<Socket>,
+  decided: (protocol: "http1" | "http2") => void,
+): void {
+  let head: Buffer = Buffer.alloc(0);
+  const giveUp = (): void => void socket.destroy();
+  const deadline = setTimeout(giveUp, withinMs);
+  const detach = (): void => {
+    clearTimeout(deadline);
+    undecided.delete(socket);
+    socket.off("data", look).off("end", giveUp).off("error", giveUp).off("close", detach);
+  };
+  const look = (chunk: Buffer): void => {
+    head = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
+    const length = Math.min(head.length, preface.length);
+    const same = head.compare(preface, 0, length, 0, length) === 0;
+    if (same && length < preface.length) return;
+    detach();
+    socket.pause();
+    socket.unshift(head);
+    decided(same ? "http2" : "http1");
+  };
+  undecided.add(socket);
+  socket.on("data", look).on("end", giveUp).on("error", giveUp).on("close", detach);
+}
+
+function http1Server(options: PortOptions, limits: PortLimits, phase: { closing: boolean }): Http1Server {
+  const server: Http1Server = createHttp1(
+    {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.headersWithinMs,
+      requestTimeout: limits.requestWithinMs,
+      keepAliveTimeout: limits.idleHttp1Ms,
+      connectionsCheckingInterval: Math.ceil(limits.headersWithinMs / 2),
+    },
+    (request, response) => {
+      if (phase.closing) response.setHeader("connection", "close");
+      response.once("close", () => {
+        if (phase.closing) server.closeIdleConnections(); // it became idle after `close` looked
+      });
+      if (request.headers.upgrade?.toLowerCase() === "websocket") return refuseUpgrade(response);
+      answer(options, request, response);
+    },
+  );
+  return server;
+}
+
+function http2Server(options: PortOptions, limits: PortLimits): Http2Server {
+  return createHttp2(
+    {
+      maxSessionMemory: limits.maxSessionMegabytes,
+      maxHeaderListPairs: limits.maxHeaders,
+      settings: {
+        enablePush: false,
+        maxConcurrentStreams: limits.maxStreams,
+        maxHeaderListSize: limits.maxHeaderBytes,
+      },
+    },
+    (request, response) => {
+      if (headerBytes(request) <= limits.maxHeaderBytes) return answer(options, request, response);
+      response.statusCode = 431; // until the peer has seen our settings, HTTP/2 itself enforces a larger limit
+      response.end();
+    },
+  );
+}
+
+function headerBytes(request: Http2ServerRequest): number {
+  return request.rawHeaders.reduce((sum, text) => sum + text.length, 0);
+}
+
+function answer(
+  { handler, log }: PortOptions,
+  request: IncomingMessage | Http2ServerRequest,
+  response: ServerResponse | Http2ServerResponse,
+): void {
+  const failed = (error: unknown): void => {
+    log.error({ err: error }, "a request's handler failed");
+    if (response.headersSent) return void response.destroy();
+    response.statusCode = 500;
+    response.end();
+  };
+  // A stream that the peer reset emits `error` on the request or response; without a listener that ends the process.
+  request.on("error", (error) => log.debug({ err: error }, "request aborted"));
+  response.on("error", (error: Error) => log.debug({ err: error }, "response aborted"));
+  try {
+    handler(request, response)?.catch(failed);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function refuseUpgrade(response: ServerResponse): void {
+  response.writeHead(501, { connection: "close", "content-type": "text/plain" });
+  response.end("This server speaks HTTP and no WebSocket.\n");
+}
+
+function bind(tcp: TcpServer, { host, port }: PortOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    tcp.once("error", (error: NodeJS.ErrnoException) => reject(bindProblem(error, host, port)));
+    tcp.listen({ host, port }, () => resolve());
+  });
+}
+
+function bindProblem(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const where = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  if (error.code === "EADDRINUSE") {
+    const remedy = "stop that program, or choose another port with --port (0: any free one)";
+    return problem("PORT_IN_USE", `${where} is taken by another program: ${remedy}`, { cause: error });
+  }
+  return problem("INVALID_ARGUMENT", `cannot listen on ${where}: ${error.code ?? error.message}`, { cause: error });
+}
+
+function urlOf(host: string, port: number): string {
+  const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+  return `http://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
+}
