@@ -22,7 +22,7 @@ export function roleName(role: Role): RoleName | undefined {
 /** The contract's number of a role. */
 export function roleNumber(name: RoleName): Role {
   const found = Object.entries(roleNames).find(([, value]) => value === name);
-  return Number(found?.[0] ?? Role.UNSPECIFIED) as Role;
+  return Number(found?.[0] ?? Role.ROLE_UNSPECIFIED) as Role;
 }
 
 export type MethodAccess =

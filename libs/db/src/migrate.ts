@@ -2,7 +2,8 @@
  * Migrations: forward only, each in the history for good. A released one never
  * changes; what an older replica still reads is not dropped in the same release.
  */
-import { type Kysely, type Migration, Migrator, sql } from "kysely";
+import { type Kysely, sql } from "kysely";
+import { type Migration, Migrator } from "kysely/migration";
 import * as spine from "./migrations/0001-spine.ts";
 
 const migrations: Record<string, Migration> = {
@@ -28,7 +29,9 @@ export async function migrate(db: Kysely<never>): Promise<MigrationReport> {
 
 /** Names of migrations that the database lacks; without changing anything. */
 export async function pendingMigrations(db: Kysely<never>): Promise<string[]> {
-  const { rows } = await sql<{ present: boolean }>`SELECT to_regclass('kysely_migration') IS NOT NULL AS present`.execute(db);
+  const { rows } = await sql<{
+    present: boolean;
+  }>`SELECT to_regclass('kysely_migration') IS NOT NULL AS present`.execute(db);
   const done = rows[0]?.present
     ? (await sql<{ name: string }>`SELECT name FROM kysely_migration`.execute(db)).rows.map((row) => row.name)
     : [];

@@ -7,6 +7,10 @@ import type { CommandState } from "./command-states.ts";
 
 /** jsonb: read as a value, written as JSON text, so that arrays aren't taken for PostgreSQL's own. */
 export type Json<T = unknown> = ColumnType<T, string, string>;
+/** jsonb with a default. */
+export type JsonDefault<T = unknown> = ColumnType<T, string | undefined, string>;
+/** jsonb that may be null. */
+export type JsonOrNull<T = unknown> = ColumnType<T | null, string | null | undefined, string | null>;
 
 export interface InstallationTable {
   singleton: Generated<boolean>;
@@ -28,7 +32,7 @@ export interface ServiceAccountsTable {
   organisation_id: string;
   name: string;
   role: string;
-  secret_hash: Uint8Array;
+  secret_hash: Buffer;
   expires_at: Generated<Date | null>;
   revoked_at: Generated<Date | null>;
   last_used_at: Generated<Date | null>;
@@ -39,7 +43,7 @@ export interface ServiceAccountsTable {
 export interface SigningKeysTable {
   id: string;
   public_jwk: Json;
-  private_encrypted: Uint8Array;
+  private_encrypted: Buffer;
   usable_from: Date;
   usable_until: Date;
   created_at: Generated<Date>;
@@ -49,8 +53,8 @@ export interface IdempotencyKeysTable {
   principal_id: string;
   method: string;
   key: string;
-  request_hash: Uint8Array;
-  response: Uint8Array;
+  request_hash: Buffer;
+  response: Buffer;
   created_at: Generated<Date>;
 }
 
@@ -61,11 +65,11 @@ export interface ClustersTable {
   runtime: string;
   region: Generated<string>;
   cloud_provider: Generated<string>;
-  labels: Generated<Json<Record<string, string>>>;
-  capabilities: Generated<Json<string[]>>;
+  labels: JsonDefault<Record<string, string>>;
+  capabilities: JsonDefault<string[]>;
   is_default: Generated<boolean>;
   is_active: Generated<boolean>;
-  policy: Generated<Json>;
+  policy: JsonDefault;
   deleting: Generated<boolean>;
   version: Generated<number>;
   created_at: Generated<Date>;
@@ -81,7 +85,7 @@ export interface ClusterGrantsTable {
 export interface RegistrationTokensTable {
   id: string;
   cluster_id: string;
-  secret_hash: Uint8Array;
+  secret_hash: Buffer;
   max_uses: number;
   uses: Generated<number>;
   rekey_agent_id: Generated<string | null>;
@@ -96,8 +100,8 @@ export interface AgentsTable {
   cluster_id: string;
   name: string;
   hostname: Generated<string>;
-  labels: Generated<Json<Record<string, string>>>;
-  reported_labels: Generated<Json<Record<string, string>>>;
+  labels: JsonDefault<Record<string, string>>;
+  reported_labels: JsonDefault<Record<string, string>>;
   capacity_limit: Generated<number>;
   state: Generated<string>;
   cordoned: Generated<boolean>;
@@ -105,7 +109,7 @@ export interface AgentsTable {
   runtime_identity: string;
   runtime_version: Generated<string>;
   runtime_problem: Generated<string>;
-  capabilities: Generated<Json<string[]>>;
+  capabilities: JsonDefault<string[]>;
   agent_version: Generated<string>;
   signing_key: Json;
   signing_thumbprint: string;
@@ -178,7 +182,7 @@ export interface DeploymentsTable {
 export interface DeploymentGenerationsTable {
   deployment_id: string;
   generation: number;
-  spec: Uint8Array;
+  spec: Buffer;
   digest: string;
   created_at: Generated<Date>;
 }
@@ -193,7 +197,7 @@ export interface InstancesTable {
   restarts: number;
   exit_code: Generated<number | null>;
   image: Generated<string>;
-  ports: Generated<Json>;
+  ports: JsonDefault;
   reason: Generated<string>;
   started_at: Generated<Date | null>;
   observation: number;
@@ -229,6 +233,7 @@ export interface CommandStatesTable {
   agent_id: string;
   deployment_id: string;
   priority: number;
+  reduces: boolean;
   sequence: Generated<number>;
   state: CommandState;
   attempt: Generated<number>;
@@ -237,7 +242,6 @@ export interface CommandStatesTable {
   unbound_at: Generated<Date | null>;
   ever_received: Generated<boolean>;
   sessions_without_receipt: Generated<number>;
-  not_now: Generated<boolean>;
   cancel_reason: Generated<string | null>;
   due_at: Generated<Date | null>;
   assigned_at: Generated<Date | null>;
@@ -259,7 +263,7 @@ export interface CommandProgressTable {
   phase: string;
   percent: number;
   message: string;
-  workloads: Generated<Json>;
+  workloads: JsonDefault;
   updated_at: Generated<Date>;
 }
 
@@ -278,7 +282,7 @@ export interface RoutesTable {
   id: string;
   api_service_id: string;
   name: string;
-  spec: Uint8Array;
+  spec: Buffer;
   version: Generated<number>;
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
@@ -288,7 +292,7 @@ export interface BackendsTable {
   id: string;
   api_service_id: string;
   name: string;
-  spec: Uint8Array;
+  spec: Buffer;
   version: Generated<number>;
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
@@ -301,7 +305,7 @@ export interface GatewaysTable {
   display_name: Generated<string>;
   gateway_class: string;
   listeners: Json;
-  agent_labels: Generated<Json<Record<string, string>>>;
+  agent_labels: JsonDefault<Record<string, string>>;
   is_default: Generated<boolean>;
   version: Generated<number>;
   created_at: Generated<Date>;
@@ -331,7 +335,7 @@ export interface ProductRevisionsTable {
   id: string;
   product_id: string;
   number: number;
-  content: Uint8Array;
+  content: Buffer;
   digest: string;
   created_by: string;
   created_at: Generated<Date>;
@@ -344,11 +348,11 @@ export interface ProductPublishesTable {
   revision_id: string;
   cluster_id: string;
   gateway_id: string;
-  api_services: Generated<Json<string[]>>;
+  api_services: JsonDefault<string[]>;
   state: string;
   reason: Generated<string>;
   message: Generated<string>;
-  limits: Generated<Uint8Array>;
+  limits: Generated<Buffer>;
   rollback_of: Generated<string>;
   superseded_by: Generated<string>;
   created_by: string;
@@ -408,8 +412,8 @@ export interface AuditEventsTable {
   action: string;
   resource_kind: string;
   resource_id: string;
-  before: Generated<Json | null>;
-  after: Generated<Json | null>;
+  before: JsonOrNull;
+  after: JsonOrNull;
   remote_address: Generated<string>;
   request_id: Generated<string>;
   outcome: Generated<string>;

@@ -1,0 +1,114 @@
+/**
+ * Claims: READY commands become ASSIGNED to the sessions that this replica
+ * holds. One statement for all of its sessions.
+ */
+import { sql } from "kysely";
+import type { Work } from "../platform/transactions.ts";
+import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { lockCommands, tellOwners } from "./store.ts";
+
+/** A session that has room. */
+export interface Claimant {
+  agentId: string;
+  epoch: number;
+  /** Commands that it takes in all, in flight included; one more for removals and stops. 0: only such. */
+  window: number;
+}
+
+/** A command as it is pushed: IDs only. */
+export interface PushedCommand {
+  commandId: string;
+  agentId: string;
+  epoch: number;
+  deploymentId: string;
+  generation: number;
+  digest: string;
+  attempt: number;
+  productPublishId: string;
+  runTimeoutMs: number;
+  reduces: boolean;
+}
+
+/**
+ * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
+ * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
+ * not the clock (E1). What another claim holds is skipped. Revoked agents get nothing.
+ */
+export async function claim(ports: EnginePorts, work: Work, claimants: readonly Claimant[]): Promise<PushedCommand[]> {
+  if (claimants.length === 0) return [];
+  const { rows } = await sql<PushedCommand>`
+    WITH open AS MATERIALIZED (
+      SELECT s.agent_id, s.epoch, want.room
+      FROM unnest(${claimants.map((c) => c.agentId)}::text[], ${claimants.map((c) => c.epoch)}::int[], ${claimants.map((c) => c.window)}::int[])
+        AS want (agent_id, epoch, room)
+      JOIN sessions AS s ON s.agent_id = want.agent_id AND s.epoch = want.epoch AND s.state = 'SERVING'
+      JOIN agents AS a ON a.id = s.agent_id AND a.state = 'ENROLLED'
+      ORDER BY s.agent_id
+      FOR SHARE OF s
+    ), busy AS MATERIALIZED (
+      SELECT open.agent_id, open.epoch, open.room, (
+        SELECT count(*) FROM command_states AS f
+        WHERE f.agent_id = open.agent_id AND f.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')) AS flying
+      FROM open
+    ), picked AS MATERIALIZED (
+      SELECT fit.command_id, busy.epoch
+      FROM busy CROSS JOIN LATERAL (
+        SELECT r.command_id FROM command_states AS r
+        WHERE r.agent_id = busy.agent_id AND r.state = 'READY' AND (r.reduces OR busy.flying < busy.room)
+        ORDER BY r.priority, r.sequence
+        LIMIT greatest(0, CASE WHEN busy.flying < busy.room THEN busy.room - busy.flying ELSE greatest(busy.room, 0) + 1 - busy.flying END)
+        FOR UPDATE SKIP LOCKED
+      ) AS fit
+    )
+    UPDATE command_states AS s
+    SET state = 'ASSIGNED', attempt = s.attempt + 1, bound_epoch = picked.epoch, unbound_at = NULL,
+        cancel_reason = NULL, assigned_at = now(), updated_at = now()
+    FROM picked, commands AS c
+    WHERE s.command_id = picked.command_id AND c.id = s.command_id
+    RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
+      c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
+      s.reduces, s.sequence, s.priority`.execute(work.tx);
+  if (rows.length === 0) return [];
+  const claimed = await lockCommands(work.tx, { ids: rows.map((row) => row.commandId) });
+  const changes: ChangedCommand[] = claimed.map((command) => ({ ...command, from: "READY", reason: "", message: "" }));
+  await ports.events.note(
+    work,
+    claimed.map((command) => ({
+      topic: "command",
+      subjectId: command.id,
+      organisationId: command.organisationId,
+      clusterId: command.clusterId,
+    })),
+  );
+  await tellOwners(ports, work, changes);
+  return rows;
+}
+
+/** The commands that one session has in flight without a receipt, to be pushed again. */
+export async function unreceipted(
+  ports: EnginePorts,
+  agentId: string,
+  epoch: number,
+  commandId?: string,
+): Promise<PushedCommand[]> {
+  let query = ports.db
+    .selectFrom("command_states as s")
+    .innerJoin("commands as c", "c.id", "s.command_id")
+    .select([
+      "s.command_id as commandId",
+      "s.agent_id as agentId",
+      sql<number>`s.bound_epoch`.as("epoch"),
+      "s.deployment_id as deploymentId",
+      "c.generation",
+      "c.digest",
+      "s.attempt",
+      "c.product_publish_id as productPublishId",
+      "c.run_timeout_ms as runTimeoutMs",
+      "s.reduces",
+    ])
+    .where("s.agent_id", "=", agentId)
+    .where("s.state", "=", "ASSIGNED")
+    .where("s.bound_epoch", "=", epoch);
+  if (commandId !== undefined) query = query.where("s.command_id", "=", commandId);
+  return query.orderBy("s.priority").orderBy("s.sequence").execute();
+}

@@ -1,0 +1,126 @@
+/**
+ * Converge: a wish becomes a generation and a durable command, in the
+ * transaction of the domain change.
+ */
+import { newId } from "@bowline/kernel";
+import { sql } from "kysely";
+import { addGenerations, type Wish } from "../deployments/index.ts";
+import type { Work } from "../platform/transactions.ts";
+import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { apply, lockCommands, tellOwners } from "./store.ts";
+
+/** How one command behaves; milliseconds. */
+export interface Limits {
+  /** Tries after the first. */
+  maxRetries: number;
+  runTimeoutMs: number;
+  graceMs: number;
+  cancelLimitMs: number;
+  offlineLifeMs: number;
+  /** From enqueue; undefined: none. */
+  deadlineMs: number | undefined;
+  /** 0 (most urgent) to 9. */
+  priority: number;
+}
+
+export const defaultLimits: Limits = {
+  maxRetries: 3,
+  runTimeoutMs: 300_000,
+  graceMs: 30_000,
+  cancelLimitMs: 60_000,
+  offlineLifeMs: 86_400_000,
+  deadlineMs: undefined,
+  priority: 5,
+};
+
+/** Removals and stops go first. */
+const reducingPriority = 0;
+
+export interface ConvergeWish extends Wish {
+  productPublishId?: string;
+  /** Kind of the owner whose slice hears of this command; `kind` of the deployment if unset. */
+  ownerKind?: string;
+  limits?: Partial<Limits>;
+  createdBy: string;
+  retryOf?: string;
+}
+
+export interface Enqueued {
+  commandId: string;
+  deploymentId: string;
+  generation: number;
+}
+
+/**
+ * Enqueues one command per wish, in their order. What no agent has yet is
+ * superseded; what is in flight is ended first if the new wish stops or removes.
+ */
+export async function converge(ports: EnginePorts, work: Work, wishes: readonly ConvergeWish[]): Promise<Enqueued[]> {
+  const { tx } = work;
+  const wished = await addGenerations(tx, wishes);
+  const changes: ChangedCommand[] = [];
+  const enqueued: Enqueued[] = [];
+  for (const [index, wish] of wishes.entries()) {
+    const deployment = wished[index];
+    if (deployment === undefined) continue;
+    const commandId = newId("command");
+    const reduces = deployment.desired !== "RUNNING";
+    let blocked = false;
+    const open = deployment.isNew ? [] : await lockCommands(tx, { openOf: [deployment.id] });
+    for (const command of open) {
+      await apply(ports, work, command, { kind: "newer", reduces }, changes, {
+        ...(command.state === "BLOCKED" || command.state === "READY" || command.state === "RETRY_WAIT"
+          ? { supersededBy: commandId }
+          : {}),
+      });
+      blocked ||= command.state !== "SUPERSEDED";
+    }
+    const limits = { ...defaultLimits, ...wish.limits };
+    await tx
+      .insertInto("commands")
+      .values({
+        id: commandId,
+        deployment_id: deployment.id,
+        agent_id: wish.agentId,
+        cluster_id: wish.clusterId,
+        organisation_id: wish.organisationId,
+        generation: deployment.generation,
+        digest: deployment.digest,
+        product_publish_id: wish.productPublishId ?? "",
+        owner_kind: wish.ownerKind ?? wish.kind,
+        owner_id: wish.ownerId,
+        is_removal: deployment.desired === "ABSENT",
+        reduces,
+        max_retries: limits.maxRetries,
+        run_timeout_ms: limits.runTimeoutMs,
+        grace_ms: limits.graceMs,
+        cancel_limit_ms: limits.cancelLimitMs,
+        offline_life_ms: limits.offlineLifeMs,
+        deadline_at:
+          limits.deadlineMs === undefined
+            ? null
+            : sql<Date>`now() + make_interval(secs => ${limits.deadlineMs / 1000})`,
+        retry_of: wish.retryOf ?? "",
+        created_by: wish.createdBy,
+      })
+      .execute();
+    await tx
+      .insertInto("command_states")
+      .values({
+        command_id: commandId,
+        agent_id: wish.agentId,
+        deployment_id: deployment.id,
+        priority: reduces ? reducingPriority : limits.priority,
+        reduces,
+        state: blocked ? "BLOCKED" : "READY",
+      })
+      .execute();
+    enqueued.push({ commandId, deploymentId: deployment.id, generation: deployment.generation });
+    await ports.events.note(work, [
+      { topic: "command", subjectId: commandId, organisationId: wish.organisationId, clusterId: wish.clusterId },
+    ]);
+  }
+  await tellOwners(ports, work, changes);
+  work.after(() => ports.signals.wake([...new Set(wishes.map((wish) => wish.agentId))]));
+  return enqueued;
+}

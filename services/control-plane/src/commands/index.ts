@@ -1,0 +1,28 @@
+/**
+ * The command engine: every accepted command reaches exactly one recorded
+ * outcome, whatever crashes, and its effect happens once.
+ *
+ *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
+ *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
+ *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
+ *   requests.ts     cancel, retry                 sweep.ts      what time does
+ *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
+ */
+export { claim, type Claimant, type PushedCommand, unreceipted } from "./claim.ts";
+export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
+export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
+export { readCommands } from "./queries.ts";
+export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";
+export {
+  lockSessions,
+  recordProgress,
+  recordReceipts,
+  recordResults,
+  recordStates,
+  type From,
+  type ResultAnswer,
+} from "./reports.ts";
+export { again } from "./requests.ts";
+export { registerCommands } from "./rpc.ts";
+export { countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
+export { isInFlight, isTerminal, isWaiting } from "./transitions.ts";

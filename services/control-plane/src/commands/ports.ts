@@ -1,0 +1,43 @@
+/** What the engine needs from others, and what it tells those who own deployments. */
+import type { CommandState } from "@bowline/db";
+import type { Events } from "../platform/events.ts";
+import type { Db, Work } from "../platform/transactions.ts";
+import type { LockedCommand } from "./store.ts";
+
+/** A command right after a change, with what its owner's slice may show. */
+export interface ChangedCommand extends LockedCommand {
+  from: CommandState;
+  /** Stable reason, or empty. */
+  reason: string;
+  message: string;
+}
+
+/**
+ * A slice that owns deployments. Handlers do no I/O beside the transaction, and
+ * cover every state; a handler that throws rolls the change back.
+ */
+export interface Owner {
+  changed(work: Work, commands: readonly ChangedCommand[]): Promise<void>;
+  /** The progress of one of its commands was written. */
+  progressed?(work: Work, commandId: string): Promise<void>;
+  /** Observed state of its deployments was written. */
+  observed?(work: Work, deploymentIds: readonly string[]): Promise<void>;
+}
+
+/** Hints to whoever holds agents' sessions; given after the commit, may get lost. */
+export interface AgentSignals {
+  wake(agentIds: readonly string[]): void;
+  cancel(agentId: string, commandId: string, attempt: number): void;
+  pushAgain(agentId: string, commandId: string): void;
+  close(agentId: string, reason: string): void;
+}
+
+export interface EnginePorts {
+  db: Db;
+  events: Events;
+  /** By `owner_kind`. Filled while the server is wired. */
+  owners: Map<string, Owner>;
+  signals: AgentSignals;
+  random: () => number;
+  log: { error(fields: object, message: string): void; warn(fields: object, message: string): void };
+}

@@ -1,0 +1,132 @@
+/**
+ * What becomes of commands when sessions end and agents come back.
+ *
+ * E2: the end of a session burns neither an attempt nor a retry: it only unbinds.
+ * E7: no attempt starts before the one before it is reported ended or proven absent.
+ */
+import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
+import { lockDeployments } from "../deployments/index.ts";
+import type { Work } from "../platform/transactions.ts";
+import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { apply, type LockedCommand, lockCommands, tellOwners } from "./store.ts";
+import { type CommandEvent, isInFlight, isTerminal } from "./transitions.ts";
+
+export interface SyncFacts {
+  agentId: string;
+  epoch: number;
+  /** The same journal id as recorded, and a counter not below the recorded one. */
+  journalWhole: boolean;
+  journal: readonly JournalEntry[];
+}
+
+export interface SyncDecided {
+  commandId: string;
+  attempt: number;
+  action: SyncDecision_Action;
+}
+
+/**
+ * Reconciles a complete Sync with what the database has in flight for the
+ * agent. The caller holds the session's row. Results that Sync carried are
+ * recorded before this.
+ */
+export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts): Promise<SyncDecided[]> {
+  const commands = await lockOfAgent(
+    work,
+    facts.agentId,
+    facts.journal.map((entry) => entry.commandId),
+  );
+  const listed = new Map(facts.journal.map((entry) => [entry.commandId, entry]));
+  const changes: ChangedCommand[] = [];
+  const decided: SyncDecided[] = [];
+  for (const command of commands) {
+    const entry = listed.get(command.id);
+    if (entry !== undefined) {
+      decided.push(await decideListed(ports, work, command, entry, facts.epoch, changes));
+    } else if (isInFlight(command.state)) {
+      await apply(ports, work, command, absence(command, facts), changes);
+    }
+  }
+  for (const entry of facts.journal) {
+    // Unknown here is not unknown to the world: a restored database forgets. Never "abandon".
+    if (!commands.some((command) => command.id === entry.commandId)) {
+      decided.push({ commandId: entry.commandId, attempt: entry.attempt, action: SyncDecision_Action.HOLD });
+    }
+  }
+  await tellOwners(ports, work, changes);
+  return decided;
+}
+
+/** What a complete Sync that does not list a command proves. */
+function absence(command: LockedCommand, facts: SyncFacts): CommandEvent {
+  if (command.state === "CANCELLING" || facts.journalWhole)
+    return { kind: "back-whole-without-it", epoch: facts.epoch };
+  return { kind: "back-with-another-journal", epoch: facts.epoch };
+}
+
+async function decideListed(
+  ports: EnginePorts,
+  work: Work,
+  command: LockedCommand,
+  entry: JournalEntry,
+  epoch: number,
+  changes: ChangedCommand[],
+): Promise<SyncDecided> {
+  const about = { commandId: entry.commandId, attempt: entry.attempt };
+  // Ended here, or another attempt is due: what the agent still runs of it has to end (E7).
+  if (isTerminal(command.state) || command.attempt !== entry.attempt)
+    return { ...about, action: SyncDecision_Action.CANCEL };
+  if (!isInFlight(command.state)) return { ...about, action: SyncDecision_Action.CANCEL };
+  await apply(ports, work, command, { kind: "back-with-it", epoch }, changes);
+  if (command.state === "CANCELLING") return { ...about, action: SyncDecision_Action.CANCEL };
+  // No receipt was recorded: it got lost, the agent says it again.
+  return {
+    ...about,
+    action: command.state === "ASSIGNED" ? SyncDecision_Action.REPORT_AGAIN : SyncDecision_Action.CONTINUE,
+  };
+}
+
+/** Unbinds everything that was bound to the session that ended. */
+export async function sessionEnded(ports: EnginePorts, work: Work, agentId: string, epoch: number): Promise<void> {
+  const changes: ChangedCommand[] = [];
+  for (const command of await lockOfAgent(work, agentId, [])) {
+    if (!isInFlight(command.state) || command.boundEpoch !== epoch) continue;
+    await apply(ports, work, command, { kind: "session-ended" }, changes);
+  }
+  await tellOwners(ports, work, changes);
+}
+
+/** The agent never comes back: revoked, or retired with its host. A removal waits for retire (C3). */
+export async function agentGone(
+  ports: EnginePorts,
+  work: Work,
+  agentId: string,
+  how: { retired: boolean },
+): Promise<void> {
+  const changes: ChangedCommand[] = [];
+  for (const command of await lockOfAgent(work, agentId, [])) {
+    if (isTerminal(command.state)) continue; // ended by the promotion or end of another of the same deployment
+    await apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, changes);
+  }
+  await tellOwners(ports, work, changes);
+}
+
+/** Locks the deployments and then the commands of an agent that are open, and those that are named besides. */
+async function lockOfAgent(work: Work, agentId: string, besides: readonly string[]): Promise<LockedCommand[]> {
+  const open = await work.tx
+    .selectFrom("command_states")
+    .select(["command_id", "deployment_id"])
+    .where("agent_id", "=", agentId)
+    .where((where) =>
+      where.or([
+        where("state", "in", ["BLOCKED", "READY", "ASSIGNED", "RUNNING", "CANCELLING", "RETRY_WAIT"]),
+        ...(besides.length > 0 ? [where("command_id", "in", [...besides])] : []),
+      ]),
+    )
+    .execute();
+  await lockDeployments(
+    work.tx,
+    open.map((row) => row.deployment_id),
+  );
+  return lockCommands(work.tx, { ids: open.map((row) => row.command_id) });
+}

@@ -1,0 +1,256 @@
+/**
+ * What agents report about commands: receipts, progress, results. Sets from
+ * the start; many agents share a commit.
+ *
+ * E1: the session's row is locked FOR SHARE, and its epoch must be that of the
+ *     stream on which the message came.
+ * E2: the attempt must be the one that is in flight.
+ */
+import {
+  CommandReceipt_Disposition,
+  type CommandReceipt,
+  type CommandProgress,
+  DeployResult_Outcome,
+  type DeployResult,
+  ResultAck_Disposition,
+} from "@bowline/contract/agent";
+import { sql } from "kysely";
+import { lockDeployments, recordConverged, recordObserved } from "../deployments/index.ts";
+import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { apply, type LockedCommand, lockCommands, tellOwners } from "./store.ts";
+import { type CommandEvent, type Fence, isTerminal } from "./transitions.ts";
+
+/** A message and the stream on which it came. */
+export interface From<Message> {
+  agentId: string;
+  epoch: number;
+  message: Message;
+}
+
+export type ResultAnswer = { agentId: string; commandId: string; attempt: number; disposition: ResultAck_Disposition };
+
+/** Records receipts. One that comes too late or from elsewhere changes nothing. */
+export async function recordReceipts(ports: EnginePorts, receipts: readonly From<CommandReceipt>[]): Promise<void> {
+  await reported(ports, receipts, async (work, { message }, command, fence, changes) => {
+    const event = receiptEvent(message, fence);
+    if (event !== undefined) {
+      await apply(ports, work, command, event, changes, {
+        ...(message.reason === "" ? {} : { reason: message.reason, message: message.message }),
+      });
+    }
+  });
+}
+
+function receiptEvent(receipt: CommandReceipt, fence: Fence): CommandEvent | undefined {
+  switch (receipt.disposition) {
+    case CommandReceipt_Disposition.ACCEPTED:
+    case CommandReceipt_Disposition.DUPLICATE:
+      return { kind: "received", fence };
+    case CommandReceipt_Disposition.NOT_NOW:
+      return { kind: "not-now", fence };
+    case CommandReceipt_Disposition.REJECTED:
+      return { kind: "rejected", fence, worthRetry: false };
+    default:
+      return undefined; // a disposition of a newer agent: the receipt stays missing, and is asked for again
+  }
+}
+
+/** Records results, each once, and says what became of each. The first that is recorded wins. */
+export async function recordResults(
+  ports: EnginePorts,
+  results: readonly From<DeployResult>[],
+): Promise<ResultAnswer[]> {
+  const answers: ResultAnswer[] = [];
+  const answer = ({ agentId, message }: From<DeployResult>, disposition: ResultAck_Disposition): void => {
+    answers.push({ agentId, commandId: message.commandId, attempt: message.attempt, disposition });
+  };
+  const seen = await reported(
+    ports,
+    results,
+    async (work, from, command, fence, changes) => {
+      answer(from, await recordResult(ports, work, from.message, command, fence, changes));
+    },
+    () => (answers.length = 0),
+  );
+  for (const result of results) {
+    if (!seen.has(result.message.commandId)) answer(result, ResultAck_Disposition.UNKNOWN);
+  }
+  return answers;
+}
+
+async function recordResult(
+  ports: EnginePorts,
+  work: Work,
+  result: DeployResult,
+  command: LockedCommand,
+  fence: Fence,
+  changes: ChangedCommand[],
+): Promise<ResultAck_Disposition> {
+  if (isTerminal(command.state)) {
+    if (command.state === "LOST" && result.attempt === command.attempt) await recordLate(work, result, command);
+    return command.outcomeAttempt === result.attempt
+      ? ResultAck_Disposition.ALREADY_RECORDED
+      : ResultAck_Disposition.OBSOLETE;
+  }
+  const verdict = await apply(ports, work, command, resultEvent(result, fence), changes, {
+    reason: result.reason,
+    message: result.message,
+  });
+  if (verdict.kind === "stale")
+    return verdict.answer === "RESEND" ? ResultAck_Disposition.RESEND : ResultAck_Disposition.OBSOLETE;
+  if (verdict.kind === "refused") return ResultAck_Disposition.OBSOLETE;
+  if (verdict.to === "SUCCEEDED") await recordConverged(work.tx, command.deploymentId, command.generation);
+  return ResultAck_Disposition.RECORDED;
+}
+
+/** After LOST the effect is news, not an outcome: kept beside, and handed on as observed state. */
+async function recordLate(work: Work, result: DeployResult, command: LockedCommand): Promise<void> {
+  await work.tx
+    .updateTable("command_states")
+    .set({ late_outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() })
+    .where("command_id", "=", command.id)
+    .execute();
+  if (result.outcome === DeployResult_Outcome.SUCCEEDED)
+    await recordConverged(work.tx, command.deploymentId, command.generation);
+}
+
+function resultEvent(result: DeployResult, fence: Fence): CommandEvent {
+  switch (result.outcome) {
+    case DeployResult_Outcome.SUCCEEDED:
+      return { kind: "succeeded", fence };
+    case DeployResult_Outcome.CANCELLED:
+      return { kind: "ended", fence };
+    default:
+      return { kind: "failed", fence, worthRetry: result.worthRetry };
+  }
+}
+
+function outcomeName(outcome: DeployResult_Outcome): string {
+  return outcome === DeployResult_Outcome.SUCCEEDED
+    ? "SUCCEEDED"
+    : outcome === DeployResult_Outcome.CANCELLED
+      ? "CANCELLED"
+      : "FAILED";
+}
+
+/** Keeps the newest progress per command. Of another attempt or an ended command: dropped. */
+export async function recordProgress(ports: EnginePorts, reports: readonly From<CommandProgress>[]): Promise<void> {
+  if (reports.length === 0) return;
+  await transact(ports.db, async (work) => {
+    for (const { agentId, epoch, message } of reports) {
+      const { rows } = await sql<{ organisation_id: string; cluster_id: string; owner_kind: string }>`
+        INSERT INTO command_progress (command_id, attempt, phase, percent, message, workloads)
+        SELECT c.id, ${message.attempt}, ${message.phase}, ${Math.min(100, message.percent)}, ${message.message}, ${JSON.stringify(
+          message.workloads.map(({ workload, phase, percent, message: text }) => ({
+            workload,
+            phase,
+            percent,
+            message: text,
+          })),
+        )}::jsonb
+        FROM commands AS c JOIN command_states AS s ON s.command_id = c.id
+        WHERE c.id = ${message.commandId} AND s.agent_id = ${agentId} AND s.attempt = ${message.attempt}
+          AND s.bound_epoch = ${epoch} AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')
+        ON CONFLICT (command_id) DO UPDATE SET attempt = excluded.attempt, phase = excluded.phase,
+          percent = excluded.percent, message = excluded.message, workloads = excluded.workloads, updated_at = now()
+        RETURNING (SELECT organisation_id FROM commands WHERE id = command_id), (SELECT cluster_id FROM commands WHERE id = command_id),
+          (SELECT owner_kind FROM commands WHERE id = command_id)`.execute(work.tx);
+      const row = rows[0];
+      if (row === undefined) continue;
+      await ports.events.note(work, [
+        {
+          topic: "command",
+          subjectId: message.commandId,
+          organisationId: row.organisation_id,
+          clusterId: row.cluster_id,
+        },
+      ]);
+      await ports.owners.get(row.owner_kind)?.progressed?.(work, message.commandId);
+    }
+  });
+}
+
+/** What all reports share: locks in order (T2), the fence, the owners. Returns the ids that are known to their agents. */
+async function reported<Message extends { commandId: string; attempt: number }>(
+  ports: EnginePorts,
+  messages: readonly From<Message>[],
+  each: (
+    work: Work,
+    from: From<Message>,
+    command: LockedCommand,
+    fence: Fence,
+    changes: ChangedCommand[],
+  ) => Promise<void>,
+  reset: () => void = () => undefined,
+): Promise<Set<string>> {
+  if (messages.length === 0) return new Set();
+  return transact(ports.db, async (work) => {
+    reset();
+    const epochs = await lockSessions(
+      work.tx,
+      messages.map((from) => from.agentId),
+    );
+    const ids = messages.map((from) => from.message.commandId);
+    const rows = await work.tx
+      .selectFrom("commands")
+      .select(["id", "deployment_id", "agent_id"])
+      .where("id", "in", ids)
+      .execute();
+    await lockDeployments(
+      work.tx,
+      rows.map((row) => row.deployment_id),
+    );
+    const commands = new Map((await lockCommands(work.tx, { ids })).map((command) => [command.id, command]));
+    const changes: ChangedCommand[] = [];
+    const seen = new Set<string>();
+    for (const from of messages) {
+      const command = commands.get(from.message.commandId);
+      if (command === undefined || command.agentId !== from.agentId) continue; // another agent's: as if unknown
+      seen.add(command.id);
+      const fence = {
+        attempt: from.message.attempt,
+        epoch: from.epoch,
+        current: epochs.get(from.agentId) === from.epoch,
+      };
+      await each(work, from, command, fence, changes);
+    }
+    await tellOwners(ports, work, changes);
+    return seen;
+  });
+}
+
+/** Locks sessions FOR SHARE in order (E1) and returns the epochs of those that are open. */
+export async function lockSessions(tx: Tx, agentIds: readonly string[]): Promise<Map<string, number>> {
+  const rows = await tx
+    .selectFrom("sessions")
+    .select(["agent_id", "epoch"])
+    .where("agent_id", "in", [...new Set(agentIds)])
+    .where("state", "<>", "ENDED")
+    .orderBy("agent_id")
+    .forShare()
+    .execute();
+  return new Map(rows.map((row) => [row.agent_id, row.epoch]));
+}
+
+/** Records what an agent observed, if the stream on which it came is still its session; tells the owners. */
+export async function recordStates(
+  ports: EnginePorts,
+  from: { agentId: string; epoch: number },
+  observation: number,
+  states: Parameters<typeof recordObserved>[3],
+): Promise<void> {
+  await transact(ports.db, async (work) => {
+    const epochs = await lockSessions(work.tx, [from.agentId]);
+    if (epochs.get(from.agentId) !== from.epoch) return;
+    const taken = await recordObserved(work.tx, from.agentId, observation, states);
+    if (taken.length === 0) return;
+    const owners = await work.tx.selectFrom("deployments").select(["id", "kind"]).where("id", "in", taken).execute();
+    for (const [kind, group] of Map.groupBy(owners, (row) => row.kind)) {
+      await ports.owners.get(kind)?.observed?.(
+        work,
+        group.map((row) => row.id),
+      );
+    }
+  });
+}

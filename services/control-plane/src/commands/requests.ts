@@ -1,0 +1,104 @@
+/** What people ask of commands: to end one, to try one again, to converge a deployment anew. */
+import { fromBinary } from "@bufbuild/protobuf";
+import { DeploymentSchema } from "@bowline/contract/deployments";
+import { problem } from "@bowline/kernel";
+import { lockDeployments } from "../deployments/index.ts";
+import type { Work } from "../platform/transactions.ts";
+import { converge, type Enqueued, type Limits } from "./enqueue.ts";
+import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { apply, lockCommands, tellOwners } from "./store.ts";
+import { isTerminal } from "./transitions.ts";
+
+/** Asks for a command's end. Throws NOT_FOUND, COMMAND_ENDED, REMOVAL_NOT_CANCELLABLE. */
+export async function cancel(ports: EnginePorts, work: Work, commandId: string): Promise<void> {
+  const row = await work.tx
+    .selectFrom("commands")
+    .select("deployment_id")
+    .where("id", "=", commandId)
+    .executeTakeFirst();
+  if (row === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  await lockDeployments(work.tx, [row.deployment_id]);
+  const [command] = await lockCommands(work.tx, { ids: [commandId] });
+  if (command === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  const changes: ChangedCommand[] = [];
+  const verdict = await apply(ports, work, command, { kind: "cancel" }, changes);
+  if (verdict.kind === "refused") {
+    throw problem(verdict.why === "REMOVAL_NOT_CANCELLABLE" ? "REMOVAL_NOT_CANCELLABLE" : "COMMAND_ENDED", undefined, {
+      metadata: { state: command.state },
+    });
+  }
+  await tellOwners(ports, work, changes);
+}
+
+/**
+ * Makes a new command for the same wish. Throws COMMAND_OPEN, NEWER_GENERATION, DEPLOYMENT_ABSENT.
+ * A retry is a generation of its own with the same spec, so that what ran in between can't be mistaken for it.
+ */
+export async function retry(ports: EnginePorts, work: Work, commandId: string, createdBy: string): Promise<Enqueued> {
+  const row = await work.tx.selectFrom("commands").selectAll().where("id", "=", commandId).executeTakeFirst();
+  if (row === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  const deployment = (await lockDeployments(work.tx, [row.deployment_id])).get(row.deployment_id);
+  const [command] = await lockCommands(work.tx, { ids: [commandId] });
+  if (deployment === undefined || command === undefined)
+    throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  if (!isTerminal(command.state)) throw problem("COMMAND_OPEN", undefined, { metadata: { state: command.state } });
+  if (deployment.generation !== row.generation) {
+    throw problem("NEWER_GENERATION", undefined, { metadata: { generation: String(deployment.generation) } });
+  }
+  return again(ports, work, row.deployment_id, {
+    createdBy,
+    retryOf: commandId,
+    productPublishId: row.product_publish_id,
+    ownerKind: row.owner_kind,
+    limits: {
+      maxRetries: row.max_retries,
+      runTimeoutMs: row.run_timeout_ms,
+      graceMs: row.grace_ms,
+      cancelLimitMs: row.cancel_limit_ms,
+      offlineLifeMs: row.offline_life_ms,
+    },
+  });
+}
+
+/** Converges a deployment to its newest wish once more. */
+export async function again(
+  ports: EnginePorts,
+  work: Work,
+  deploymentId: string,
+  how: { createdBy: string; retryOf?: string; productPublishId?: string; ownerKind?: string; limits?: Partial<Limits> },
+): Promise<Enqueued> {
+  const row = await work.tx
+    .selectFrom("deployments as d")
+    .innerJoin("deployment_generations as g", (join) =>
+      join.onRef("g.deployment_id", "=", "d.id").onRef("g.generation", "=", "d.generation"),
+    )
+    .select([
+      "d.id",
+      "d.agent_id",
+      "d.cluster_id",
+      "d.organisation_id",
+      "d.kind",
+      "d.owner_id",
+      "d.is_absent",
+      "g.spec",
+    ])
+    .where("d.id", "=", deploymentId)
+    .executeTakeFirst();
+  if (row === undefined) throw problem("NOT_FOUND", `There is no deployment ${deploymentId}.`);
+  if (row.is_absent) throw problem("DEPLOYMENT_ABSENT");
+  const spec = fromBinary(DeploymentSchema, row.spec);
+  const [enqueued] = await converge(ports, work, [
+    {
+      deploymentId: row.id,
+      agentId: row.agent_id,
+      clusterId: row.cluster_id,
+      organisationId: row.organisation_id,
+      kind: row.kind,
+      ownerId: row.owner_id,
+      build: () => spec,
+      ...how,
+    },
+  ]);
+  if (enqueued === undefined) throw problem("INTERNAL");
+  return enqueued;
+}

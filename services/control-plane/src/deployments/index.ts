@@ -1,0 +1,17 @@
+/**
+ * The front door of deployments.
+ *
+ *   store.ts    generations, locks, HELD      observe.ts  what agents report
+ *   queries.ts  reads for people              rpc.ts      DeploymentService
+ */
+export { recordObserved } from "./observe.ts";
+export {
+  addGenerations,
+  type DesiredName,
+  hold,
+  lockDeployments,
+  newDeploymentId,
+  recordConverged,
+  type Wish,
+  type WishedDeployment,
+} from "./store.ts";

@@ -1,0 +1,161 @@
+/**
+ * The rows of deployments: what is desired, one generation after another, and
+ * what was observed.
+ *
+ * E3: whoever changes a deployment or ends one of its commands locks its row first.
+ * E5: a generation's spec is written once and never changed.
+ */
+import { createHash } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type Deployment, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
+import { newId, problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import type { Tx } from "../platform/transactions.ts";
+
+export type DesiredName = "RUNNING" | "STOPPED" | "PAUSED" | "ABSENT";
+
+/** What a slice wants of one deployment. */
+export interface Wish {
+  /** An existing deployment, or undefined for a new one. */
+  deploymentId: string | undefined;
+  agentId: string;
+  clusterId: string;
+  organisationId: string;
+  /** Which slice owns it, and which of its rows. */
+  kind: string;
+  ownerId: string;
+  /** The spec without id and generation; those are filled in. `selfId` may be referred to by `build`. */
+  build: (deploymentId: string, generation: number) => Omit<Partial<Deployment>, "$typeName" | "$unknown">;
+}
+
+export interface WishedDeployment {
+  id: string;
+  generation: number;
+  digest: string;
+  isNew: boolean;
+  desired: DesiredName;
+  removeVolumes: boolean;
+}
+
+/** Ids for wishes whose deployments refer to one another before they exist. */
+export function newDeploymentId(): string {
+  return newId("deployment");
+}
+
+/**
+ * Adds a generation to each deployment, in order of id, creating those that don't
+ * exist. `deploymentId` may be a fresh id of `newDeploymentId`. Throws
+ * DEPLOYMENT_ABSENT where the deployment is removed for good and the wish is anything
+ * but a removal that removes more.
+ */
+export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<WishedDeployment[]> {
+  const known = await lockDeployments(
+    tx,
+    wishes.flatMap((wish) => wish.deploymentId ?? []),
+  );
+  const results: WishedDeployment[] = [];
+  for (const wish of wishes) {
+    const id = wish.deploymentId ?? newDeploymentId();
+    const before = known.get(id);
+    const generation = (before?.generation ?? 0) + 1;
+    const spec = create(DeploymentSchema, { ...wish.build(id, generation), id, generation });
+    const desired = desiredName(spec.desired);
+    if (before?.desired === "ABSENT" && !(desired === "ABSENT" && spec.removeVolumes))
+      throw problem("DEPLOYMENT_ABSENT");
+    const bytes = Buffer.from(toBinary(DeploymentSchema, spec));
+    const digest = createHash("sha256").update(bytes).digest("hex");
+    if (before === undefined) {
+      await tx
+        .insertInto("deployments")
+        .values({
+          id,
+          agent_id: wish.agentId,
+          cluster_id: wish.clusterId,
+          organisation_id: wish.organisationId,
+          kind: wish.kind,
+          owner_id: wish.ownerId,
+          desired,
+          generation,
+        })
+        .execute();
+    } else {
+      // The next enqueue clears HELD.
+      await tx
+        .updateTable("deployments")
+        .set({ desired, generation, owner_id: wish.ownerId, held_reason: "", updated_at: sql`now()` })
+        .where("id", "=", id)
+        .execute();
+    }
+    await tx
+      .insertInto("deployment_generations")
+      .values({ deployment_id: id, generation, spec: bytes, digest })
+      .execute();
+    results.push({ id, generation, digest, isNew: before === undefined, desired, removeVolumes: spec.removeVolumes });
+  }
+  return results;
+}
+
+export interface LockedDeployment {
+  id: string;
+  agentId: string;
+  clusterId: string;
+  organisationId: string;
+  generation: number;
+  desired: DesiredName;
+  isAbsent: boolean;
+}
+
+/** Locks deployments FOR UPDATE in order of id (T2). Unknown ids are missing in the answer. */
+export async function lockDeployments(tx: Tx, ids: readonly string[]): Promise<Map<string, LockedDeployment>> {
+  if (ids.length === 0) return new Map();
+  const rows = await tx
+    .selectFrom("deployments")
+    .select(["id", "agent_id", "cluster_id", "organisation_id", "generation", "desired", "is_absent"])
+    .where("id", "in", [...new Set(ids)])
+    .orderBy("id")
+    .forUpdate()
+    .execute();
+  return new Map(
+    rows.map((row) => [
+      row.id,
+      {
+        id: row.id,
+        agentId: row.agent_id,
+        clusterId: row.cluster_id,
+        organisationId: row.organisation_id,
+        generation: row.generation,
+        desired: row.desired as DesiredName,
+        isAbsent: row.is_absent,
+      },
+    ]),
+  );
+}
+
+/** Repairs stop until the next enqueue; what is desired stays. */
+export async function hold(tx: Tx, deploymentId: string, reason: string): Promise<void> {
+  await tx.updateTable("deployments").set({ held_reason: reason }).where("id", "=", deploymentId).execute();
+}
+
+/** The agent has converged to this generation. An older word never overwrites a newer one. */
+export async function recordConverged(tx: Tx, deploymentId: string, generation: number): Promise<void> {
+  await sql`
+    UPDATE deployments AS d
+    SET observed_generation = ${generation}, observed_digest = g.digest, drifted = false, drift_observations = 0,
+        is_absent = d.is_absent OR (d.desired = 'ABSENT' AND d.generation = ${generation}), updated_at = now()
+    FROM deployment_generations AS g
+    WHERE d.id = ${deploymentId} AND g.deployment_id = d.id AND g.generation = ${generation}
+      AND d.observed_generation <= ${generation}`.execute(tx);
+}
+
+export function desiredName(desired: Deployment_Desired): DesiredName {
+  switch (desired) {
+    case Deployment_Desired.STOPPED:
+      return "STOPPED";
+    case Deployment_Desired.PAUSED:
+      return "PAUSED";
+    case Deployment_Desired.ABSENT:
+      return "ABSENT";
+    default:
+      return "RUNNING";
+  }
+}

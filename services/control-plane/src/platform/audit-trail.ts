@@ -1,0 +1,38 @@
+/** Writes audit events in the transaction of the change. What they say never holds a secret: callers pass resources as the API shows them. */
+import { newId } from "@bowline/kernel";
+import type { Caller } from "./context.ts";
+import type { Tx } from "./transactions.ts";
+
+export interface AuditEntry {
+  /** `noun.verb`, e.g. `cluster.create`. */
+  action: string;
+  resourceKind: string;
+  resourceId: string;
+  /** The organisation that it concerns; empty: the installation. */
+  organisationId?: string;
+  before?: unknown;
+  after?: unknown;
+  /** `ok`, or the reason of a refusal. */
+  outcome?: string;
+}
+
+/** Records who did what. */
+export async function audit(tx: Tx, caller: Caller, entry: AuditEntry): Promise<void> {
+  await tx
+    .insertInto("audit_events")
+    .values({
+      id: newId("audit"),
+      principal_id: caller.principal.id,
+      principal: caller.principal.name,
+      organisation_id: entry.organisationId ?? caller.principal.organisationId,
+      action: entry.action,
+      resource_kind: entry.resourceKind,
+      resource_id: entry.resourceId,
+      before: entry.before === undefined ? null : JSON.stringify(entry.before),
+      after: entry.after === undefined ? null : JSON.stringify(entry.after),
+      remote_address: caller.request.remoteAddress,
+      request_id: caller.request.requestId,
+      outcome: entry.outcome ?? "ok",
+    })
+    .execute();
+}

@@ -1,0 +1,55 @@
+/** Who calls and with what request: put into Connect's context values by the interceptors, read by handlers. */
+import { createContextKey, type HandlerContext } from "@connectrpc/connect";
+import { problem } from "@bowline/kernel";
+import type { RoleName } from "@bowline/contract";
+
+/** Whoever a request acts for. */
+export interface Principal {
+  kind: "service-account" | "agent" | "system";
+  id: string;
+  name: string;
+  role: RoleName;
+  /** Empty for agents and the system. */
+  organisationId: string;
+  organisation: string;
+}
+
+/** What one request is known by. */
+export interface RequestFacts {
+  requestId: string;
+  remoteAddress: string;
+}
+
+export const principalKey = createContextKey<Principal | undefined>(undefined, { description: "principal" });
+export const requestKey = createContextKey<RequestFacts>(
+  { requestId: "", remoteAddress: "" },
+  { description: "request" },
+);
+
+/** What the server does by itself: sweeps, repairs, first start. */
+export const systemPrincipal: Principal = {
+  kind: "system",
+  id: "system",
+  name: "system",
+  role: "admin",
+  organisationId: "",
+  organisation: "",
+};
+
+/** Who acts, and from where: what an audit event and a created row need. */
+export interface Caller {
+  principal: Principal;
+  request: RequestFacts;
+}
+
+/** The caller of a handler. Throws UNAUTHENTICATED where the access interceptor let nobody in (public methods). */
+export function callerOf(context: HandlerContext): Caller {
+  const principal = context.values.get(principalKey);
+  if (principal === undefined) throw problem("UNAUTHENTICATED");
+  return { principal, request: context.values.get(requestKey) };
+}
+
+/** True where the principal sees every organisation's rows. */
+export function seesAll(principal: Principal): boolean {
+  return principal.role === "admin" || principal.role === "operator";
+}

@@ -1,0 +1,166 @@
+/**
+ * Events for watches: that a subject changed, not what it became. A watcher
+ * reads the subject's newest state, so events of one subject may be merged.
+ *
+ * W1: a position is given after the commit, by one sequencer at a time under an
+ *     advisory lock; so whoever has seen position n has seen everything below.
+ * W2: a watch may repeat, never skips.
+ */
+import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import { type Bell, createBell } from "./bell.ts";
+import type { Db, Work } from "./transactions.ts";
+
+export type Topic = "agent" | "command" | "publish" | "audit";
+
+export interface Happening {
+  topic: Topic;
+  subjectId: string;
+  organisationId?: string;
+  clusterId?: string;
+}
+
+export interface PlacedEvent {
+  position: number;
+  subjectId: string;
+  organisationId: string;
+  clusterId: string;
+}
+
+export interface Events {
+  /** Notes, in the transaction of the change, that these changed. */
+  note(work: Work, happenings: readonly Happening[]): Promise<void>;
+  /** Places events after every commit and at an interval, drops old ones; until `signal` aborts. */
+  run(signal: AbortSignal): Promise<void>;
+  /** The newest position now. Read it before a snapshot, and watch from it. */
+  position(): Promise<number>;
+  /** Reads a cursor. Throws CURSOR_EXPIRED where what followed it is no longer kept. */
+  positionOf(cursor: string): Promise<number>;
+  cursorOf(position: number): string;
+  /** Batches of events of a topic after `from`, in order; an empty batch every `idleMs`. Ends when `signal` aborts. */
+  follow(topic: Topic, from: number, signal: AbortSignal): AsyncGenerator<{ events: PlacedEvent[]; position: number }>;
+}
+
+/** Any number that nobody else uses for advisory locks in this database. */
+const sequencerLock = 7_310_001;
+/** Events placed in one statement: small enough to hold the lock shortly. */
+const batch = 1_000;
+/** Another replica's commit is found by this poll; this replica's own by its bell. */
+const pollMs = 1_000;
+/** A watch says at least this often that it is alive. Proxies drop idle streams at 30 s and more. */
+export const watchIdleMs = 15_000;
+/** How long a cursor can be resumed from. */
+const keepHours = 24;
+/** Old events are dropped this often. */
+const pruneEveryMs = 600_000;
+
+export function createEvents(db: Db, log: { error(fields: object, message: string): void }): Events {
+  const committed: Bell = createBell();
+  const placed: Bell = createBell();
+
+  async function place(): Promise<number> {
+    return db.transaction().execute(async (tx) => {
+      await sql`SELECT pg_advisory_xact_lock(${sequencerLock})`.execute(tx);
+      const { numAffectedRows } = await sql`
+        UPDATE events SET position = nextval('event_position')
+        FROM (SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
+        WHERE events.id = unplaced.id`.execute(tx);
+      return Number(numAffectedRows ?? 0);
+    });
+  }
+
+  async function newest(): Promise<number> {
+    const { rows } = await sql<{ position: number | null }>`SELECT max(position) AS position FROM events`.execute(db);
+    if (rows[0]?.position != null) return rows[0].position;
+    const sequence = await sql<{ last: number; called: boolean }>`
+      SELECT last_value AS last, is_called AS called FROM event_position`.execute(db);
+    return sequence.rows[0]?.called === true ? sequence.rows[0].last : 0;
+  }
+
+  return {
+    async note(work, happenings) {
+      if (happenings.length === 0) return;
+      await work.tx
+        .insertInto("events")
+        .values(
+          happenings.map((happening) => ({
+            topic: happening.topic,
+            subject_id: happening.subjectId,
+            organisation_id: happening.organisationId ?? "",
+            cluster_id: happening.clusterId ?? "",
+          })),
+        )
+        .execute();
+      work.after(() => committed.ring());
+    },
+
+    async run(signal) {
+      let prunedAt = performance.now();
+      while (!signal.aborted) {
+        const seen = committed.count();
+        try {
+          let count = 0;
+          do {
+            count = await place();
+            if (count > 0) placed.ring();
+          } while (count === batch && !signal.aborted);
+          if (performance.now() - prunedAt > pruneEveryMs) {
+            prunedAt = performance.now();
+            await sql`DELETE FROM events WHERE created_at < now() - make_interval(hours => ${keepHours})`.execute(db);
+          }
+        } catch (error) {
+          if (!signal.aborted) log.error({ error }, "events could not be placed; tried again");
+        }
+        await committed.wait(seen, pollMs, signal);
+      }
+    },
+
+    position: newest,
+
+    async positionOf(cursor) {
+      const position = Number(Buffer.from(cursor, "base64url").toString().replace(/^c/, ""));
+      if (!Number.isSafeInteger(position) || position < 0)
+        throw problem("CURSOR_EXPIRED", "This is not a cursor of this server.");
+      const { rows } = await sql<{ oldest: number | null }>`SELECT min(position) AS oldest FROM events`.execute(db);
+      const oldest = rows[0]?.oldest ?? (await newest()) + 1;
+      if (position < oldest - 1 || position > (await newest())) throw problem("CURSOR_EXPIRED");
+      return position;
+    },
+
+    cursorOf: (position) => Buffer.from(`c${position}`).toString("base64url"),
+
+    async *follow(topic, from, signal) {
+      let position = from;
+      let spokeAt = performance.now();
+      while (!signal.aborted) {
+        const seen = placed.count();
+        const rows = await db
+          .selectFrom("events")
+          .select(["position", "subject_id", "organisation_id", "cluster_id"])
+          .where("topic", "=", topic)
+          .where("position", ">", position)
+          .orderBy("position")
+          .limit(batch)
+          .execute();
+        const events = rows.map((row) => ({
+          position: row.position ?? 0,
+          subjectId: row.subject_id,
+          organisationId: row.organisation_id,
+          clusterId: row.cluster_id,
+        }));
+        const last = events.at(-1);
+        if (last !== undefined) {
+          position = last.position;
+          spokeAt = performance.now();
+          yield { events, position };
+          continue;
+        }
+        if (performance.now() - spokeAt >= watchIdleMs) {
+          spokeAt = performance.now();
+          yield { events: [], position };
+        }
+        await placed.wait(seen, pollMs, signal);
+      }
+    },
+  };
+}

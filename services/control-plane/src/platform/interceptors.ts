@@ -1,0 +1,189 @@
+/**
+ * What happens around every call, in this order: facts of the request, log and
+ * metrics, translation of errors, access, validation.
+ *
+ * A1: a method without an access rule is refused.
+ * A2: a handler of a method with roles never runs without a principal that has one.
+ */
+import { createValidator } from "@bufbuild/protovalidate";
+import type { DescMessage, Message } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Interceptor, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
+import { methodAccess } from "@bowline/contract";
+import { newId, problem, type Problem } from "@bowline/kernel";
+import { type Principal, principalKey, requestKey } from "./context.ts";
+import { connectErrorOf, problemOf } from "./problems.ts";
+
+export interface InterceptorPorts {
+  /** The principal that a credential names; undefined: no credential. Throws UNAUTHENTICATED or TOKEN_EXPIRED. */
+  authenticate(headers: Headers): Promise<Principal | undefined>;
+  log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
+  observe(call: { method: string; code: string; seconds: number }): void;
+}
+
+/** Header in which the port tells who dialled; what a client sends under this name is dropped there. */
+export const remoteAddressHeader = "x-bowline-remote-address";
+
+/** A request id that a client may set: short and printable, so that logs stay readable. */
+const requestIdPattern = /^[\w.:-]{1,64}$/;
+
+export function interceptors(ports: InterceptorPorts): Interceptor[] {
+  const validator = createValidator();
+  return [
+    facts,
+    (next) => observed(next, ports),
+    (next) => accessed(next, ports),
+    (next) => validated(next, validator),
+  ];
+}
+
+const facts: Interceptor = (next) => (request) => {
+  const given = request.header.get("x-request-id") ?? "";
+  const requestId = requestIdPattern.test(given) ? given : newId("req");
+  request.contextValues.set(requestKey, { requestId, remoteAddress: request.header.get(remoteAddressHeader) ?? "" });
+  return next(request);
+};
+
+type Next = Parameters<Interceptor>[0];
+
+function observed(next: Next, ports: InterceptorPorts): Next {
+  return async (request) => {
+    const started = performance.now();
+    const method = `${request.service.typeName}/${request.method.name}`;
+    const { requestId, remoteAddress } = request.contextValues.get(requestKey);
+    const done = (failure?: Problem): void => {
+      const seconds = (performance.now() - started) / 1000;
+      ports.observe({ method, code: failure?.code ?? "ok", seconds });
+      const fields = {
+        method,
+        requestId,
+        remoteAddress,
+        principal: request.contextValues.get(principalKey)?.id,
+        ms: Math.round(seconds * 1000),
+      };
+      if (failure?.code === "internal")
+        ports.log.error({ ...fields, reason: failure.reason, error: failure.cause }, "call failed");
+      else
+        ports.log.info(
+          failure === undefined ? fields : { ...fields, reason: failure.reason, detail: failure.message },
+          "call",
+        );
+    };
+    const fail = (error: unknown): ConnectError => {
+      if (error instanceof ConnectError) {
+        const known = error.cause;
+        done(known instanceof Error ? problemOf(known) : problemOf(problem("INVALID_ARGUMENT", error.rawMessage)));
+        error.metadata.set("x-request-id", requestId);
+        return error;
+      }
+      const found = problemOf(error);
+      done(found);
+      const translated = connectErrorOf(found);
+      translated.metadata.set("x-request-id", requestId);
+      return translated;
+    };
+    try {
+      const response = await next(request);
+      response.header.set("x-request-id", requestId);
+      if (!response.stream) {
+        done();
+        return response;
+      }
+      return { ...response, message: translated(response.message, fail, done) };
+    } catch (error) {
+      throw fail(error);
+    }
+  };
+}
+
+async function* translated<T>(
+  messages: AsyncIterable<T>,
+  fail: (error: unknown) => ConnectError,
+  done: () => void,
+): AsyncGenerator<T> {
+  try {
+    yield* messages;
+    done();
+  } catch (error) {
+    throw fail(error);
+  }
+}
+
+function accessed(next: Next, ports: InterceptorPorts): Next {
+  return async (request) => {
+    const access = methodAccess(request.method);
+    if (access.kind === "undeclared") throw problem("PERMISSION_DENIED"); // A1
+    if (access.kind === "public") return next(request);
+    // The agent API authenticates by itself: its credentials are assertions and session tokens.
+    if (access.kind === "roles" && access.roles.every((role) => role === "agent")) return next(request);
+    const principal = await ports.authenticate(request.header);
+    if (principal === undefined) {
+      throw problem(
+        "UNAUTHENTICATED",
+        "Send `Authorization: Bearer <API token>`. `bowline login` or BOWLINE_TOKEN_FILE set it.",
+      );
+    }
+    request.contextValues.set(principalKey, principal);
+    if (access.kind === "roles" && !access.roles.includes(principal.role)) {
+      throw problem(
+        "PERMISSION_DENIED",
+        `This needs one of the roles ${access.roles.join(", ")}; yours is ${principal.role}.`,
+        {
+          metadata: { role: principal.role, needs: access.roles.join(",") },
+        },
+      );
+    }
+    return next(request);
+  };
+}
+
+function validated(next: Next, validator: ReturnType<typeof createValidator>): Next {
+  const check = (schema: DescMessage, message: Message): void => {
+    const result = validator.validate(schema, message);
+    if (result.kind === "valid") return;
+    if (result.kind === "error") throw result.error;
+    const violations = result.violations.map((violation) => ({
+      field: violation.field
+        .map((part) =>
+          part.kind === "list_sub"
+            ? `[${part.index}]`
+            : part.kind === "map_sub"
+              ? `[${JSON.stringify(part.key)}]`
+              : part.kind === "extension"
+                ? `[${part.typeName}]`
+                : `.${part.name}`,
+        )
+        .join("")
+        .replace(/^\./, ""),
+      description: violation.message,
+    }));
+    const first = violations[0];
+    throw problem("INVALID_ARGUMENT", first === undefined ? undefined : `${first.field}: ${first.description}`, {
+      violations,
+    });
+  };
+  return (request: UnaryRequest | StreamRequest) => {
+    if (!request.stream) check(request.method.input, request.message);
+    else if (request.method.methodKind === "server_streaming") {
+      return next({
+        ...request,
+        message: eachChecked(request.message, (message) => check(request.method.input, message)),
+      });
+    }
+    return next(request);
+  };
+}
+
+async function* eachChecked(
+  messages: AsyncIterable<Message>,
+  check: (message: Message) => void,
+): AsyncGenerator<Message> {
+  for await (const message of messages) {
+    check(message);
+    yield message;
+  }
+}
+
+/** True where a Connect error says that the other side went away; not worth a line in the log. */
+export function isCancellation(error: unknown): boolean {
+  return error instanceof ConnectError && error.code === Code.Canceled;
+}
