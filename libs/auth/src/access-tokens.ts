@@ -1,0 +1,97 @@
+/**
+ * The access token of a session: a JWT that the server signs and that the
+ * agent's unary calls carry. It says which session it belongs to; whether that
+ * session still stands is a question to its row, asked at every call.
+ */
+import { decodeProtectedHeader, errors, importJWK, jwtVerify, SignJWT, type JWTPayload } from "jose";
+import type { PrivateJwk, PublicJwk } from "./keys.ts";
+
+/** Life of an access token. It is renewed at half of it, so a stalled stream has 5 minutes. */
+export const accessTokenLifeMs = 10 * 60_000;
+
+const algorithm = "EdDSA";
+const tokenType = "at+jwt";
+/** Replicas take the database's time, so they agree to well below this. */
+const toleranceMs = 5_000;
+
+/** A private Ed25519 key of the server, and its id. */
+export interface SigningKey {
+  kid: string;
+  privateJwk: PrivateJwk;
+}
+
+export interface AccessTokenClaims {
+  agentId: string;
+  sessionId: string;
+  epoch: number;
+  /** `aud` and `iss`. */
+  installationId: string;
+  incarnation: number;
+}
+
+export type AccessTokenVerdict =
+  | { ok: true; claims: AccessTokenClaims }
+  | { ok: false; reason: "UNAUTHENTICATED" | "TOKEN_EXPIRED"; message: string };
+
+/** `now` in ms since 1970, the database's. */
+export async function issueAccessToken(
+  key: SigningKey,
+  claims: AccessTokenClaims,
+  options: { now: number; lifeMs?: number },
+): Promise<string> {
+  const issuedAt = Math.floor(options.now / 1000);
+  return await new SignJWT({ sid: claims.sessionId, epoch: claims.epoch, inc: claims.incarnation })
+    .setProtectedHeader({ alg: algorithm, typ: tokenType, kid: key.kid })
+    .setIssuer(claims.installationId)
+    .setAudience(claims.installationId)
+    .setSubject(claims.agentId)
+    .setIssuedAt(issuedAt)
+    .setExpirationTime(issuedAt + Math.ceil((options.lifeMs ?? accessTokenLifeMs) / 1000))
+    .sign(await importJWK(key.privateJwk, algorithm));
+}
+
+/** True if `text` looks like an access token and not like an API token: decides who verifies it. */
+export function looksLikeAccessToken(text: string): boolean {
+  try {
+    return decodeProtectedHeader(text).typ === tokenType;
+  } catch {
+    return false; // Not a JWT.
+  }
+}
+
+/** `publicKey` finds the server's key of that id; undefined refuses. */
+export async function verifyAccessToken(
+  jwt: string,
+  publicKey: (kid: string) => Promise<PublicJwk | undefined> | PublicJwk | undefined,
+  options: { installationId: string; now: number },
+): Promise<AccessTokenVerdict> {
+  const refuse = (message: string): AccessTokenVerdict => ({ ok: false, reason: "UNAUTHENTICATED", message });
+  let payload: JWTPayload;
+  try {
+    const { kid } = decodeProtectedHeader(jwt);
+    const jwk = kid === undefined ? undefined : await publicKey(kid);
+    if (jwk === undefined) return refuse("the access token's key is not known");
+    ({ payload } = await jwtVerify(jwt, await importJWK(jwk, algorithm), {
+      algorithms: [algorithm],
+      typ: tokenType,
+      issuer: options.installationId,
+      audience: options.installationId,
+      requiredClaims: ["sub", "sid", "epoch", "inc", "exp"],
+      currentDate: new Date(options.now),
+      clockTolerance: toleranceMs / 1000,
+    }));
+  } catch (error) {
+    if (error instanceof errors.JWTExpired) {
+      return { ok: false, reason: "TOKEN_EXPIRED", message: "the access token has expired" };
+    }
+    if (error instanceof errors.JOSEError || error instanceof TypeError)
+      return refuse("the access token does not hold");
+    throw error; // The key store failed; that is not the token's fault.
+  }
+  const { sub, sid, epoch, inc } = payload;
+  if (typeof sub !== "string" || typeof sid !== "string" || typeof epoch !== "number" || typeof inc !== "number") {
+    return refuse("the access token lacks a claim");
+  }
+  const { installationId } = options;
+  return { ok: true, claims: { agentId: sub, sessionId: sid, epoch, installationId, incarnation: inc } };
+}
