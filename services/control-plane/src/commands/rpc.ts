@@ -78,7 +78,7 @@ export function registerCommands(router: ConnectRouter, ports: EnginePorts): voi
       return changed(caller, request.id, "command.cancel", async (before) => {
         await transact(db, async (work) => {
           await cancel(ports, work, before.id);
-          await audit(work.tx, caller, {
+          await audit(events, work, caller, {
             action: "command.cancel",
             resourceKind: "command",
             resourceId: before.id,
@@ -102,7 +102,7 @@ export function registerCommands(router: ConnectRouter, ports: EnginePorts): voi
         },
         async (work) => {
           const { commandId } = await retry(ports, work, before.id, caller.principal.id);
-          await audit(work.tx, caller, {
+          await audit(events, work, caller, {
             action: "command.retry",
             resourceKind: "command",
             resourceId: before.id,

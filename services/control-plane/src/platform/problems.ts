@@ -50,6 +50,9 @@ export function connectErrorOf(found: Problem): ConnectError {
 const awayStates = /^(08|57P|53)/;
 const awayCodes = new Set(["ECONNREFUSED", "ECONNRESET", "ENOENT", "EPIPE", "ETIMEDOUT", "ENOTFOUND"]);
 
+/** SQLSTATEs of a NUL in text and in jsonb. */
+const unstorable = new Set(["22021", "22P05"]);
+
 /** The problem behind whatever was thrown; a defect becomes INTERNAL and keeps its cause for the log. */
 export function problemOf(error: unknown): Problem {
   if (isProblem(error)) return error;
@@ -58,6 +61,9 @@ export function problemOf(error: unknown): Problem {
       retryAfterMs: 2_000,
       cause: error,
     });
+  }
+  if (error instanceof Error && "code" in error && typeof error.code === "string" && unstorable.has(error.code)) {
+    return problem("INVALID_ARGUMENT", "A text of the request holds a character that cannot be stored (NUL).");
   }
   return problem("INTERNAL", "The server met a defect. Its log has the details under the request's id.", {
     cause: error,
