@@ -5,7 +5,11 @@ import type { Config } from "jest";
  * start servers, agents and databases of their own.
  */
 const config: Config = {
-  testEnvironment: "node",
+  // Ends what a test started, and fails a file that leaves something behind.
+  testEnvironment: "<rootDir>/libs/testing/src/jest/environment.ts",
+  // One PostgreSQL for all files, started when the first one asks for a database.
+  globalSetup: "<rootDir>/libs/testing/src/jest/global-setup.ts",
+  globalTeardown: "<rootDir>/libs/testing/src/jest/global-teardown.ts",
   extensionsToTreatAsEsm: [".ts"],
   testMatch: ["<rootDir>/{libs,services,agents,tests,scripts}/**/*.test.ts"],
   testPathIgnorePatterns: ["/node_modules/", "<rootDir>/services/console/"],

@@ -1,2 +1,24 @@
-/** What tests stand on: real Postgres and Redis, a scripted agent and server, a proxy that misbehaves. */
-export {};
+/**
+ * What tests stand on: real Postgres and Redis, real processes, a scripted
+ * agent and server, a proxy that misbehaves. What is started here ends with the
+ * test (or the file) that started it.
+ *
+ *   postgres.ts   a migrated database per file     endings.ts  how things end
+ *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
+ *   until.ts      waiting for conditions           folders.ts, ports.ts
+ *   jest/         environment, setup and teardown of the run
+ */
+export { atEnd, type Ending } from "./endings.ts";
+export { removeFolder, temporaryFolder } from "./folders.ts";
+export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
+export { freePort } from "./ports.ts";
+export { testDatabase, type TestDatabase } from "./postgres.ts";
+export {
+  isRunning,
+  runProcess,
+  startProcess,
+  type ProcessEnd,
+  type ProcessOptions,
+  type RunningProcess,
+} from "./processes.ts";
+export { until } from "./until.ts";

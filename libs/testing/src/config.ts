@@ -1,0 +1,30 @@
+/** What the tests take from the environment; nothing else in this package reads it. */
+
+/** Set by the jest run for its workers: where the holder of the shared PostgreSQL answers. */
+export const holderSocketVariable = "BOWLINE_TEST_HOLDER";
+
+export type TestSettings = {
+  /** A PostgreSQL to use instead of the embedded one; its user may create databases. */
+  databaseUrl: string | undefined;
+  /** A Redis to use where redis-server is not at hand. */
+  redisUrl: string | undefined;
+  holderSocket: string | undefined;
+  /** Where programs are looked for. */
+  path: string;
+};
+
+/** Read at each call: the jest run sets variables after this module was loaded. */
+export function testSettings(): TestSettings {
+  return {
+    databaseUrl: text("TEST_DATABASE_URL"),
+    redisUrl: text("TEST_REDIS_URL"),
+    holderSocket: text(holderSocketVariable),
+    path: process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
+  };
+}
+
+/** An empty variable is an unset one. */
+function text(name: string): string | undefined {
+  const value = process.env[name];
+  return value === undefined || value === "" ? undefined : value;
+}

@@ -1,0 +1,133 @@
+/**
+ * Holds the PostgreSQL that all test files of one jest run share. A process of
+ * its own, because it must end with the run however the run ends: its standard
+ * input is a pipe from jest, and the end of that pipe is the end of it.
+ *
+ * Nothing is started before the first file asks: on the unix socket whose path
+ * is printed, each connection gets one line, a HolderAnswer.
+ */
+import { mkdtempSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  type DatabaseAddress,
+  type EmbeddedPostgresLog,
+  lockFolder,
+  migrate,
+  openDatabase,
+  runEmbeddedPostgres,
+} from "@bowline/db";
+import { testSettings } from "../config.ts";
+import { addressOf, createDatabase, dropDatabases, withClient } from "../databases.ts";
+import { removeFolder } from "../folders.ts";
+
+export type HolderAnswer =
+  | { ok: true; address: DatabaseAddress; template: string; prefix: string }
+  | { ok: false; message: string };
+
+const folderPrefix = "bowline-test-run-";
+
+/** Between making a folder and locking it there is a moment in which it looks abandoned. */
+const abandonedAfterMs = 60_000;
+
+/** A run that takes longer than this with databases on a server of the user's own may lose them to the next run. */
+const staleDatabaseMs = 6 * 3_600_000;
+
+/** Several files with several servers each, and their pools. */
+const maxConnections = 300;
+
+const silent: EmbeddedPostgresLog = { info: () => {}, warn: () => {}, error: console.error };
+
+const temporary = realpathSync(tmpdir());
+await removeAbandoned();
+const folder = mkdtempSync(join(temporary, folderPrefix));
+const mark = lockFolder(folder); // Tells the next run that this folder is in use.
+const runId = `${Date.now().toString(36)}_${process.pid}`;
+const prefix = `bowline_test_${runId}`;
+const template = `${prefix}_template`;
+
+const stops: (() => Promise<unknown>)[] = [];
+let prepared: Promise<HolderAnswer> | undefined;
+
+const sockets = new Set<Socket>();
+const server = createServer((socket) => {
+  sockets.add(socket);
+  socket.on("close", () => sockets.delete(socket));
+  socket.on("error", () => {}); // The file that asked has ended.
+  prepared ??= prepare().catch((error: unknown): HolderAnswer => ({ ok: false, message: String(error) }));
+  void prepared.then((answer) => socket.end(`${JSON.stringify(answer)}\n`));
+});
+const socketPath = join(folder, "holder");
+server.listen(socketPath, () => console.log(socketPath));
+
+// Ctrl-C goes to jest, which ends us through the pipe when its files have ended.
+process.on("SIGINT", () => {});
+process.stdin.resume().on("end", end).on("error", end);
+
+async function prepare(): Promise<HolderAnswer> {
+  const { databaseUrl } = testSettings();
+  const address = databaseUrl ?? (await startEmbedded());
+  if (databaseUrl !== undefined) {
+    stops.push(() => dropDatabases(databaseUrl, (name) => name.startsWith(prefix)));
+    await dropDatabases(databaseUrl, isStale);
+  }
+  await withClient(address, (client) => createDatabase(client, template));
+  const { db, end: close } = openDatabase({
+    address: addressOf(address, template),
+    applicationName: "bowline-test-template",
+    maxConnections: 2,
+  });
+  try {
+    await migrate(db as never);
+  } finally {
+    await close(); // A template with a connection cannot be cloned.
+  }
+  return { ok: true, address, template, prefix };
+}
+
+async function startEmbedded(): Promise<DatabaseAddress> {
+  const postgres = await runEmbeddedPostgres({
+    dataDir: join(folder, "postgres"),
+    log: silent,
+    durable: false,
+    maxConnections,
+  });
+  stops.push(postgres.stop);
+  return postgres.connection;
+}
+
+function end(): void {
+  server.close();
+  for (const socket of sockets) socket.destroy();
+  void (async () => {
+    await prepared;
+    for (const stop of stops.toReversed()) await stop();
+    if (mark.held) mark.release();
+    await removeFolder(folder);
+    process.exit(0);
+  })();
+}
+
+/** What runs left whose machine or holder was killed. */
+async function removeAbandoned(): Promise<void> {
+  for (const name of readdirSync(temporary)) {
+    if (!name.startsWith(folderPrefix)) continue;
+    const path = join(temporary, name);
+    try {
+      if (Date.now() - statSync(path).mtimeMs < abandonedAfterMs) continue;
+      const lock = lockFolder(path);
+      if (!lock.held) continue;
+      lock.release();
+      await removeFolder(path);
+    } catch {
+      continue; // Another user's, or another run is removing it.
+    }
+  }
+}
+
+/** `bowline_test_<time in base 36>_…` */
+function isStale(name: string): boolean {
+  const time = /^bowline_test_([0-9a-z]+)_/.exec(name)?.[1];
+  return time !== undefined && Date.now() - Number.parseInt(time, 36) > staleDatabaseMs;
+}
