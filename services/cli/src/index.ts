@@ -1,2 +1,2 @@
-/** The bowline command. */
+/** The bowline command has no library: others start `bin/bowline.js` or `src/main.ts`. */
 export {};

@@ -1,0 +1,150 @@
+/**
+ * The server, as commands see it: which one, with which token, over Connect.
+ *
+ * L1: a token goes to the server that it was given for, and never in clear
+ *     text beyond this host unless told so.
+ */
+import { createClient } from "@connectrpc/connect";
+import type { Client, Interceptor } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { AgentsService } from "@bowline/contract/agents";
+import { AuditService } from "@bowline/contract/audit";
+import { ClusterService, RegistrationTokenService } from "@bowline/contract/clusters";
+import { CommandService } from "@bowline/contract/commands";
+import { DeploymentService } from "@bowline/contract/deployments";
+import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
+import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
+import type { Cli, ConnectionFlags } from "./cli.ts";
+import { readContexts } from "./contexts.ts";
+import { exitCodes, Failure, usage } from "./failure.ts";
+import { readTokenFile } from "./secrets.ts";
+
+/** No answer of a unary call takes longer; what takes long is watched. */
+const callTimeoutMs = 30_000;
+/** Largest message that is read; the server's largest page is below it. */
+const maxMessageBytes = 32 * 1024 * 1024;
+
+/** Where to, and with what. */
+export type Target = { url: string; token: string; from: string };
+
+/** One server's API. */
+export type Api = {
+  target: Target;
+  agents: Client<typeof AgentsService>;
+  audit: Client<typeof AuditService>;
+  auth: Client<typeof AuthService>;
+  clusters: Client<typeof ClusterService>;
+  commands: Client<typeof CommandService>;
+  deployments: Client<typeof DeploymentService>;
+  gateways: Client<typeof GatewayService>;
+  organisations: Client<typeof OrganisationService>;
+  products: Client<typeof ProductService>;
+  publishes: Client<typeof ProductPublishService>;
+  serviceAccounts: Client<typeof ServiceAccountService>;
+  tokens: Client<typeof RegistrationTokenService>;
+};
+
+/** Finds the server and the token that the flags, the environment or a context name. */
+export async function openApi(cli: Cli, flags: ConnectionFlags): Promise<Api> {
+  return connectTo(cli, await findTarget(cli, flags), flags.insecure === true || cli.settings.insecure);
+}
+
+/** The API of one server. Nothing is dialled before the first call. */
+export function connectTo(cli: Cli, target: Target, insecure: boolean): Api {
+  checkClearText(target.url, insecure);
+  cli.asked.url = target.url;
+  const authorise: Interceptor = (next) => (request) => {
+    request.header.set("authorization", `Bearer ${target.token}`);
+    return next(request);
+  };
+  const interruptible: Interceptor = (next) => (request) =>
+    next({ ...request, signal: AbortSignal.any([request.signal, cli.interrupted]) });
+  const transport = createConnectTransport({
+    baseUrl: target.url,
+    httpVersion: "1.1",
+    interceptors: [authorise, interruptible],
+    readMaxBytes: maxMessageBytes,
+    defaultTimeoutMs: callTimeoutMs,
+  });
+  return {
+    target,
+    agents: createClient(AgentsService, transport),
+    audit: createClient(AuditService, transport),
+    auth: createClient(AuthService, transport),
+    clusters: createClient(ClusterService, transport),
+    commands: createClient(CommandService, transport),
+    deployments: createClient(DeploymentService, transport),
+    gateways: createClient(GatewayService, transport),
+    organisations: createClient(OrganisationService, transport),
+    products: createClient(ProductService, transport),
+    publishes: createClient(ProductPublishService, transport),
+    serviceAccounts: createClient(ServiceAccountService, transport),
+    tokens: createClient(RegistrationTokenService, transport),
+  };
+}
+
+/** A server's base URL as people type it, in one spelling. */
+export function readUrl(text: string): string {
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch {
+    throw usage(`"${text}" is not a URL like https://bowline.example.com`);
+  }
+  if (url.protocol !== "http:" && url.protocol !== "https:") throw usage(`${text}: only http and https are spoken`);
+  if (url.username !== "" || url.password !== "") throw usage("a URL with a password shows it to others; use a token");
+  if (url.search !== "" || url.hash !== "") throw usage(`${text}: no query and no fragment belong into it`);
+  return url.href.replace(/\/+$/, "");
+}
+
+async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
+  const { settings } = cli;
+  const givenToken = await findToken(cli, flags);
+  const contextNamed = flags.context ?? (flags.url === undefined ? settings.context : undefined);
+  const url = flags.url ?? (flags.context === undefined ? settings.url : undefined);
+
+  if (flags.url !== undefined && flags.context !== undefined) throw usage("--url and --context exclude each other");
+  if (url !== undefined) {
+    const from = flags.url === undefined ? "BOWLINE_URL" : "--url";
+    if (givenToken === undefined) throw notSignedIn(`${from} names ${url}, but there is no token for it`);
+    return { url: readUrl(url), token: givenToken, from };
+  }
+
+  const { current, contexts } = await readContexts(settings.contextsFile);
+  const name = contextNamed ?? current;
+  if (name === undefined) throw notSignedIn("no server is named, and there is no context");
+  const context = Object.hasOwn(contexts, name) ? contexts[name] : undefined;
+  if (context === undefined) {
+    throw usage(`there is no context "${name}"`, {
+      lines: [`There are: ${Object.keys(contexts).toSorted().join(", ") || "none"}.`],
+      next: ["context list"],
+    });
+  }
+  return { url: readUrl(context.url), token: givenToken ?? context.token, from: `context ${name}` };
+}
+
+async function findToken(cli: Cli, flags: ConnectionFlags): Promise<string | undefined> {
+  if (flags.tokenFile !== undefined) return readTokenFile(cli, flags.tokenFile);
+  if (cli.settings.token !== undefined) return cli.settings.token.trim();
+  if (cli.settings.tokenFile !== undefined) return readTokenFile(cli, cli.settings.tokenFile);
+  return undefined;
+}
+
+function notSignedIn(message: string): Failure {
+  return new Failure(exitCodes.notAllowed, `You are not signed in: ${message}.`, {
+    reason: "NOT_SIGNED_IN",
+    lines: ["Sign in, or set BOWLINE_URL and BOWLINE_TOKEN_FILE (or BOWLINE_TOKEN)."],
+    next: ["login https://bowline.example.com --token-file token"],
+  });
+}
+
+function checkClearText(url: string, insecure: boolean): void {
+  const { protocol, hostname } = new URL(url);
+  const here = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+  if (protocol === "https:" || here || insecure) return;
+  // L1
+  throw usage(`${url} is clear text beyond this host: the token would be read by whoever is between`, {
+    reason: "CLEAR_TEXT",
+    lines: ["Use https, or --insecure (env: BOWLINE_INSECURE=1) where the network is trusted."],
+  });
+}

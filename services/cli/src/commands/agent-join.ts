@@ -1,0 +1,49 @@
+/** `bowline agent join`: starts an agent on this host, in the foreground. */
+import { Option } from "commander";
+import type { Command } from "commander";
+import { verb } from "../cli.ts";
+import type { Cli } from "../cli.ts";
+import { readUrl } from "../client.ts";
+import { become, forwarded, programs } from "../programs.ts";
+
+export function joinCommand(cli: Cli, agent: Command): void {
+  const join = verb(agent, {
+    usage: "join <url>",
+    summary: "Start an agent here, which dials the server and enrols with a registration token",
+    examples: [
+      "agent join https://bowline.example.com --token-file token",
+      "agent join http://127.0.0.1:8080 --token-file token --data-dir .bowline-agent --name press-1",
+    ],
+    more:
+      "It stays in the foreground until Ctrl-C; what it runs goes on. Once it is enrolled its key is in the data folder: started\n" +
+      "again, it needs no token. The token comes from a file, standard input or BOWLINE_REGISTRATION_TOKEN, never from a flag.",
+  })
+    .addOption(
+      new Option("--runtime <runtime>", "what it runs things with; the cluster's")
+        .choices(["local", "docker", "kubernetes"])
+        .default("local"),
+    )
+    .option("--token-file <file>", "file with the registration token (env: BOWLINE_REGISTRATION_TOKEN_FILE)")
+    .option("--token-stdin", "read the registration token from standard input")
+    .option("--name <name>", "its name (env: BOWLINE_AGENT_NAME; default: the host's name)")
+    .option("--label <key=value...>", "a label that it reports; may be repeated (env: BOWLINE_AGENT_LABELS)")
+    .option(
+      "--data-dir <folder>",
+      "keys, journal, logs (env: BOWLINE_AGENT_DATA_DIR; default: ~/.bowline-agent, as root /var/lib/bowline)",
+    )
+    .option("--ca-file <file>", "CA of the server's certificate (env: BOWLINE_CA_FILE)")
+    .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
+    .addOption(
+      new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([
+        "json",
+        "pretty",
+      ]),
+    )
+    .option("--log-level <level>", "(env: BOWLINE_LOG_LEVEL; default: info)")
+    .option("--stop-workloads-on-exit", "stop what it runs when it stops (default: it goes on)")
+    .option("--lifeline-stdin", "stop workloads and exit when standard input closes");
+  join.action(async (url: string, flags: { runtime: "local" | "docker" | "kubernetes" }) => {
+    const args = forwarded(cli, join, { paths: ["token-file", "data-dir", "ca-file"], except: ["runtime"] });
+    await become(cli, programs.agent(flags.runtime), ["--server", readUrl(url), ...args]);
+  });
+}

@@ -1,0 +1,210 @@
+/** `bowline agent`: the processes that dial out. `join` starts one here. */
+import {
+  Agent_Connectivity as Connectivity,
+  Agent_State,
+  AgentSchema,
+  ListAgentsResponseSchema,
+} from "@bowline/contract/agents";
+import type { Agent } from "@bowline/contract/agents";
+import type { Command } from "commander";
+import { joinCommand } from "./agent-join.ts";
+import { connected, listed, noun, verb } from "../cli.ts";
+import type { Cli, ConnectionFlags, ListFlags } from "../cli.ts";
+import { openApi } from "../client.ts";
+import { confirm } from "../confirm.ts";
+import { hint, printDone, printList, printOne } from "../output.ts";
+import { allPages, sayMore } from "../pages.ts";
+import { clockTime, enumName, labels, nothing, since, when } from "../text.ts";
+
+export function agentCommand(cli: Cli): Command {
+  const agent = noun("agent", "Agents: the processes in your clusters that dial out");
+  joinCommand(cli, agent);
+
+  connected(
+    listed(
+      verb(agent, {
+        usage: "list",
+        summary: "List agents",
+        examples: ["agent list", "agent list --cluster factory-7 -o json"],
+      }),
+    ).option("--cluster <cluster>", "only of this cluster"),
+  ).action(async (flags: ListFlags & { cluster?: string }) => {
+    const api = await openApi(cli, flags);
+    const response = await allPages(
+      flags.limit,
+      (page) => api.agents.listAgents({ ...page, clusterId: flags.cluster }),
+      (page) => page.agents,
+    );
+    printList(cli, flags, {
+      schema: ListAgentsResponseSchema,
+      response,
+      rows: response.agents,
+      id: (row) => row.id,
+      columns: [
+        ["NAME", (row) => row.name],
+        ["CLUSTER", (row) => row.cluster],
+        ["STATE", stateText],
+        ["LOAD", loadText],
+        ["RUNS", (row) => String(row.running)],
+        ["VERSION", (row) => row.version || nothing],
+      ],
+      none: `No agents. Let one join: ${cli.settings.invocation} token create --cluster <name>`,
+    });
+    if (response.agents.some((row) => row.degraded))
+      hint(cli, flags, "Presence is not reachable: states come from the database and may be old.");
+    sayMore(cli, flags, response, flags.limit);
+  });
+
+  connected(verb(agent, { usage: "get <agent>", summary: "Show one agent", examples: ["agent get press-1"] })).action(
+    async (id: string, flags: ConnectionFlags) => {
+      const api = await openApi(cli, flags);
+      show(cli, flags, await api.agents.getAgent({ id }));
+    },
+  );
+
+  connected(
+    verb(agent, {
+      usage: "cordon <agent>",
+      summary: "Give an agent nothing new; what is there still converges",
+      examples: ["agent cordon press-1"],
+    }),
+  ).action(async (id: string, flags: ConnectionFlags) => {
+    const api = await openApi(cli, flags);
+    const changed = await api.agents.cordonAgent({ id });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: changed,
+      id: changed.id,
+      text: `Agent ${changed.name} is cordoned.`,
+    });
+    hint(cli, flags, "To use it again:", `agent uncordon ${changed.name}`);
+  });
+
+  connected(
+    verb(agent, {
+      usage: "uncordon <agent>",
+      summary: "Let placement use an agent again",
+      examples: ["agent uncordon press-1"],
+    }),
+  ).action(async (id: string, flags: ConnectionFlags) => {
+    const api = await openApi(cli, flags);
+    const changed = await api.agents.uncordonAgent({ id });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: changed,
+      id: changed.id,
+      text: `Agent ${changed.name} takes new work.`,
+    });
+  });
+
+  connected(
+    verb(agent, {
+      usage: "revoke <agent>",
+      summary: "End an agent's session and refuse its key for good",
+      examples: ["agent revoke press-3 --yes"],
+    }).option("-y, --yes", "do not ask"),
+  ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean }) => {
+    const api = await openApi(cli, flags);
+    const found = await api.agents.getAgent({ id });
+    await confirm(
+      cli,
+      flags,
+      `refuse agent ${found.name} of cluster ${found.cluster} for good; what it runs (${found.running}) stays there, unattended`,
+    );
+    const changed = await api.agents.revokeAgent({ id: found.id });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: changed,
+      id: changed.id,
+      text: `Agent ${changed.name} is revoked.`,
+    });
+    hint(cli, flags, "To forget it:", `agent delete ${changed.name}`);
+  });
+
+  connected(
+    verb(agent, {
+      usage: "delete <agent>",
+      summary: "Forget a revoked agent that owes nothing",
+      examples: ["agent delete press-3 --yes"],
+    }).option("-y, --yes", "do not ask"),
+  ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean }) => {
+    const api = await openApi(cli, flags);
+    const found = await api.agents.getAgent({ id });
+    await confirm(cli, flags, `delete agent ${found.name} of cluster ${found.cluster}`);
+    await api.agents.deleteAgent({ id: found.id, etag: found.etag });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: found,
+      id: found.id,
+      text: `Agent ${found.name} is deleted.`,
+    });
+  });
+  return agent;
+}
+
+const offlineWords: Record<string, string> = {
+  NEVER_CONNECTED: "never connected",
+  CLOSED_CLEANLY: "stopped by itself",
+  HEARTBEAT_MISSED: "missed heartbeats",
+  CONNECTION_LOST: "connection lost",
+  REPLICA_LOST: "its replica of the server was lost",
+  REVOKED: "revoked",
+  CONFLICT: "identity in conflict",
+  REPLICA_DRAINING: "its replica of the server stopped",
+  SUPERSEDED: "a newer session took over",
+};
+
+/** Life and connectivity in one line: `offline since 08:40, missed heartbeats`. */
+export function stateText(agent: Agent): string {
+  const extra = [agent.cordoned ? "cordoned" : "", agent.runtimeProblem].filter((text) => text !== "");
+  if (agent.state !== Agent_State.ENROLLED) {
+    extra.unshift(enumName(Agent_State, agent.state).toLowerCase().replaceAll("_", " "));
+    if (agent.state === Agent_State.REVOKED || agent.state === Agent_State.RETIRED) return extra.join(", ");
+  }
+  return [connectivityText(agent), ...extra].join(", ");
+}
+
+function connectivityText(agent: Agent): string {
+  switch (agent.connectivity) {
+    case Connectivity.ONLINE:
+      return `online, ${since(agent.connectivitySince)}`;
+    case Connectivity.LATE:
+      return `late, last heard ${since(agent.lastSeenAt)} ago`;
+    default: {
+      const why = offlineWords[agent.offlineReason] ?? agent.offlineReason.toLowerCase().replaceAll("_", " ");
+      const from = agent.connectivitySince === undefined ? "" : ` since ${clockTime(agent.connectivitySince)}`;
+      return `offline${from}${why === "" ? "" : `, ${why}`}`;
+    }
+  }
+}
+
+function loadText(agent: Agent): string {
+  if (agent.connectivity === Connectivity.OFFLINE) return nothing;
+  if (agent.capacityLimit > 0) return `${agent.running}/${agent.capacityLimit}`;
+  return `${Math.round(agent.loadMillis / 10)} %`;
+}
+
+function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
+  printOne(cli, flags, {
+    schema: AgentSchema,
+    message: agent,
+    id: agent.id,
+    title: `${agent.name} of ${agent.cluster}`,
+    facts: [
+      ["id", agent.id],
+      ["state", stateText(agent)],
+      ["host", agent.hostname],
+      ["address", agent.remoteAddress],
+      ["runtime", `${agent.runtime} ${agent.runtimeVersion}`.trim()],
+      ["runs", agent.capacityLimit > 0 ? `${agent.running} of at most ${agent.capacityLimit}` : String(agent.running)],
+      ["load", agent.connectivity === Connectivity.OFFLINE ? "" : `${Math.round(agent.loadMillis / 10)} % per core`],
+      ["labels", labels(agent.labels)],
+      ["can", agent.capabilities.join(", ")],
+      ["version", agent.version],
+      ["last heard", when(agent.lastSeenAt)],
+      ["enrolled", when(agent.createdAt)],
+      ["key", agent.keyThumbprint],
+    ],
+  });
+  if (agent.degraded) hint(cli, flags, "Presence is not reachable: the state comes from the database and may be old.");
+}

@@ -1,0 +1,81 @@
+/** `bowline server`: starts the control plane here; prints its settings; migrates its database. */
+import { Option } from "commander";
+import type { Command } from "commander";
+import { noun, verb } from "../cli.ts";
+import type { Cli } from "../cli.ts";
+import { become, forwarded, programs } from "../programs.ts";
+
+export function serverCommand(cli: Cli): Command {
+  const server = noun("server", "The control plane: start it, look at its settings, migrate its database");
+
+  const start = settings(
+    verb(server, {
+      usage: "start",
+      summary: "Start the control plane here, in the foreground",
+      examples: [
+        "server start",
+        "server start --port 9090 --data-dir /srv/bowline --public-url https://bowline.example.com",
+      ],
+      more:
+        "Without --database-url it brings its own PostgreSQL, in the data folder. The first start writes the admin token to\n" +
+        "<data-dir>/admin-token. Flags win over variables, variables over bowline.yaml (--config), that over the defaults.",
+    }),
+  ).option("--lifeline-stdin", "exit when standard input closes");
+  start.action(() => run(cli, start));
+
+  const config = settings(
+    verb(server, {
+      usage: "config",
+      summary: "Print the settings in force and where each came from; secrets are hidden",
+      examples: ["server config", "server config --config bowline.yaml"],
+    }),
+  );
+  config.action(() => run(cli, config));
+
+  const migrate = settings(
+    verb(server, {
+      usage: "migrate",
+      summary: "Bring the database to this version, and exit",
+      examples: ["server migrate", "server migrate --config bowline.yaml"],
+    }),
+  );
+  migrate.action(() => run(cli, migrate));
+  return server;
+}
+
+async function run(cli: Cli, command: Command): Promise<void> {
+  const paths = ["data-dir", "config", "encryption-key-file"];
+  // What we don't know is passed on: the server says what it takes.
+  await become(cli, programs.server, [command.name(), ...forwarded(cli, command, { paths }), ...command.args]);
+}
+
+function settings(command: Command): Command {
+  return command
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .option("--config <file>", "settings as YAML (env: BOWLINE_CONFIG; default: none)")
+    .option("--host <address>", "address that it listens on (env: BOWLINE_HOST; default: 127.0.0.1)")
+    .option("--port <port>", "port; 0 is any free one (env: BOWLINE_PORT; default: 8080)")
+    .option(
+      "--public-url <url>",
+      "URL at which agents and people reach it (env: BOWLINE_PUBLIC_URL; default: where it listens)",
+    )
+    .option("--data-dir <folder>", "database, keys, admin token (env: BOWLINE_DATA_DIR; default: .bowline)")
+    .option(
+      "--database-url <url>",
+      "PostgreSQL instead of its own; shows a password to `ps` (env: BOWLINE_DATABASE_URL)",
+    )
+    .option("--redis-url <url>", "Redis for presence of several replicas (env: BOWLINE_REDIS_URL; default: none)")
+    .option(
+      "--encryption-key-file <file>",
+      "key for secrets at rest (env: BOWLINE_ENCRYPTION_KEY_FILE; default: in the data folder)",
+    )
+    .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
+    .addOption(
+      new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([
+        "json",
+        "pretty",
+      ]),
+    )
+    .option("--log-level <level>", "(env: BOWLINE_LOG_LEVEL; default: info)");
+}

@@ -1,0 +1,61 @@
+/**
+ * Tokens come from a file, from standard input or from a variable, never from
+ * the command line: `ps` shows that to everybody on the host.
+ */
+import { readFile, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { Cli } from "./cli.ts";
+import { usage } from "./failure.ts";
+
+/** No token is longer; who gives more meant another file. */
+const maxTokenBytes = 4_096;
+
+/** Reads a token from a file. */
+export async function readTokenFile(cli: Cli, path: string): Promise<string> {
+  const file = resolve(cli.settings.folder, path);
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw usage(`cannot read the token file ${file}: ${(error as Error).message}`, { cause: error });
+  }
+  return checkToken(text, file);
+}
+
+/** Reads a token from standard input, to its end. */
+export async function readTokenStdin(cli: Cli): Promise<string> {
+  let text = "";
+  if (cli.stdin.isTTY === true) cli.note("Paste the token, then press Enter and Ctrl-D.");
+  for await (const chunk of cli.stdin) {
+    text += String(chunk);
+    if (text.length > maxTokenBytes) break;
+  }
+  return checkToken(text, "standard input");
+}
+
+/** Where a token will be written. */
+export type TokenFile = { path: string; write(token: string): Promise<void> };
+
+/**
+ * Makes a new file of mode 0600 for a token that is not issued yet, so that no
+ * token is lost to a path that cannot be written. An existing file stays as it is.
+ */
+export async function reserveTokenFile(cli: Cli, path: string): Promise<TokenFile> {
+  const file = resolve(cli.settings.folder, path);
+  try {
+    await writeFile(file, "", { flag: "wx", mode: 0o600 });
+  } catch (error) {
+    throw usage(`cannot make the token file ${file}: ${(error as Error).message}`, {
+      lines: ["No token was issued."],
+      cause: error,
+    });
+  }
+  return { path: file, write: (token) => writeFile(file, `${token}\n`) };
+}
+
+function checkToken(text: string, from: string): string {
+  const token = text.trim();
+  if (token === "") throw usage(`there is no token in ${from}`);
+  if (token.length > maxTokenBytes || /\s/.test(token)) throw usage(`what is in ${from} is not a token`);
+  return token;
+}
