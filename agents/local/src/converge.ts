@@ -1,0 +1,184 @@
+/**
+ * Makes a spec true for one deployment.
+ *
+ *   rollout.ts  starts what changed, beside or instead of what runs, or undoes it
+ *   order.ts    who waits for whom      deployments.ts  what is held and stored
+ *
+ * C1: what the spec does not change is not touched.
+ * C2: nothing is stopped before everything that can be checked has been.
+ * C3: the record changes in one write, after the new generation is there and
+ *     before the old one goes (S1): a crash in between leaves both, never none.
+ */
+import type { ConvergeEnd, ConvergeProgress } from "@bowline/agent-core";
+import { Deployment_Desired } from "@bowline/contract/deployments";
+import type { Deployment, Workload } from "@bowline/contract/deployments";
+import { membersOf } from "./deployments.ts";
+import type { HeldDeployment } from "./deployments.ts";
+import type { Instance } from "./instances.ts";
+import { levelsOf } from "./order.ts";
+import { killRun, markedProcesses } from "./processes.ts";
+import { asRefusal, invalid } from "./refusal.ts";
+import { rollOut } from "./rollout.ts";
+import { makeVolumes, removeVolumes } from "./volumes.ts";
+import { checkSpec, digestOf, findProgram, isJob } from "./workloads.ts";
+
+/** What a converge needs from its runtime. */
+export interface ConvergePorts {
+  dataDir: string;
+  runtimeId: string;
+  digestKey: string;
+  /** Where programs are looked for if the workload sets no PATH. */
+  searchPath: string;
+  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
+}
+
+/** One member of a workload and the slot that has it already, if any. */
+export interface Planned {
+  workload: Workload;
+  index: number;
+  digest: string;
+  /** Runs or rests with the same definition. */
+  kept?: Instance;
+}
+
+export interface Plan {
+  members: Planned[];
+  /** Slots of the last good generation that have no place in this one. */
+  leaving: Instance[];
+  levels: string[][];
+}
+
+export async function converge(
+  held: HeldDeployment,
+  spec: Deployment,
+  ports: ConvergePorts,
+  report: (progress: ConvergeProgress) => void,
+  signal: AbortSignal,
+): Promise<ConvergeEnd> {
+  try {
+    if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports);
+    checkSpec(spec);
+    if (held.record.settled && spec.generation < held.record.generation) {
+      throw invalid(`generation ${spec.generation} is older than ${held.record.generation}, which holds`);
+    }
+    await endStrays(held, ports.runtimeId);
+    const plan = await makePlan(held, spec, ports);
+    const volumes = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
+    await held.saveRecord({ volumes: { ...held.record.volumes, ...volumes }, labels: spec.labels });
+    await makeVolumes(ports.dataDir, spec);
+    switch (spec.desired) {
+      case Deployment_Desired.RUNNING:
+        return await rollOut(held, spec, plan, report, signal);
+      case Deployment_Desired.STOPPED:
+        return await rest(held, spec, plan, "STOPPED");
+      case Deployment_Desired.PAUSED:
+        return await rest(held, spec, plan, "PAUSED");
+      default:
+        throw invalid(`desired is ${spec.desired}`);
+    }
+  } catch (error) {
+    const refusal = asRefusal(error);
+    if (refusal === undefined) throw error;
+    const { generation, settled, desired } = held.record;
+    const holds = settled && desired !== "ABSENT" ? `; generation ${generation} (${desired}) still holds` : "";
+    return { kind: "failed", reason: refusal.reason, message: refusal.message + holds, worthRetry: refusal.worthRetry };
+  }
+}
+
+async function makePlan(held: HeldDeployment, spec: Deployment, ports: ConvergePorts): Promise<Plan> {
+  const levels = levelsOf(spec);
+  const running = spec.desired === Deployment_Desired.RUNNING;
+  const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
+  const secrets = await ports.openSecrets(spec.sealedSecrets, names);
+  const digests = new Map(
+    spec.workloads.map((workload) => [workload.name, digestOf(workload, spec, secrets, ports.digestKey)]),
+  );
+  if (running) {
+    for (const workload of spec.workloads)
+      findProgram(workload, workload.environment["PATH"] ?? ports.searchPath, undefined);
+  }
+  const slots = [...held.slots.values()];
+  slots.sort((a, b) => Number(held.isCurrent(b)) - Number(held.isCurrent(a))); // the good one before a candidate
+  const members = membersOf(spec).map(({ workload, index }): Planned => {
+    const digest = digests.get(workload.name) ?? "";
+    const kept = slots.find(
+      ({ definition }) =>
+        definition.index === index && definition.workload.name === workload.name && definition.digest === digest,
+    );
+    // A job belongs to its generation; only one that is frozen goes on in the next.
+    const stale =
+      running && isJob(workload) && kept?.definition.generation !== spec.generation && kept?.phase().kind !== "paused";
+    return { workload, index, digest, ...(kept === undefined || stale ? {} : { kept }) };
+  });
+  const staying = new Set(members.map(({ kept }) => kept));
+  for (const slot of slots) {
+    if (!held.isCurrent(slot) && !staying.has(slot)) await held.removeSlot(slot); // of an attempt that is over
+  }
+  return { members, leaving: slots.filter((slot) => held.isCurrent(slot) && !staying.has(slot)), levels };
+}
+
+/** STOPPED and PAUSED: nothing executes; definitions, volumes and, if paused, memory stay. */
+async function rest(
+  held: HeldDeployment,
+  spec: Deployment,
+  plan: Plan,
+  desired: "STOPPED" | "PAUSED",
+): Promise<ConvergeEnd> {
+  await inLevels(held, plan.levels, async (instance) => {
+    const kept = plan.members.some((member) => member.kept === instance);
+    await (desired === "PAUSED" && kept ? instance.pause() : instance.stop());
+  });
+  const current: string[] = [];
+  for (const { workload, index, digest, kept } of plan.members) {
+    const before = kept ?? held.find(workload.name, index);
+    const instance = kept ?? (await held.addSlot(spec, workload, index, digest, before?.definition.ports ?? []));
+    current.push(instance.definition.slot);
+  }
+  await held.saveRecord({ generation: spec.generation, settled: true, desired, current, levels: plan.levels });
+  for (const instance of plan.leaving) await held.removeSlot(instance);
+  return { kind: "succeeded" };
+}
+
+/** ABSENT: nothing is left but volumes that outlive the deployment. Carried through whatever aborts. */
+async function remove(held: HeldDeployment, spec: Deployment, ports: ConvergePorts): Promise<ConvergeEnd> {
+  const named = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
+  const volumes = { ...held.record.volumes, ...named };
+  await held.saveRecord({ desired: "ABSENT", volumes });
+  await inLevels(held, held.record.levels, (instance) => instance.stop());
+  await endStrays(held, ports.runtimeId);
+  for (const instance of [...held.slots.values()]) await held.removeSlot(instance);
+  await removeVolumes(ports.dataDir, spec.id, volumes, spec.removeVolumes);
+  await held.erase();
+  return { kind: "succeeded" };
+}
+
+/** Calls `each` for every instance: dependants first, those of one level at once. */
+async function inLevels(
+  held: HeldDeployment,
+  levels: readonly (readonly string[])[],
+  each: (instance: Instance) => Promise<void>,
+): Promise<void> {
+  const left = new Set(held.slots.values());
+  const takeLevel = (names: readonly string[] | undefined): Instance[] =>
+    [...left].filter(({ workload }) => names === undefined || names.includes(workload.name));
+  // What no level names belongs to an older generation: nothing waits for it.
+  const named = levels.flat();
+  const unnamed = [...left].filter(({ workload }) => !named.includes(workload.name));
+  for (const batch of [unnamed, ...levels.toReversed().map(takeLevel)]) await Promise.all(batch.map(each));
+}
+
+/** Ends processes that carry this deployment's marker and that no slot knows: a newer wish of it names them (R2). */
+async function endStrays(held: HeldDeployment, runtimeId: string): Promise<void> {
+  const known = new Set<string>();
+  for (const instance of held.slots.values()) {
+    const phase = instance.phase();
+    if ("live" in phase) known.add(phase.live.record.run);
+    if (phase.kind === "starting") return; // its run has no name yet; the next converge looks again
+  }
+  const strays = markedProcesses(runtimeId).filter(
+    ({ instance, run }) => instance.startsWith(`${held.record.id}/`) && !known.has(run),
+  );
+  for (const run of new Set(strays.map((stray) => stray.run))) {
+    await killRun({ run, pid: 0, startTime: "", bootId: "", groupIsOurs: false });
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * What this runtime holds of one deployment, in memory and on disk.
+ *
+ *     deployments/<id>/record.json                what holds, at which generation
+ *     deployments/<id>/instances/<slot>/          one definition of one instance:
+ *         instance.json state.json run.json       definition, wish, living run
+ *         output.log output.log.1                 what it writes
+ *         folder/                                 what it sees
+ *
+ *   converge.ts  changes it    instances.ts  one slot's life    observe.ts  shows it
+ *
+ * S1: the record names the slots of the last good generation; any other slot is
+ *     a candidate of an attempt that has not succeeded.
+ * S2: a slot's folder counts from the moment its instance.json is there, and
+ *     until it is not.
+ */
+import { randomBytes } from "node:crypto";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fromJson, toJson } from "@bufbuild/protobuf";
+import type { ObservedDeployment } from "@bowline/agent-core";
+import { WorkloadSchema } from "@bowline/contract/deployments";
+import type { Deployment, Workload } from "@bowline/contract/deployments";
+import { isMissing, makeFolder, readDurable, removeFolder, writeDurably } from "./durable.ts";
+import { createInstance } from "./instances.ts";
+import type { Instance, InstanceState, InstanceSurroundings } from "./instances.ts";
+import { openLog } from "./logs.ts";
+import { assignPorts } from "./ports.ts";
+import type { AssignedPort } from "./ports.ts";
+import { observeInstance } from "./readiness.ts";
+import { fillFolder } from "./volumes.ts";
+import type { VolumeKeeping } from "./volumes.ts";
+import { instanceCount } from "./workloads.ts";
+import type { Definition } from "./workloads.ts";
+
+export interface DeploymentRecord {
+  id: string;
+  /** Of the last good generation; before the first, the one that is tried. */
+  generation: number;
+  /** False until a generation has succeeded. */
+  settled: boolean;
+  desired: "RUNNING" | "STOPPED" | "PAUSED" | "ABSENT";
+  /** Slots of the last good generation (S1). */
+  current: string[];
+  /** Names of workloads, each level after those that it depends on. */
+  levels: string[][];
+  volumes: VolumeKeeping;
+  labels: Record<string, string>;
+}
+
+/** What a deployment needs from its runtime. */
+export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "changed"> {
+  dataDir: string;
+  logBytes: number;
+  /** Whether a port number belongs to an instance of this runtime already. */
+  reserved(port: number): boolean;
+  changed(deploymentId: string): void;
+}
+
+export interface HeldDeployment {
+  readonly record: DeploymentRecord;
+  readonly slots: ReadonlyMap<string, Instance>;
+  saveRecord(change: Partial<DeploymentRecord>): Promise<void>;
+  isCurrent(instance: Instance): boolean;
+  /** Makes a slot; its instance does not run yet. */
+  addSlot(
+    spec: Deployment,
+    workload: Workload,
+    index: number,
+    digest: string,
+    inherited: readonly AssignedPort[],
+  ): Promise<Instance>;
+  /** Stops the instance and removes all of its slot. */
+  removeSlot(instance: Instance): Promise<void>;
+  /** Removes what is on disk, once no slot is left. */
+  erase(): Promise<void>;
+  /** Calls `listener` after every change of an instance; returns how to stop that. */
+  onChange(listener: () => void): () => void;
+  /** The instance that answers for one member of a workload. */
+  find(workload: string, index: number): Instance | undefined;
+  observe(): ObservedDeployment;
+}
+
+/** Finds what is on disk of a deployment, or makes a new one. Its instances don't run yet. */
+export async function holdDeployment(
+  id: string,
+  surroundings: DeploymentSurroundings,
+  generation: number,
+): Promise<HeldDeployment> {
+  const folder = join(surroundings.dataDir, "deployments", id);
+  const instancesFolder = join(folder, "instances");
+  await makeFolder(instancesFolder);
+  const record = ((await readDurable(join(folder, "record.json"))) as DeploymentRecord | undefined) ?? {
+    id,
+    generation,
+    settled: false,
+    desired: "RUNNING",
+    current: [],
+    levels: [],
+    volumes: {},
+    labels: {},
+  };
+  const slots = new Map<string, Instance>();
+  const listeners = new Set<() => void>();
+  const changed = (): void => {
+    for (const listener of [...listeners]) listener();
+    surroundings.changed(id);
+  };
+
+  function open(definition: Definition, state: InstanceState): Instance {
+    const slotFolder = join(instancesFolder, definition.slot);
+    const workload = fromJson(WorkloadSchema, definition.workload);
+    const log = openLog(join(slotFolder, "output.log"), surroundings.logBytes);
+    const instance = createInstance(slotFolder, definition, workload, state, log, { ...surroundings, changed });
+    slots.set(definition.slot, instance);
+    return instance;
+  }
+
+  for (const slot of await readdir(instancesFolder)) {
+    const slotFolder = join(instancesFolder, slot);
+    const definition = (await readDurable(join(slotFolder, "instance.json"))) as Definition | undefined;
+    if (definition === undefined) await removeFolder(slotFolder, "instance.json"); // S2
+    else
+      open(
+        definition,
+        ((await readDurable(join(slotFolder, "state.json"))) as InstanceState | undefined) ?? newState(),
+      );
+  }
+
+  const held: HeldDeployment = {
+    record,
+    slots,
+    async saveRecord(change) {
+      Object.assign(record, change);
+      await writeDurably(join(folder, "record.json"), record);
+      surroundings.changed(id);
+    },
+    isCurrent: (instance) => record.current.includes(instance.definition.slot),
+    async addSlot(spec, workload, index, digest, inherited) {
+      const slot = `${workload.name}.${index}.${randomBytes(4).toString("hex")}`;
+      const slotFolder = join(instancesFolder, slot);
+      await makeFolder(slotFolder);
+      await fillFolder(surroundings.dataDir, join(slotFolder, "folder"), workload, spec);
+      const definition: Definition = {
+        slot,
+        deploymentId: id,
+        workload: toJson(WorkloadSchema, workload),
+        index,
+        generation: spec.generation,
+        digest,
+        ports: await assignPorts(workload, inherited, surroundings.reserved),
+        sealedSecrets: Object.fromEntries(
+          workload.secrets.map(({ secret }) => [secret, spec.sealedSecrets[secret] ?? ""]),
+        ),
+      };
+      const state = newState();
+      await writeDurably(join(slotFolder, "state.json"), state);
+      await writeDurably(join(slotFolder, "instance.json"), definition); // S2
+      return open(definition, state);
+    },
+    async removeSlot(instance) {
+      await instance.stop();
+      await removeFolder(instance.folder, "instance.json");
+      slots.delete(instance.definition.slot);
+      changed();
+    },
+    async erase() {
+      await removeFolder(folder, "record.json");
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    find(workload, index) {
+      const both = [...slots.values()].filter(
+        ({ definition }) => definition.index === index && definition.workload.name === workload,
+      );
+      return both.find((instance) => held.isCurrent(instance)) ?? both[0];
+    },
+    observe() {
+      const seen = new Set<Instance>();
+      for (const { definition } of slots.values()) {
+        const instance = held.find(definition.workload.name ?? "", definition.index);
+        if (instance !== undefined) seen.add(instance);
+      }
+      const instances = [...seen].map(observeInstance);
+      instances.sort((a, b) => (a.workload === b.workload ? a.index - b.index : a.workload < b.workload ? -1 : 1));
+      return { deploymentId: id, generation: record.generation, instances, absent: false };
+    },
+  };
+  return held;
+}
+
+/** Ids of the deployments that are on disk. */
+export async function storedDeployments(dataDir: string): Promise<string[]> {
+  try {
+    return await readdir(join(dataDir, "deployments"));
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
+}
+
+/** The members that a spec asks for. */
+export function membersOf(spec: Deployment): { workload: Workload; index: number }[] {
+  return spec.workloads.flatMap((workload) =>
+    Array.from({ length: instanceCount(workload) }, (_, index) => ({ workload, index })),
+  );
+}
+
+function newState(): InstanceState {
+  return { wish: "stop", restarts: 0, failures: 0, done: false };
+}

@@ -1,0 +1,229 @@
+/**
+ * Processes of this machine, as /proc tells them: who lives, who belongs to
+ * whom, and how to end all of it.
+ *
+ *   launch.ts     starts a run and finds it again   instances.ts  decides when
+ *
+ * P1: a process is known by its pid, its start time and the boot that it lives
+ *     in; a pid alone may be somebody else by now.
+ * P2: a run is its leader, whoever shares the leader's group or session, and
+ *     whoever carries the run's marker in its environment: a child that made a
+ *     session of its own is still found.
+ * P3: nothing is signalled that fails both; a zombie counts as gone.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { systemClock } from "@bowline/kernel";
+
+/** Environment variables that mark what a runtime started. */
+export const markers = {
+  /** Id of the data folder that the runtime works in. */
+  runtime: "BOWLINE_RUNTIME",
+  /** `<deployment>/<workload>/<index>/<generation>`. */
+  instance: "BOWLINE_INSTANCE",
+  /** Names one run, so that what a crash left half recorded is found again. */
+  run: "BOWLINE_RUN",
+  /** Set for a health check's command: it belongs to a run, but is not its leader. */
+  probe: "BOWLINE_PROBE",
+} as const;
+
+export interface ProcessStat {
+  pid: number;
+  /** `R`, `S`, `T`, `Z`, … as in proc(5). */
+  state: string;
+  parent: number;
+  group: number;
+  session: number;
+  /** Clock ticks after boot; text, because it is only compared. */
+  startTime: string;
+}
+
+/** What a run is known by after the agent has forgotten it (P1). */
+export interface ProcessIdentity {
+  pid: number;
+  startTime: string;
+  bootId: string;
+}
+
+/** Undefined if there is no such process. */
+export function readStat(pid: number): ProcessStat | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, "latin1");
+  } catch {
+    return undefined; // it has ended: that is the answer
+  }
+  // The name in brackets may hold anything, brackets and spaces included.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return {
+    pid,
+    state: fields[0] ?? "",
+    parent: Number(fields[1]),
+    group: Number(fields[2]),
+    session: Number(fields[3]),
+    startTime: fields[19] ?? "",
+  };
+}
+
+/** Undefined if it has ended or belongs to another user. */
+export function readEnvironment(pid: number): Map<string, string> | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/environ`, "utf8");
+  } catch {
+    return undefined; // ended, or not ours to read: then it is not ours at all
+  }
+  const variables = new Map<string, string>();
+  for (const entry of text.split("\0")) {
+    const equals = entry.indexOf("=");
+    if (equals > 0) variables.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  return variables;
+}
+
+export function readBootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}
+
+/** True while exactly this process lives (P1). */
+export function isAlive(identity: ProcessIdentity, bootId: string): boolean {
+  if (identity.bootId !== bootId) return false;
+  const stat = readStat(identity.pid);
+  return stat !== undefined && stat.startTime === identity.startTime && !isDead(stat);
+}
+
+function isDead(stat: ProcessStat): boolean {
+  return stat.state === "Z" || stat.state === "X";
+}
+
+/** All living processes of this machine. */
+export function allProcesses(): ProcessStat[] {
+  const processes: ProcessStat[] = [];
+  for (const name of readdirSync("/proc")) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    const stat = readStat(pid);
+    if (stat !== undefined && !isDead(stat)) processes.push(stat);
+  }
+  return processes;
+}
+
+/** A living process that a runtime with this data folder started, or a child of one. */
+export interface MarkedProcess extends ProcessStat {
+  instance: string;
+  run: string;
+  probe: boolean;
+}
+
+/** Everything that carries the marker of this runtime (P2). */
+export function markedProcesses(runtimeId: string): MarkedProcess[] {
+  const marked: MarkedProcess[] = [];
+  for (const stat of allProcesses()) {
+    const variables = readEnvironment(stat.pid);
+    if (variables?.get(markers.runtime) !== runtimeId) continue;
+    marked.push({
+      ...stat,
+      instance: variables.get(markers.instance) ?? "",
+      run: variables.get(markers.run) ?? "",
+      probe: variables.has(markers.probe),
+    });
+  }
+  return marked;
+}
+
+/** What names the processes of one run. */
+export interface RunIdentity extends ProcessIdentity {
+  /** Value of its marker. */
+  run: string;
+  /**
+   * False after an agent restart that found the leader gone: then its group's
+   * number may belong to somebody else, and only the marker counts (P3).
+   */
+  groupIsOurs: boolean;
+}
+
+/** The living processes of a run. `thorough` reads every environment too (P2); else only group and session. */
+export function members(run: RunIdentity, thorough: boolean): ProcessStat[] {
+  const found: ProcessStat[] = [];
+  for (const stat of allProcesses()) {
+    const inGroup = run.groupIsOurs && (stat.group === run.pid || stat.session === run.pid);
+    if (inGroup || (thorough && readEnvironment(stat.pid)?.get(markers.run) === run.run)) found.push(stat);
+  }
+  return found;
+}
+
+/** Sends a signal; false if nobody was there to get it. */
+export function send(target: number, signal: NodeJS.Signals): boolean {
+  try {
+    process.kill(target, signal);
+    return true;
+  } catch {
+    return false; // ended in between, or now owned by another user
+  }
+}
+
+/** To a run: its group at once, then members that left the group. */
+export function sendToRun(run: RunIdentity, signal: NodeJS.Signals): void {
+  if (run.groupIsOurs) send(-run.pid, signal);
+  for (const stat of members(run, true)) if (!run.groupIsOurs || stat.group !== run.pid) send(stat.pid, signal);
+}
+
+/** First and longest wait between two looks at what is to end. */
+const lookFirstMs = 10;
+const lookMaxMs = 200;
+
+/** SIGKILL is not instant (a process in a disk wait), but one that takes longer needs a person. */
+const killLimitMs = 10_000;
+
+/**
+ * Ends a run: `signal`, then, when the leader is gone or `graceMs` are over,
+ * SIGKILL for all that is left of it, until nothing is.
+ *
+ * Returns the pids that did not end within 10 s of SIGKILL: empty, but for
+ * processes that the kernel holds.
+ */
+export async function endRun(run: RunIdentity, signal: NodeJS.Signals, graceMs: number): Promise<number[]> {
+  sendToRun(run, signal);
+  sendToRun(run, "SIGCONT"); // a paused process would never see the signal
+  const graceEnds = performance.now() + graceMs;
+  let lookMs = lookFirstMs;
+  while (performance.now() < graceEnds && leaderLives(run)) {
+    await systemClock.sleep(Math.min(lookMs, Math.max(0, graceEnds - performance.now())));
+    lookMs = Math.min(lookMs * 2, lookMaxMs);
+  }
+  return await killRun(run);
+}
+
+/** SIGKILL for all of a run until nothing is left. Returns what did not end within 10 s. */
+export async function killRun(run: RunIdentity): Promise<number[]> {
+  const killEnds = performance.now() + killLimitMs;
+  let lookMs = lookFirstMs;
+  for (;;) {
+    const left = members(run, true);
+    if (left.length === 0) return [];
+    // All are frozen before any is killed: what forks faster than we look cannot get away.
+    for (const stat of left) send(stat.pid, "SIGSTOP");
+    sendToRun(run, "SIGKILL");
+    if (performance.now() > killEnds) return left.map((stat) => stat.pid);
+    await systemClock.sleep(lookMs);
+    lookMs = Math.min(lookMs * 2, lookMaxMs);
+  }
+}
+
+/** Looks at a run that is being frozen; each takes a few ms. */
+const freezeLooks = 40;
+
+/** SIGSTOP for all of a run. False if some of it still runs after about 2 s. */
+export async function freezeRun(run: RunIdentity): Promise<boolean> {
+  for (let look = 0; look < freezeLooks; look += 1) {
+    const moving = members(run, true).filter((stat) => stat.state !== "T" && stat.state !== "t");
+    if (moving.length === 0) return true;
+    for (const stat of moving) send(stat.pid, "SIGSTOP");
+    await systemClock.sleep(lookFirstMs * Math.min(look + 1, 5));
+  }
+  return false;
+}
+
+function leaderLives(run: RunIdentity): boolean {
+  const stat = readStat(run.pid);
+  return stat !== undefined && stat.startTime === run.startTime && !isDead(stat);
+}

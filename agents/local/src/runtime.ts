@@ -1,0 +1,221 @@
+/**
+ * The local runtime: the port of agents/core on top of this machine's processes.
+ *
+ * One runtime per data folder; it lives in `runtime.json`, `runtime.pid`,
+ * `deployments/` and `volumes/` there and leaves everything else alone.
+ */
+import { homedir, release } from "node:os";
+import { delimiter, dirname } from "node:path";
+import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
+import { converge } from "./converge.ts";
+import { holdDeployment, storedDeployments } from "./deployments.ts";
+import type { DeploymentSurroundings, HeldDeployment } from "./deployments.ts";
+import { makeFolder } from "./durable.ts";
+import { folderIdentity, runtimeIdentity } from "./identity.ts";
+import { lockFolder } from "./lock.ts";
+import { readLog } from "./logs.ts";
+import { createObservations, observeStrays } from "./observe.ts";
+import { findPort, reachable } from "./ports.ts";
+import { markers, readBootId } from "./processes.ts";
+import { unsupported } from "./refusal.ts";
+import { defaultTimes } from "./times.ts";
+import type { Times } from "./times.ts";
+import { isFolder, volumeFolder } from "./volumes.ts";
+import { environmentOf } from "./workloads.ts";
+
+export interface LocalRuntimeOptions {
+  /** Made if it is not there. Best absolute. */
+  dataDir: string;
+  /** Where it says what it does; pino's loggers fit. */
+  log: Record<"info" | "warn" | "error", (facts: Record<string, unknown>, message: string) => void>;
+  /**
+   * Environment of the agent. Only PATH, HOME, USER, LOGNAME, SHELL, LANG,
+   * LC_*, TZ and TMPDIR of it reach a workload. Default: a usual PATH.
+   */
+  hostEnvironment?: Readonly<Record<string, string | undefined>>;
+  /** Opens a sealed secret. Unset: workloads with secrets are refused as UNSUPPORTED. */
+  openSecret?: (sealed: string) => Promise<string>;
+  /** As reported; the control plane's placement holds to it. Default 0: no limit known. */
+  instanceLimit?: number;
+  /** Bound of each of the two log files of an instance, in bytes. Default 8 MiB. */
+  logBytes?: number;
+  /** For tests. */
+  times?: Partial<Times>;
+}
+
+const defaultLogBytes = 8 * 1024 * 1024;
+
+const inherited = /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_[A-Z]+|TZ|TMPDIR)$/;
+
+/** Used where the agent gives no environment; our own node first, so that `node` is always found. */
+const usualPath = [
+  dirname(process.execPath),
+  "/usr/local/sbin",
+  "/usr/local/bin",
+  "/usr/sbin",
+  "/usr/bin",
+  "/sbin",
+  "/bin",
+];
+
+/**
+ * Adopts what an earlier agent left running in `dataDir`, restarts what has
+ * ended since, and takes specs from then on.
+ *
+ * Throws `DataDirInUse` if another runtime has the folder, and an Error if the
+ * folder's records cannot be read or this is not Linux.
+ */
+export async function createLocalRuntime(options: LocalRuntimeOptions): Promise<Runtime> {
+  if (process.platform !== "linux") throw new Error(`the local runtime needs Linux's /proc, not ${process.platform}`);
+  const { dataDir } = options;
+  await makeFolder(dataDir);
+  const lock = await lockFolder(dataDir);
+  try {
+    return await createLocked(options, lock);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+async function createLocked(options: LocalRuntimeOptions, lock: { release(): Promise<void> }): Promise<Runtime> {
+  const { dataDir, log, openSecret } = options;
+  const folder = await folderIdentity(dataDir);
+  const identity = await runtimeIdentity(folder);
+  const times = { ...defaultTimes, ...options.times };
+  const base = baseEnvironment(options.hostEnvironment);
+  const held = new Map<string, HeldDeployment>();
+  const turns = new Map<string, Promise<unknown>>();
+  const observations = createObservations(held);
+  let closed = false;
+
+  async function openSecrets(
+    sealed: Readonly<Record<string, string>>,
+    names: readonly string[],
+  ): Promise<Record<string, string>> {
+    if (names.length > 0 && openSecret === undefined) throw unsupported("this agent cannot open secrets");
+    const opened: Record<string, string> = {};
+    for (const name of names) opened[name] = (await openSecret?.(sealed[name] ?? "")) ?? "";
+    return opened;
+  }
+
+  const surroundings: DeploymentSurroundings = {
+    runtimeId: folder.id,
+    bootId: readBootId(),
+    times,
+    dataDir,
+    logBytes: options.logBytes ?? defaultLogBytes,
+    note: (level, message, facts) => log[level](facts, message),
+    changed: (deploymentId) => observations.changed(deploymentId),
+    reserved: (port) =>
+      [...held.values()].some(({ slots }) =>
+        [...slots.values()].some(({ definition }) => definition.ports.some(({ published }) => published === port)),
+      ),
+    async environment(definition, workload) {
+      const { deploymentId, index, generation } = definition;
+      const secrets = await openSecrets(definition.sealedSecrets, Object.keys(definition.sealedSecrets));
+      const marks = {
+        [markers.runtime]: folder.id,
+        [markers.instance]: `${deploymentId}/${workload.name}/${index}/${generation}`,
+      };
+      return environmentOf(workload, definition, { base, secrets, marks });
+    },
+  };
+
+  /** One thing at a time per deployment. */
+  async function inTurn<T>(deploymentId: string, work: () => Promise<T>): Promise<T> {
+    const before = turns.get(deploymentId) ?? Promise.resolve();
+    const mine = before.then(work, work);
+    turns.set(deploymentId, mine);
+    try {
+      return await mine;
+    } finally {
+      if (turns.get(deploymentId) === mine) turns.delete(deploymentId);
+    }
+  }
+
+  const instances = () => [...held.values()].flatMap(({ slots }) => [...slots.values()]);
+
+  for (const id of await storedDeployments(dataDir)) held.set(id, await holdDeployment(id, surroundings, 0));
+  await Promise.all(instances().map((instance) => instance.resume()));
+  const cutting = setInterval(() => {
+    for (const instance of instances()) instance.log.cut();
+  }, times.logCutMs);
+  cutting.unref();
+
+  return {
+    async describe() {
+      return {
+        kind: "local",
+        version: `Linux ${release()}`,
+        identity,
+        capabilities: [
+          "volumes",
+          "pause",
+          "jobs",
+          "logs",
+          "health-checks",
+          ...(openSecret === undefined ? [] : ["secrets"]),
+        ],
+        instanceLimit: options.instanceLimit ?? 0,
+        problem: "",
+      };
+    },
+
+    async converge(spec, report, signal): Promise<ConvergeEnd> {
+      return await inTurn(spec.id, async () => {
+        if (closed || signal.aborted) return { kind: "cancelled" };
+        const deployment = held.get(spec.id) ?? (await holdDeployment(spec.id, surroundings, spec.generation));
+        held.set(spec.id, deployment);
+        const ports = {
+          dataDir,
+          runtimeId: folder.id,
+          digestKey: folder.digestKey,
+          searchPath: base["PATH"] ?? "",
+          openSecrets,
+        };
+        const end = await converge(deployment, spec, ports, report, signal);
+        if (deployment.slots.size === 0 && deployment.record.desired === "ABSENT") held.delete(spec.id);
+        observations.changed(spec.id);
+        return end;
+      });
+    },
+
+    async list() {
+      return [...[...held.values()].map((deployment) => deployment.observe()), ...observeStrays(folder.id, held)];
+    },
+
+    watch: (changed, signal) => observations.watch(changed, signal),
+
+    async upstream(deploymentId, workload, port) {
+      const found = findPort(held.get(deploymentId)?.find(workload, 0)?.definition.ports ?? [], port);
+      return found === undefined ? undefined : reachable(found);
+    },
+
+    async volumePath(deploymentId, volume) {
+      if (!/^[a-z][a-z0-9-]{0,62}$/.test(volume) || !held.has(deploymentId)) return undefined;
+      const path = volumeFolder(dataDir, deploymentId, volume);
+      return (await isFolder(path)) ? path : undefined;
+    },
+
+    logs: (deploymentId, workload, index, wanted, signal) =>
+      readLog(() => held.get(deploymentId)?.find(workload, index)?.log, wanted, signal),
+
+    async close({ stopWorkloads }) {
+      closed = true;
+      clearInterval(cutting);
+      await Promise.allSettled(turns.values());
+      await Promise.all(instances().map((instance) => (stopWorkloads ? instance.suspend() : instance.letGo())));
+      observations.close();
+      await lock.release();
+    },
+  };
+}
+
+function baseEnvironment(host: LocalRuntimeOptions["hostEnvironment"]): Record<string, string> {
+  const base: Record<string, string> = { PATH: usualPath.join(delimiter), HOME: homedir(), LANG: "C.UTF-8" };
+  for (const [name, value] of Object.entries(host ?? {})) {
+    if (value !== undefined && inherited.test(name)) base[name] = value;
+  }
+  return base;
+}
