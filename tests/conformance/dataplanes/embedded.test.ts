@@ -1,5 +1,11 @@
 /** The conformance suite of data planes, run with the class `embedded`. */
 import { embeddedDataPlane } from "@bowline/dataplane-embedded";
+import { filters } from "./suite/filters.ts";
+import { matching } from "./suite/matching.ts";
 import { publishing } from "./suite/publishing.ts";
 
-publishing(embeddedDataPlane({ backendWaitScale: 0.01 }));
+const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01 });
+
+publishing(dataPlane);
+matching(dataPlane);
+filters(dataPlane);

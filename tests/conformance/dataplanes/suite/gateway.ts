@@ -7,6 +7,7 @@ import {
   DeploymentSchema,
   RoutesSchema,
   type BackendSchema,
+  type HttpRoute,
   type HttpRouteSchema,
 } from "@bowline/contract/deployments";
 import { ask, type Answer, type AskOptions } from "./client.ts";
@@ -14,7 +15,7 @@ import { startScriptedRuntime, type ScriptedRuntime } from "./runtime.ts";
 
 export const dataPlaneId = "deployment_dataplane";
 
-export type RouteInit = MessageInitShape<typeof HttpRouteSchema>;
+export type RouteInit = Exclude<MessageInitShape<typeof HttpRouteSchema>, HttpRoute>;
 export type BackendInit = MessageInitShape<typeof BackendSchema>;
 
 export interface Served {

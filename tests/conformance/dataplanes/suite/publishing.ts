@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { DataPlaneClass } from "@bowline/agent-core";
 import { probePath } from "@bowline/dataplane-embedded";
-import { dataPlaneId, startGateway, succeeded, type Gateway, type Served } from "./gateway.ts";
+import { attachedRoutes, dataPlaneId, startGateway, succeeded, type Gateway, type Served } from "./gateway.ts";
 import { freePort } from "./runtime.ts";
 import { startUpstream, type Upstream } from "./upstream.ts";
 
@@ -126,11 +126,7 @@ export function publishing(dataPlane: DataPlaneClass): void {
     test("an apply without a data plane fails as not ready, worth a retry", async () => {
       const end = await dataPlane.apply(
         "deployment_unknown",
-        {
-          deploymentId: "x",
-          generation: 1,
-          routes: (await import("./gateway.ts")).attachedRoutes(hello("x", 1, one.url)).routes,
-        },
+        attachedRoutes(hello("x", 1, one.url)),
         undefined,
         gateway.runtime,
         () => {},

@@ -1,6 +1,7 @@
 /** Real upstreams on loopback. */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { setTimeout as pause } from "node:timers/promises";
 
 export interface Upstream extends AsyncDisposable {
   server: Server;
@@ -8,6 +9,8 @@ export interface Upstream extends AsyncDisposable {
   url: string;
   /** Heads of the requests that came, oldest first. */
   seen: { method: string; url: string; headers: IncomingMessage["headers"] }[];
+  /** Bodies that the default upstream has read to their end. */
+  bodies: string[];
 }
 
 /** What the default upstream says about a request. */
@@ -23,6 +26,7 @@ export interface Echo {
 /** Without `listener`: answers 200 with an Echo. */
 export async function startUpstream(name: string, listener?: RequestListener): Promise<Upstream> {
   const seen: Upstream["seen"] = [];
+  const bodies: string[] = [];
   const server = createServer((req, res) => {
     seen.push({ method: req.method!, url: req.url!, headers: req.headers });
     if (listener !== undefined) {
@@ -33,6 +37,7 @@ export async function startUpstream(name: string, listener?: RequestListener): P
     req.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
     req.on("end", () => {
       const { method, url, headers, rawHeaders } = req;
+      bodies.push(body);
       res.setHeader("content-type", "application/json");
       res.end(JSON.stringify({ upstream: name, method, url, headers, rawHeaders, body }));
     });
@@ -46,10 +51,20 @@ export async function startUpstream(name: string, listener?: RequestListener): P
     port,
     url: `http://127.0.0.1:${port}`,
     seen,
+    bodies,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       server.close();
       await once(server, "close");
     },
   };
+}
+
+/** Waits until it holds; a condition that never does fails the test. */
+export async function until(holds: () => boolean, withinMs = 10_000): Promise<void> {
+  const end = performance.now() + withinMs;
+  while (!holds()) {
+    if (performance.now() > end) throw new Error(`not within ${withinMs} ms: ${String(holds)}`);
+    await pause(10);
+  }
 }
