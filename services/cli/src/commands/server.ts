@@ -65,7 +65,6 @@ function settings(command: Command): Command {
       "--database-url <url>",
       "PostgreSQL instead of its own; shows a password to `ps` (env: BOWLINE_DATABASE_URL)",
     )
-    .option("--redis-url <url>", "Redis for presence of several replicas (env: BOWLINE_REDIS_URL; default: none)")
     .option(
       "--encryption-key-file <file>",
       "key for secrets at rest (env: BOWLINE_ENCRYPTION_KEY_FILE; default: in the data folder)",
