@@ -9,6 +9,13 @@
  *   jest/         environment, setup and teardown of the run
  */
 export { atEnd, type Ending } from "./endings.ts";
+export {
+  postgresRefusal,
+  query,
+  startEmbeddedPostgres,
+  startPostgresServer,
+  type PostgresServer,
+} from "./embedded-postgres.ts";
 export { removeFolder, temporaryFolder } from "./folders.ts";
 export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
 export { freePort } from "./ports.ts";

@@ -3,6 +3,7 @@
  * process group of its own, keeps its output, and is gone at the test's end.
  */
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { atEnd } from "./endings.ts";
 
 export type ProcessEnd = { code: number | null; signal: NodeJS.Signals | null };
@@ -159,13 +160,17 @@ export async function runProcess(
   return { ...end, stdout: running.stdout(), stderr: running.stderr(), output: running.output() };
 }
 
-/** True while a process with this pid runs (a zombie has ended). */
+/** True while a process with this pid runs. One that has ended and waits for its parent (a zombie) does not. */
 export function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch {
     return false; // ESRCH: gone. EPERM does not happen to our own.
+  }
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.startsWith("Z") === false;
+  } catch {
+    return process.platform !== "linux"; // Gone meanwhile, or no /proc to ask.
   }
 }
 

@@ -5,18 +5,20 @@ import { spawn } from "node:child_process";
 import {
   existsSync,
   fsyncSync,
-  mkdirSync,
+  mkdtempSync,
   openSync,
+  readdirSync,
   closeSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Binaries } from "./binaries.ts";
 import { EmbeddedPostgresError } from "./errors.ts";
-import { childEnvironment, giveTo, type RunAs } from "./run-as.ts";
+import { giveTo } from "./reach.ts";
+import { childEnvironment, type RunAs } from "./run-as.ts";
 import { databaseName, roleName } from "./settings.ts";
 
 /** One second on a laptop; a slow network disk needs minutes for the thousand small files. */
@@ -36,15 +38,15 @@ export async function ensureCluster(
   runAs: RunAs,
   durable: boolean,
 ): Promise<{ created: boolean }> {
-  const unfinished = `${dataFolder}.new`;
-  rmSync(unfinished, { recursive: true, force: true }); // What an interrupted creation left.
+  removeUnfinished(dataFolder);
   if (existsSync(dataFolder)) {
     checkVersion(dataFolder, binaries);
     own(runAs, dataFolder);
     return { created: false };
   }
-  mkdirSync(unfinished, { mode: 0o700 });
-  own(runAs, unfinished);
+  // A name of its own: an initdb that lost its server may still be writing into the former one.
+  const unfinished = mkdtempSync(`${dataFolder}.new-`);
+  if (runAs.kind !== "self") giveTo(runAs.creation.files, unfinished);
   const bin = join(runAs.binariesRoot, "bin");
   await runProgram(runAs, join(bin, "initdb"), [
     ...["-D", unfinished, "-U", roleName, "--encoding=UTF8", "--locale=C"],
@@ -58,19 +60,33 @@ export async function ensureCluster(
     ["--single", "-D", unfinished, ...(durable ? [] : ["-F"]), "postgres"],
     `CREATE DATABASE ${databaseName} OWNER ${roleName}\n`,
   );
+  own(runAs, unfinished);
   renameSync(unfinished, dataFolder);
+  removeUnfinished(dataFolder);
   if (durable) syncFolder(dirname(dataFolder));
   return { created: true };
 }
 
+/** What interrupted creations left. */
+function removeUnfinished(dataFolder: string): void {
+  for (const name of readdirSync(dirname(dataFolder))) {
+    if (!name.startsWith(`${basename(dataFolder)}.new-`)) continue;
+    try {
+      rmSync(join(dirname(dataFolder), name), { recursive: true, force: true });
+    } catch {
+      // It is still being written to, which ends soon; the next start removes it.
+    }
+  }
+}
+
 /** PostgreSQL refuses a folder of another owner; only root can do something about it. */
 function own(runAs: RunAs, folder: string): void {
-  if (runAs.kind !== "self") return giveTo(runAs.owner, folder);
+  if (runAs.kind !== "self") return giveTo(runAs.server.files, folder);
   const { uid } = statSync(folder);
-  if (uid === runAs.owner.uid) return;
+  if (uid === runAs.server.files.uid) return;
   throw new EmbeddedPostgresError(
     "DATA_DIRECTORY_NOT_WRITABLE",
-    `${folder} belongs to user ${uid}, and this is user ${runAs.owner.uid}: ` +
+    `${folder} belongs to user ${uid}, and this is user ${runAs.server.files.uid}: ` +
       `start as its owner, change the owner, or choose another data directory`,
   );
 }
@@ -97,8 +113,13 @@ function checkVersion(dataFolder: string, binaries: Binaries): void {
 
 /** Runs to the end. Throws POSTGRES_INITDB_FAILED with what the program said. */
 async function runProgram(runAs: RunAs, program: string, args: string[], input = ""): Promise<void> {
-  const [first = program, ...others] = [...runAs.prefix, program, ...args];
-  const child = spawn(first, others, { ...runAs.identity, env: childEnvironment, cwd: "/", timeout: initdbTimeoutMs });
+  const [first = program, ...others] = [...runAs.creation.prefix, program, ...args];
+  const child = spawn(first, others, {
+    ...runAs.creation.identity,
+    env: childEnvironment,
+    cwd: "/",
+    timeout: initdbTimeoutMs,
+  });
   let output = "";
   const keep = (chunk: Buffer) => {
     output = (output + chunk.toString("utf8")).slice(-maxOutputChars);

@@ -42,5 +42,11 @@ export const externalDatabaseHint =
 
 /** The error code of a failed system call, or undefined. */
 export function systemCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+  const code = propertyOf(error, "code");
+  return typeof code === "string" ? code : undefined;
+}
+
+/** Asked of the object, not of its class: Node's own errors are of another realm where modules run in a vm. */
+export function propertyOf(error: unknown, name: string): unknown {
+  return typeof error === "object" && error !== null ? (error as Record<string, unknown>)[name] : undefined;
 }

@@ -2,7 +2,7 @@
  * The folders of one embedded PostgreSQL:
  *
  *   <dataDir>/lock, lock.pid   who uses it (lock.ts)
- *   <dataDir>/data/            PostgreSQL's own; data.new while it is being created
+ *   <dataDir>/data/            PostgreSQL's own; data.new-* while it is being created
  *   <dataDir>/postgres.log     its log, with postgres.log.1 before it
  *   <dataDir>/run/             its socket, mode 0700: whoever can enter is let in
  *   <dataDir>/run.path         where the socket is instead, if the path above is too long
@@ -84,7 +84,7 @@ export function makeSocketFolder(dataDir: string, runAs: RunAs): SocketFolder {
     writeFileSync(note, path);
   }
   if (runAs.kind === "other-user") {
-    chownSync(path, runAs.owner.uid, runAs.owner.gid);
+    chownSync(path, runAs.server.files.uid, runAs.server.files.gid);
     chmodSync(dataDir, 0o711); // PostgreSQL's user passes through; what is inside stays closed.
   }
   return {

@@ -12,6 +12,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { propertyOf } from "./errors.ts";
 
 export type FolderLock =
   | { held: true; release: () => void }
@@ -33,7 +34,7 @@ export function lockFolder(folder: string): FolderLock {
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     database?.close();
-    if (error instanceof Error && "errcode" in error && error.errcode === sqliteBusy) {
+    if (propertyOf(error, "errcode") === sqliteBusy) {
       return { held: false, by: readPid(holderFile) };
     }
     throw error;

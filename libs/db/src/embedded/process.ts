@@ -37,11 +37,11 @@ export async function startPostgres(
   log: LogFile,
 ): Promise<PostgresProcess> {
   const program = join(runAs.binariesRoot, "bin", "postgres");
-  const [first = program, ...others] = [...runAs.prefix, program, ...postgresArguments(dataFolder, settings)];
+  const [first = program, ...others] = [...runAs.server.prefix, program, ...postgresArguments(dataFolder, settings)];
   // A session of its own: Ctrl-C in the terminal goes to a whole process group, and
   // the server still needs its database while it shuts down.
   const child = spawn(first, others, {
-    ...runAs.identity,
+    ...runAs.server.identity,
     env: childEnvironment,
     cwd: "/",
     detached: true,

@@ -2,41 +2,41 @@
  * Who PostgreSQL runs as. It refuses to run as root, so:
  *
  *   an ordinary user         as that user
- *   root                     in a user namespace where root's own user is called
- *                            1000: files stay root's, and folders of mode 0700 stay reachable
+ *   root                     in a user namespace where root has an ordinary user's
+ *                            number: files stay root's, and folders of mode 0700 stay reachable
  *   root, no namespaces or   as another user, from a copy of the programs where
  *   a foreign 0700 folder    that user can't reach them in place
  *
  * In each case `setpriv --pdeathsig` has the kernel interrupt PostgreSQL when
  * this process dies, `kill -9` included; where setpriv is missing, the next
  * start finds the survivor (survivor.ts).
+ *
+ * initdb, unlike the server, insists that its user has a name in /etc/passwd.
  */
 import { execFile } from "node:child_process";
-import {
-  chmodSync,
-  chownSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
 import type { Binaries } from "./binaries.ts";
+import { reachableBinaries } from "./binaries-copy.ts";
 import { EmbeddedPostgresError } from "./errors.ts";
+import { barrierFor, nearestOwner, type User } from "./reach.ts";
+
+/** How a program is started. */
+export type Launch = {
+  /** Put before the program and its arguments. */
+  prefix: readonly string[];
+  /** For `spawn`: set only where the program runs as another user. */
+  identity: { uid?: number; gid?: number };
+  /** Owns what the program writes. */
+  files: User;
+};
 
 export type RunAs = {
   kind: "self" | "user-namespace" | "other-user";
-  /** Put before every program and its arguments. */
-  prefix: readonly string[];
-  /** For `spawn`: set only when PostgreSQL runs as another user. */
-  identity: { uid?: number; gid?: number };
-  /** Owns what PostgreSQL writes. */
-  owner: { uid: number; gid: number };
+  server: Launch;
+  /** initdb, by a user who has a name; the server's, wherever that one has. */
+  creation: Launch;
   /** Where the programs are; a copy if the user cannot reach the npm package. */
   binariesRoot: string;
   /** Whether the kernel stops PostgreSQL when this process dies. */
@@ -49,7 +49,6 @@ export type Abilities = { uid: number; gid: number; userNamespaces: boolean; set
 /** Nothing of ours comes from the caller's environment: PGDATA, PGOPTIONS and their like would change the server. */
 export const childEnvironment = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", TZ: "UTC" } as const;
 
-const namespacePrefix = ["unshare", "--user", "--map-user=1000", "--map-group=1000"];
 const setprivPrefix = ["setpriv", "--pdeathsig", "INT"];
 
 /**
@@ -57,10 +56,10 @@ const setprivPrefix = ["setpriv", "--pdeathsig", "INT"];
  * nobody on common systems: with `nobody` PostgreSQL would share its files
  * with every other program that was made harmless that way.
  */
-const fallbackId = 61_543;
+const fallbackUser: User = { uid: 61_543, gid: 61_543 };
 
-/** A copy of the programs lives here, or below the temporary folder where this cannot be written. */
-const systemCache = "/var/cache/bowline";
+/** The first choice where a user with a name is needed; any other named one does. */
+const preferredNames = [1000, 65_534];
 
 /** A probe is a program that ends at once; longer means that something hangs. */
 const probeTimeoutMs = 5_000;
@@ -79,7 +78,7 @@ export async function findAbilities(): Promise<Abilities> {
   };
   const uid = process.getuid?.() ?? -1;
   const [userNamespaces, setpriv] = await Promise.all([
-    uid === 0 ? works([...namespacePrefix, "true"]) : false,
+    uid === 0 || !hasName(uid) ? works([...namespacePrefix(), "true"]) : false,
     works([...setprivPrefix, "true"]),
   ]);
   return { uid, gid: process.getgid?.() ?? -1, userNamespaces, setpriv };
@@ -87,134 +86,66 @@ export async function findAbilities(): Promise<Abilities> {
 
 /** Throws DATA_DIRECTORY_UNREACHABLE. `dataDir` is absolute and exists. */
 export function chooseRunAs(dataDir: string, binaries: Binaries, abilities: Abilities): RunAs {
-  const { uid, gid, userNamespaces, setpriv } = abilities;
-  const pdeathsig = setpriv ? setprivPrefix : [];
+  const { uid, gid, userNamespaces, setpriv: endsWithUs } = abilities;
+  const pdeathsig = endsWithUs ? setprivPrefix : [];
+  const self = { uid, gid };
+  const plain: Launch = { prefix: pdeathsig, identity: {}, files: self };
+  const inNamespace: Launch = { prefix: [...namespacePrefix(), ...pdeathsig], identity: {}, files: self };
+
   if (uid !== 0) {
-    return {
-      kind: "self",
-      prefix: pdeathsig,
-      identity: {},
-      owner: { uid, gid },
-      binariesRoot: binaries.root,
-      endsWithUs: setpriv,
-    };
+    const creation = userNamespaces && !hasName(uid) ? inNamespace : plain;
+    return { kind: "self", server: plain, creation, binariesRoot: binaries.root, endsWithUs };
   }
-  const root = { uid: 0, gid: 0 };
-  if (userNamespaces && unreachableFor(root, dirname(dataDir)) === undefined) {
-    return {
-      kind: "user-namespace",
-      prefix: [...namespacePrefix, ...pdeathsig],
-      identity: {},
-      owner: root,
-      binariesRoot: reachableBinaries(binaries, root),
-      endsWithUs: setpriv,
-    };
+  const parent = dirname(dataDir);
+  if (userNamespaces && barrierFor(self, parent) === undefined) {
+    const binariesRoot = reachableBinaries(binaries, self);
+    return { kind: "user-namespace", server: inNamespace, creation: inNamespace, binariesRoot, endsWithUs };
   }
-  const owner = nearestOwner(dirname(dataDir));
-  const barrier = unreachableFor(owner, dirname(dataDir));
-  if (barrier !== undefined) {
+  const owner = nearestOwner(parent) ?? fallbackUser;
+  const named = hasName(owner.uid) ? owner : namedUser();
+  for (const user of [owner, named]) {
+    const barrier = barrierFor(user, parent);
+    if (barrier === undefined) continue;
     throw new EmbeddedPostgresError(
       "DATA_DIRECTORY_UNREACHABLE",
-      `PostgreSQL refuses to run as root, user namespaces are not allowed here, and user ${owner.uid} ` +
+      `PostgreSQL refuses to run as root, user namespaces are not allowed or do not help here, and user ${user.uid} ` +
         `cannot enter ${barrier}: choose a data directory that every user can reach, for example /var/lib/bowline`,
     );
   }
-  return {
-    kind: "other-user",
-    prefix: pdeathsig,
-    identity: owner,
-    owner,
-    binariesRoot: reachableBinaries(binaries, owner),
-    endsWithUs: setpriv,
-  };
+  const as = (user: User): Launch => ({ prefix: pdeathsig, identity: user, files: user });
+  const binariesRoot = reachableBinaries(binaries, owner);
+  return { kind: "other-user", server: as(owner), creation: as(named), binariesRoot, endsWithUs };
 }
 
-type User = { uid: number; gid: number };
-
-/** The first folder on the way to `folder` that `user` cannot enter without a capability. */
-function unreachableFor(user: User, folder: string): string | undefined {
-  const way = [resolve(folder)];
-  while (dirname(way[0] ?? "/") !== way[0]) way.unshift(dirname(way[0] ?? "/"));
-  return way.find((step) => !allows(user, step, 0o1));
+/** `unshare` maps this process's own user to that number; inside, PostgreSQL sees a named, ordinary user. */
+function namespacePrefix(): string[] {
+  const { uid } = namedUser();
+  return ["unshare", "--user", `--map-user=${uid}`, `--map-group=${uid}`];
 }
 
-function allows(user: User, path: string, bit: number): boolean {
-  const { uid, gid, mode } = statSync(path);
-  if (uid === user.uid) return (mode & (bit << 6)) !== 0;
-  if (gid === user.gid) return (mode & (bit << 3)) !== 0;
-  return (mode & bit) !== 0;
+function namedUser(): User {
+  const names = namedUsers();
+  const uid = preferredNames.find((preferred) => names.has(preferred)) ?? [...names.keys()].find((id) => id !== 0);
+  // A machine whose only name is root's cannot create a database; initdb will say so.
+  return uid === undefined ? { uid: 1000, gid: 1000 } : { uid, gid: names.get(uid) ?? uid };
 }
 
-/** A folder of root's belongs to nobody in particular; anyone else's says who works there. */
-function nearestOwner(folder: string): User {
-  const { uid, gid } = statSync(folder);
-  if (uid !== 0) return { uid, gid };
-  const parent = dirname(folder);
-  return parent === folder ? { uid: fallbackId, gid: fallbackId } : nearestOwner(parent);
+function hasName(uid: number): boolean {
+  return namedUsers().has(uid);
 }
 
-/** The package's own folder where `user` can use it, else a copy that is made once. */
-function reachableBinaries(binaries: Binaries, user: User): string {
-  const bin = join(binaries.root, "bin");
-  const usable = (root: string) =>
-    unreachableFor(user, join(root, "bin")) === undefined &&
-    allows(user, join(root, "bin", "postgres"), 0o5) &&
-    allows(user, join(root, "lib", "libpq.so.5"), 0o4);
-  if (existsSync(bin) && usable(binaries.root)) return binaries.root;
-
-  const name = `postgres-${binaries.packageVersion}-${process.arch}`;
-  for (const base of [systemCache, join(tmpdir(), "bowline-cache")]) {
-    try {
-      const copy = join(base, name);
-      if (isOurs(base) && existsSync(copy)) return copy;
-      mkdirSync(base, { recursive: true, mode: 0o755 });
-      if (!isOurs(base)) continue;
-      const unfinished = `${copy}.${process.pid}`;
-      cpSync(binaries.root, unfinished, { recursive: true, verbatimSymlinks: true });
-      openToAll(unfinished);
-      try {
-        renameSync(unfinished, copy);
-      } catch (error) {
-        rmSync(unfinished, { recursive: true, force: true });
-        if (!existsSync(copy)) throw error; // Else another start was faster.
-      }
-      if (unreachableFor(user, copy) === undefined) return copy;
-    } catch {
-      continue; // Not writable; the next place may be.
-    }
+/** uid to gid. Users of a directory service are not here; where it matters, another one does. */
+function namedUsers(): Map<number, number> {
+  let text = "";
+  try {
+    text = readFileSync("/etc/passwd", "utf8");
+  } catch {
+    // A container without the file: nobody has a name.
   }
-  throw new EmbeddedPostgresError(
-    "POSTGRES_BINARIES_MISSING",
-    `user ${user.uid}, whom PostgreSQL has to run as, cannot read ${binaries.root}, and neither ${systemCache} ` +
-      `nor ${tmpdir()} can hold a copy: install Bowline in a folder that every user can read`,
-  );
-}
-
-/** Programs that root starts must come from a folder that only root can write. */
-function isOurs(folder: string): boolean {
-  const stats = statSync(folder, { throwIfNoEntry: false });
-  return stats !== undefined && stats.isDirectory() && stats.uid === 0 && (stats.mode & 0o022) === 0;
-}
-
-function openToAll(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true, recursive: true })) {
-    if (entry.isSymbolicLink()) continue;
-    const file = join(entry.parentPath, entry.name);
-    const executable = entry.isDirectory() || (statSync(file).mode & 0o100) !== 0;
-    chmodSync(file, executable ? 0o755 : 0o644);
+  const users = new Map<number, number>();
+  for (const line of text.split("\n")) {
+    const [, , uid, gid] = line.split(":");
+    if (uid !== undefined && gid !== undefined) users.set(Number(uid), Number(gid));
   }
-  chmodSync(path, 0o755);
-}
-
-/**
- * Gives `folder` and all in it to PostgreSQL's user: after a change of the way
- * it runs, it would refuse files of its former user.
- */
-export function giveTo(owner: User, folder: string): void {
-  const { uid, gid } = statSync(folder);
-  if (uid === owner.uid && gid === owner.gid) return;
-  for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
-    if (!entry.isSymbolicLink()) chownSync(join(entry.parentPath, entry.name), owner.uid, owner.gid);
-  }
-  chownSync(folder, owner.uid, owner.gid);
+  return users;
 }
