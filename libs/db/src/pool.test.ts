@@ -1,0 +1,53 @@
+import { expect, test } from "@jest/globals";
+import { startEmbeddedPostgres, temporaryFolder, testDatabase, until } from "@bowline/testing";
+import { sql } from "kysely";
+import { openDatabase } from "./pool.ts";
+
+test("a bigint is read as a number, and one that a number cannot hold is an error and not another number", async () => {
+  const { db } = await testDatabase({ migrated: false });
+  const { rows } = await sql<{ many: number }>`SELECT 9007199254740991::bigint AS many`.execute(db);
+  expect(rows).toEqual([{ many: Number.MAX_SAFE_INTEGER }]);
+  await expect(sql`SELECT 9007199254740993::bigint AS many`.execute(db)).rejects.toThrow(/9007199254740993/);
+  expect((await sql<{ next: number }>`SELECT count(*) AS next FROM pg_class WHERE false`.execute(db)).rows).toEqual([
+    { next: 0 },
+  ]);
+});
+
+test("a statement that takes too long is cancelled by the server", async () => {
+  const { address } = await testDatabase({ migrated: false });
+  const pool = openDatabase({ address, applicationName: "impatient", statementTimeoutMs: 50 });
+  await expect(sql`SELECT pg_sleep(60)`.execute(pool.db)).rejects.toThrow(/statement timeout/);
+  await pool.end();
+});
+
+test("a caller who finds every connection in use is told so after the bound", async () => {
+  const { address } = await testDatabase({ migrated: false });
+  const pool = openDatabase({ address, applicationName: "full", maxConnections: 1, connectTimeoutMs: 50 });
+  await pool.db.connection().execute(async () => {
+    expect(pool.load()).toEqual({ total: 1, idle: 0, waiting: 0 });
+    await expect(sql`SELECT 1`.execute(pool.db)).rejects.toThrow(/timeout/);
+  });
+  await pool.end();
+});
+
+test("a restart of PostgreSQL is reported and survived", async () => {
+  const postgres = await startEmbeddedPostgres(temporaryFolder(), { durable: false });
+  const lost: string[] = [];
+  const pool = openDatabase({
+    address: postgres.connection,
+    applicationName: "survivor",
+    onConnectionLost: (error) => lost.push(error.message),
+  });
+  await sql`SELECT 1`.execute(pool.db);
+  process.kill(postgres.pid(), "SIGKILL");
+  await until(() => lost.length > 0);
+  await until(async () => (await sql`SELECT 1 AS one`.execute(pool.db)).rows.length === 1);
+  await pool.end();
+});
+
+test("the end of a pool may be asked for twice, and without use", async () => {
+  const pool = openDatabase({ address: "postgres://nobody@127.0.0.1:1/none", applicationName: "unused" });
+  await pool.end();
+  await pool.end();
+  expect(pool.load().total).toBe(0);
+});
