@@ -4,6 +4,7 @@
  * test (or the file) that started it.
  *
  *   postgres.ts   a migrated database per file     endings.ts  how things end
+ *   redis.ts      an empty Redis per caller        embedded-postgres.ts  the supervisor under test
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   jest/         environment, setup and teardown of the run
@@ -28,4 +29,5 @@ export {
   type ProcessOptions,
   type RunningProcess,
 } from "./processes.ts";
+export { askRedis, testRedis, type TestRedis } from "./redis.ts";
 export { until } from "./until.ts";

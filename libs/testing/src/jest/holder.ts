@@ -79,7 +79,7 @@ async function prepare(): Promise<HolderAnswer> {
     maxConnections: 2,
   });
   try {
-    await migrate(db as never);
+    await migrate(db);
   } finally {
     await close(); // A template with a connection cannot be cloned.
   }
