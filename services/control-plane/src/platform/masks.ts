@@ -15,6 +15,8 @@ export interface Update<Desc extends DescMessage> {
   mask: FieldMask | undefined;
   /** Names of fields that an update may change, as the proto spells them. */
   changeable: readonly string[];
+  /** Fields that exist and never change: naming one with another value is an error. All others are output only and ignored. */
+  fixed?: readonly string[];
   /** Where the resource stands in the request, for violations. */
   at: string;
 }
@@ -22,21 +24,17 @@ export interface Update<Desc extends DescMessage> {
 /**
  * The resource after the update; `before` stays as it is. A path may name a
  * field of a changeable message (`policy.allow_host_paths`); maps and lists are
- * replaced whole. Throws INVALID_ARGUMENT for a path that is unknown or
- * doesn't change.
+ * replaced whole. What is output only is ignored, so that what was read may be
+ * sent back whole. Throws INVALID_ARGUMENT for a path that is unknown, and for
+ * another value of a field that never changes.
  */
 export function updated<Desc extends DescMessage>(update: Update<Desc>): MessageShape<Desc> {
-  const { schema, patch, changeable } = update;
+  const { schema, patch, changeable, fixed = [] } = update;
   const after = clone(schema, update.before);
   const to = reflect(schema, after);
   const from = reflect(schema, patch);
-  const paths = (update.mask?.paths ?? []).map(snakeCase);
-  if (paths.length === 0) {
-    for (const field of schema.fields) {
-      if (changeable.includes(field.name) && from.isSet(field)) to.set(field, from.get(field));
-    }
-    return after;
-  }
+  const given = (update.mask?.paths ?? []).map(snakeCase);
+  const paths = given.length > 0 ? given : schema.fields.filter((field) => from.isSet(field)).map(({ name }) => name);
   const violations: Violation[] = [];
   for (const path of paths) {
     const [name = "", inner, ...deeper] = path.split(".");
@@ -48,7 +46,9 @@ export function updated<Desc extends DescMessage>(update: Update<Desc>): Message
     if (field === undefined || deeper.length > 0 || (inner !== undefined && nested === undefined)) {
       violations.push({ field: "update_mask", description: `${update.at} has no field ${path}.` });
     } else if (!changeable.includes(name)) {
-      violations.push({ field: "update_mask", description: `${path} is not changed by an update.` });
+      if (fixed.includes(name) && from.isSet(field) && from.get(field) !== to.get(field)) {
+        violations.push({ field: `${update.at}.${name}`, description: `${name} never changes.` });
+      }
     } else if (nested !== undefined && field.fieldKind === "message") {
       const target = to.get(field);
       const source = from.get(field);

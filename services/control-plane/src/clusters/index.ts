@@ -1,0 +1,43 @@
+/**
+ * Clusters: the places where things run, who may publish to them, and the
+ * registration tokens by which agents join them.
+ *
+ *   model.ts     rows as the API shows them, derived states, ports
+ *   queries.ts   clusters and grants in SQL        rpc.ts          ClusterService
+ *   tokens.ts    registration tokens in SQL        token-rpc.ts    RegistrationTokenService
+ *   deletion.ts  leaving, with all that is inside  admission.ts    what publishing and enrolment lock
+ */
+import type { ConnectRouter } from "@connectrpc/connect";
+import { finishDeletions } from "./deletion.ts";
+import type { ClusterPorts } from "./model.ts";
+import { registerClusters } from "./rpc.ts";
+import { registerTokens } from "./token-rpc.ts";
+
+export {
+  findRegistrationToken,
+  lockClusterForChange,
+  lockClusterForPublish,
+  lockForEnrolment,
+  type LockedCluster,
+  recordTokenUse,
+  spendToken,
+  tokenUseOf,
+} from "./admission.ts";
+export type { AgentCounts, ClusterPorts, Resident } from "./model.ts";
+export { visibleClusterIds } from "./queries.ts";
+
+export interface Clusters {
+  register(router: ConnectRouter): void;
+  /** Asks what is in DELETING clusters to go, and deletes those that are empty. Any replica, repeated; a failure is logged. */
+  finishDeletions(): Promise<void>;
+}
+
+export function createClusters(ports: ClusterPorts): Clusters {
+  return {
+    register(router) {
+      registerClusters(router, ports);
+      registerTokens(router, ports);
+    },
+    finishDeletions: () => finishDeletions(ports),
+  };
+}
