@@ -62,8 +62,8 @@ export function findBinaries(platform: Platform = { os: process.platform, cpu: p
 
 type Link = { source: string; target: string };
 
-/** The package lists the links that npm's tarballs cannot carry. */
-function linkLibraries(packageFolder: string, name: string): void {
+/** Makes the links that npm's tarballs cannot carry; the package lists them. Throws POSTGRES_BINARIES_MISSING. */
+export function linkLibraries(packageFolder: string, name: string): void {
   const links = JSON.parse(readFileSync(join(packageFolder, "native", "pg-symlinks.json"), "utf8")) as Link[];
   for (const { source, target } of links) {
     const link = join(packageFolder, target);

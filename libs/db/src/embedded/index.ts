@@ -12,6 +12,7 @@
  * M1: at most one PostgreSQL runs on a data folder, and only while its lock is held.
  * M2: when `ended` has resolved, no process, socket folder or lock is left.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { findBinaries } from "./binaries.ts";
@@ -100,7 +101,8 @@ export async function runEmbeddedPostgres(options: EmbeddedPostgresOptions): Pro
   const releases: (() => void)[] = [lock.release];
   try {
     const dataFolder = join(dataDir, "data");
-    const runAs = chooseRunAs(dataDir, binaries, options.abilities ?? (await findAbilities()));
+    const abilities = options.abilities ?? (await findAbilities());
+    const runAs = chooseRunAs(dataDir, !existsSync(dataFolder), binaries, abilities);
     if (!runAs.endsWithUs) {
       log.warn(
         {},

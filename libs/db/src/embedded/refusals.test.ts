@@ -1,4 +1,14 @@
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  statSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "@jest/globals";
 import {
@@ -163,6 +173,23 @@ asRoot(
   },
 );
 
+asRoot("root uses the folder that an ordinary user closed to everyone else, as that user", async () => {
+  const closed = temporaryFolder();
+  chownSync(closed, 4242, 4242);
+  const dataDir = join(closed, "postgres");
+  const server = await startPostgresServer(dataDir);
+  expect(statSync(join(dataDir, "data")).uid).toBe(4242);
+  expect(await query(server.postgres.connection, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  server.kill("SIGKILL");
+  await until(() => !isRunning(server.postgres.pid), { withinMs: 10_000 });
+});
+
+asRoot("a user without a name, as containers have them, gets a database too", async () => {
+  const unnamed = ["unshare", "--user", "--map-user=4242", "--map-group=4242"];
+  const server = await startPostgresServer(temporaryFolder(), {}, unnamed);
+  expect(await query(server.postgres.connection, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+});
+
 asRoot("programs behind a closed folder are copied once to where PostgreSQL's user can read them", async () => {
   const closed = temporaryFolder();
   const open = temporaryFolder();
@@ -171,11 +198,11 @@ asRoot("programs behind a closed folder are copied once to where PostgreSQL's us
   const hidden = { ...binaries, root: join(closed, "native"), packageVersion: `test-${process.pid}` };
   cpSync(binaries.root, hidden.root, { recursive: true, verbatimSymlinks: true });
   const abilities = { uid: 0, gid: 0, userNamespaces: false, setpriv: true };
-  const { binariesRoot } = chooseRunAs(join(open, "postgres"), hidden, abilities);
+  const { binariesRoot } = chooseRunAs(join(open, "postgres"), true, hidden, abilities);
   try {
     expect(binariesRoot).not.toBe(hidden.root);
     expect(existsSync(join(binariesRoot, "bin", "postgres"))).toBe(true);
-    expect(chooseRunAs(join(open, "postgres"), hidden, abilities).binariesRoot).toBe(binariesRoot);
+    expect(chooseRunAs(join(open, "postgres"), true, hidden, abilities).binariesRoot).toBe(binariesRoot);
   } finally {
     rmSync(binariesRoot, { recursive: true, force: true });
   }

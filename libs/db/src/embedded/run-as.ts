@@ -84,10 +84,13 @@ export async function findAbilities(): Promise<Abilities> {
   return { uid, gid: process.getgid?.() ?? -1, userNamespaces, setpriv };
 }
 
-/** Throws DATA_DIRECTORY_UNREACHABLE. `dataDir` is absolute and exists. */
-export function chooseRunAs(dataDir: string, binaries: Binaries, abilities: Abilities): RunAs {
+/**
+ * Throws DATA_DIRECTORY_UNREACHABLE. `dataDir` is absolute and exists;
+ * `mustCreate` tells whether it has no database yet.
+ */
+export function chooseRunAs(dataDir: string, mustCreate: boolean, binaries: Binaries, abilities: Abilities): RunAs {
   const { uid, gid, userNamespaces, setpriv: endsWithUs } = abilities;
-  const pdeathsig = endsWithUs ? setprivPrefix : [];
+  const pdeathsig: readonly string[] = endsWithUs ? setprivPrefix : [];
   const self = { uid, gid };
   const plain: Launch = { prefix: pdeathsig, identity: {}, files: self };
   const inNamespace: Launch = { prefix: [...namespacePrefix(), ...pdeathsig], identity: {}, files: self };
@@ -102,8 +105,9 @@ export function chooseRunAs(dataDir: string, binaries: Binaries, abilities: Abil
     return { kind: "user-namespace", server: inNamespace, creation: inNamespace, binariesRoot, endsWithUs };
   }
   const owner = nearestOwner(parent) ?? fallbackUser;
-  const named = hasName(owner.uid) ? owner : namedUser();
-  for (const user of [owner, named]) {
+  const as = (user: User, prefix = pdeathsig): Launch => ({ prefix, identity: user, files: user });
+  const creation = hasName(owner.uid) ? as(owner) : userNamespaces ? as(owner, inNamespace.prefix) : as(namedUser());
+  for (const user of mustCreate ? [owner, creation.files] : [owner]) {
     const barrier = barrierFor(user, parent);
     if (barrier === undefined) continue;
     throw new EmbeddedPostgresError(
@@ -112,9 +116,8 @@ export function chooseRunAs(dataDir: string, binaries: Binaries, abilities: Abil
         `cannot enter ${barrier}: choose a data directory that every user can reach, for example /var/lib/bowline`,
     );
   }
-  const as = (user: User): Launch => ({ prefix: pdeathsig, identity: user, files: user });
   const binariesRoot = reachableBinaries(binaries, owner);
-  return { kind: "other-user", server: as(owner), creation: as(named), binariesRoot, endsWithUs };
+  return { kind: "other-user", server: as(owner), creation, binariesRoot, endsWithUs };
 }
 
 /** `unshare` maps this process's own user to that number; inside, PostgreSQL sees a named, ordinary user. */
