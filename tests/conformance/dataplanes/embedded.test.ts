@@ -1,6 +1,8 @@
 /** The conformance suite of data planes, run with the class `embedded`. */
 import { embeddedDataPlane } from "@bowline/dataplane-embedded";
 import { filters } from "./suite/filters.ts";
+import { forwarding } from "./suite/forwarding.ts";
+import { load } from "./suite/load.ts";
 import { matching } from "./suite/matching.ts";
 import { publishing } from "./suite/publishing.ts";
 
@@ -9,3 +11,5 @@ const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01 });
 publishing(dataPlane);
 matching(dataPlane);
 filters(dataPlane);
+forwarding(dataPlane);
+load(dataPlane);

@@ -1,6 +1,7 @@
 /** Real upstreams on loopback. */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import type { Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 
 export interface Upstream extends AsyncDisposable {
@@ -42,6 +43,13 @@ export async function startUpstream(name: string, listener?: RequestListener): P
       res.end(JSON.stringify({ upstream: name, method, url, headers, rawHeaders, body }));
     });
   });
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    // An upgraded one is no longer the server's: a reset would be nobody's.
+    socket.on("error", () => {});
+  });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();
@@ -53,9 +61,9 @@ export async function startUpstream(name: string, listener?: RequestListener): P
     seen,
     bodies,
     async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
       server.close();
-      await once(server, "close");
+      const ends = [...sockets].map((socket) => once(socket.destroy(), "close"));
+      await Promise.all([once(server, "close"), ...ends]);
     },
   };
 }
