@@ -1,9 +1,12 @@
 import { PassThrough } from "node:stream";
-import { expect, test } from "@jest/globals";
+import { afterAll, expect, test } from "@jest/globals";
 import type { Command } from "commander";
 import type { Cli } from "./cli.ts";
 import { readSettings } from "./config.ts";
 import { buildProgram } from "./program.ts";
+
+// Commander imports node:process, and jest then opens everything that it has, standard input too.
+afterAll(() => void process.stdin.destroy());
 
 const cli: Cli = {
   settings: readSettings({}, "/"),

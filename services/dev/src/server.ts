@@ -114,8 +114,9 @@ function parse(line: string): Record<string, unknown> | undefined {
   }
 }
 
+/** The server tells each stage of its start as `{"msg":"started","stage":…,"detail":…,"ms":…}`. */
 function databaseOf(entry: Record<string, unknown> | undefined): Server["database"] {
-  if (entry?.msg !== "database ready") return undefined;
-  const text = typeof entry.database === "string" ? entry.database : "PostgreSQL";
-  return { text, tookMs: typeof entry.tookMs === "number" ? entry.tookMs : undefined };
+  if (entry?.msg !== "started" || entry.stage !== "database") return undefined;
+  const text = typeof entry.detail === "string" ? entry.detail : "PostgreSQL";
+  return { text, tookMs: typeof entry.ms === "number" ? entry.ms : undefined };
 }
