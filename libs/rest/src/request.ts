@@ -11,7 +11,7 @@ import { camelMask, decoded, readQuery, splitQuery } from "./query.ts";
 import type { RestLimits } from "./limits.ts";
 import { fieldAt, findField } from "./routes.ts";
 import type { Route } from "./routes.ts";
-import { wrongFields } from "./wrong-fields.ts";
+import { isWellKnown, wrongFields } from "./wrong-fields.ts";
 
 export type Parts = {
   /** Raw values of the path's variables. */
@@ -93,19 +93,31 @@ function setAt(json: JsonObject, path: readonly DescField[], value: JsonValue, o
   }
 }
 
-/** PATCH without a mask changes the fields that the body has, each as a whole; `null` clears. */
+/**
+ * PATCH without a mask changes the fields that the body has. An object is
+ * merged one level deep, as deep as masks go; maps and lists are replaced
+ * whole; `null` clears.
+ */
 function deriveMask(route: Route, json: JsonObject, parts: Parts): void {
   const mask = findField(route.method.input, "update_mask");
   if (route.httpMethod !== "PATCH" || mask === undefined || Object.hasOwn(json, mask.jsonName)) return;
-  const { body } = parts;
-  if (route.body.kind !== "field" || typeof body !== "object" || body === null || Array.isArray(body)) return;
-  const resource = route.body.field.message;
+  if (route.body.kind !== "field" || route.body.field.message === undefined) return;
   const inPath = new Set([...parts.variables.keys()].map((path) => path.split(".").at(-1)));
-  const paths = Object.keys(body).flatMap((key) => {
-    const field = resource === undefined ? undefined : findField(resource, key);
-    return field === undefined || inPath.has(field.name) || field.name === "etag" ? [] : [field.name];
+  const paths = fieldsIn(route.body.field.message, parts.body).flatMap(([field, value]) => {
+    if (inPath.has(field.name) || field.name === "etag") return [];
+    const merged = field.fieldKind === "message" && !isWellKnown(field.message) ? fieldsIn(field.message, value) : [];
+    return merged.length === 0 ? [field.name] : merged.map(([inner]) => `${field.name}.${inner.name}`);
   });
   if (paths.length > 0) json[mask.jsonName] = camelMask(paths.join(","));
+}
+
+/** The fields of a message that an object has; what it has beside them is refused when it is decoded. */
+function fieldsIn(message: DescMessage, json: JsonValue | undefined): [DescField, JsonValue][] {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) return [];
+  return Object.entries(json).flatMap(([key, value]): [DescField, JsonValue][] => {
+    const field = findField(message, key);
+    return field === undefined ? [] : [[field, value]];
+  });
 }
 
 function fromHeaders(route: Route, json: JsonObject, parts: Parts): void {

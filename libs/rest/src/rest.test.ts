@@ -177,6 +177,14 @@ test("PATCH without a mask changes the fields that the body has; the path says w
   await call(server, "PATCH", `${path}?updateMask=displayName`, {}, { "if-match": "*" });
   expect(seen[2]?.updateMask?.paths).toEqual(["display_name"]);
   expect(seen[2]?.cluster?.etag).toBe("");
+  await call(server, "PATCH", path, {
+    policy: { allow_privileged: true },
+    labels: {},
+    createdAt: "2026-01-01T00:00:00Z",
+  });
+  expect(seen[3]?.updateMask?.paths).toEqual(["policy.allow_privileged", "labels", "created_at"]);
+  await call(server, "PATCH", path, { policy: null });
+  expect(seen[4]?.updateMask?.paths).toEqual(["policy"]);
 });
 
 test("query parameters are fields: repeated, enums by name or number, booleans, both spellings, durations", async () => {
