@@ -4,6 +4,7 @@
  */
 import { type Kysely, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
+import type { Database } from "./tables.ts";
 import * as spine from "./migrations/0001-spine.ts";
 
 const migrations: Record<string, Migration> = {
@@ -20,7 +21,7 @@ export type MigrationReport = { applied: string[]; current: string };
  * servers one migrates and the other waits. Throws what a migration threw; that
  * one is rolled back whole.
  */
-export async function migrate(db: Kysely<never>): Promise<MigrationReport> {
+export async function migrate(db: Kysely<Database>): Promise<MigrationReport> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
   const { error, results } = await migrator.migrateToLatest();
   if (error !== undefined) throw error;
@@ -28,7 +29,7 @@ export async function migrate(db: Kysely<never>): Promise<MigrationReport> {
 }
 
 /** Names of migrations that the database lacks; without changing anything. */
-export async function pendingMigrations(db: Kysely<never>): Promise<string[]> {
+export async function pendingMigrations(db: Kysely<Database>): Promise<string[]> {
   const { rows } = await sql<{
     present: boolean;
   }>`SELECT to_regclass('kysely_migration') IS NOT NULL AS present`.execute(db);

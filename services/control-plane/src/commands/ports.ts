@@ -38,6 +38,8 @@ export interface EnginePorts {
   /** By `owner_kind`. Filled while the server is wired. */
   owners: Map<string, Owner>;
   signals: AgentSignals;
+  /** An agent came, went or was changed; slices that show agents in their rows note it. */
+  agentChanged?(work: Work, agentId: string): Promise<void>;
   random: () => number;
   log: { error(fields: object, message: string): void; warn(fields: object, message: string): void };
 }

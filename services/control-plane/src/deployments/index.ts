@@ -5,6 +5,7 @@
  *   queries.ts  reads for people              rpc.ts      DeploymentService
  */
 export { recordObserved } from "./observe.ts";
+export { registerDeployments } from "./rpc.ts";
 export {
   addGenerations,
   type DesiredName,

@@ -17,6 +17,8 @@ export interface InterceptorPorts {
   /** The principal that a credential names; undefined: no credential. Throws UNAUTHENTICATED or TOKEN_EXPIRED. */
   authenticate(headers: Headers): Promise<Principal | undefined>;
   log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
+  /** Services beside our own that need no credential, by type name. */
+  openServices?: ReadonlySet<string>;
   observe(call: { method: string; code: string; seconds: number }): void;
 }
 
@@ -110,6 +112,7 @@ async function* translated<T>(
 
 function accessed(next: Next, ports: InterceptorPorts): Next {
   return async (request) => {
+    if (ports.openServices?.has(request.service.typeName)) return next(request);
     const access = methodAccess(request.method);
     if (access.kind === "undeclared") throw problem("PERMISSION_DENIED"); // A1
     if (access.kind === "public") return next(request);

@@ -1,0 +1,133 @@
+/** Reads of deployments for people: desired beside observed. */
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  Deployment_Desired,
+  DeploymentSchema,
+  type DeploymentStatus,
+  DeploymentStatusSchema,
+  type ListDeploymentsRequest,
+  ObservedInstanceSchema,
+} from "@bowline/contract/deployments";
+import { sql } from "kysely";
+import { type Principal, seesAll } from "../platform/context.ts";
+import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
+import type { Db } from "../platform/transactions.ts";
+import type { DesiredName } from "./store.ts";
+
+type Filter = Partial<Pick<ListDeploymentsRequest, "clusterId" | "agentId" | "includeAbsent">> & { id?: string };
+
+function select(db: Db, principal: Principal, filter: Filter) {
+  let query = db
+    .selectFrom("deployments as d")
+    .innerJoin("agents as a", "a.id", "d.agent_id")
+    .innerJoin("clusters as c", "c.id", "d.cluster_id");
+  if (!seesAll(principal)) query = query.where("d.organisation_id", "=", principal.organisationId);
+  const { clusterId, agentId, id } = filter;
+  if (clusterId)
+    query = query.where((where) => where.or([where("c.id", "=", clusterId), where("c.name", "=", clusterId)]));
+  if (agentId) query = query.where((where) => where.or([where("a.id", "=", agentId), where("a.name", "=", agentId)]));
+  if (id !== undefined) query = query.where("d.id", "=", id);
+  else if (!filter.includeAbsent) query = query.where("d.is_absent", "=", false);
+  return query;
+}
+
+function columns(query: ReturnType<typeof select>) {
+  return query.selectAll("d").select("a.name as agent");
+}
+
+type Row = Awaited<ReturnType<ReturnType<typeof columns>["execute"]>>[number];
+
+/** One deployment with its newest spec; undefined where there is none that the principal may see. */
+export async function readDeployment(db: Db, principal: Principal, id: string): Promise<DeploymentStatus | undefined> {
+  const row = await columns(select(db, principal, { id })).executeTakeFirst();
+  if (row === undefined) return undefined;
+  const [status] = await withInstances(db, [row]);
+  const generation = await db
+    .selectFrom("deployment_generations")
+    .select("spec")
+    .where("deployment_id", "=", id)
+    .where("generation", "=", row.generation)
+    .executeTakeFirst();
+  if (status !== undefined && generation !== undefined) {
+    status.spec = fromBinary(DeploymentSchema, generation.spec);
+    status.spec.sealedSecrets = {};
+  }
+  return status;
+}
+
+export async function listDeployments(db: Db, principal: Principal, request: ListDeploymentsRequest) {
+  const size = pageSize(request.pageSize);
+  const after = pageKey("deployments", request.pageToken, 2);
+  let query = columns(select(db, principal, request));
+  if (after !== undefined)
+    query = query.where(sql<boolean>`(d.created_at, d.id) < (${after[0]}::timestamptz, ${after[1]})`);
+  const rows = await query
+    .orderBy("d.created_at", "desc")
+    .orderBy("d.id", "desc")
+    .limit(size + 1)
+    .execute();
+  const page = cutPage(rows, size, "deployments", (row) => [row.created_at.toISOString(), row.id]);
+  const total = request.returnTotalSize
+    ? (
+        await select(db, principal, request)
+          .select(sql<number>`count(*)::int`.as("count"))
+          .executeTakeFirst()
+      )?.count
+    : undefined;
+  return { deployments: await withInstances(db, page.rows), nextPageToken: page.nextPageToken, totalSize: total };
+}
+
+async function withInstances(db: Db, rows: readonly Row[]): Promise<DeploymentStatus[]> {
+  if (rows.length === 0) return [];
+  const instances = await db
+    .selectFrom("instances")
+    .selectAll()
+    .where(
+      "deployment_id",
+      "in",
+      rows.map((row) => row.id),
+    )
+    .orderBy("workload")
+    .orderBy("index")
+    .execute();
+  const byDeployment = Map.groupBy(instances, (instance) => instance.deployment_id);
+  return rows.map((row) =>
+    create(DeploymentStatusSchema, {
+      id: row.id,
+      agentId: row.agent_id,
+      agent: row.agent,
+      clusterId: row.cluster_id,
+      kind: row.kind,
+      ownerId: row.owner_id,
+      organisationId: row.organisation_id,
+      desired: Deployment_Desired[row.desired as DesiredName],
+      generation: row.generation,
+      observedGeneration: row.observed_generation,
+      drifted: row.drifted,
+      heldReason: row.held_reason,
+      createdAt: timestampFromDate(row.created_at),
+      updatedAt: timestampFromDate(row.updated_at),
+      instances: (byDeployment.get(row.id) ?? []).map((instance) =>
+        create(ObservedInstanceSchema, {
+          workload: instance.workload,
+          index: instance.index,
+          phase: instance.phase,
+          health: instance.health,
+          restarts: instance.restarts,
+          ...(instance.exit_code === null ? {} : { exitCode: instance.exit_code }),
+          image: instance.image,
+          reason: instance.reason,
+          generation: instance.generation,
+          observedAt: timestampFromDate(instance.observed_at),
+          addresses: Object.fromEntries(
+            (instance.ports as { name: string; address: string; published: number }[]).map((port) => [
+              port.name,
+              `${port.address}:${port.published}`,
+            ]),
+          ),
+        }),
+      ),
+    }),
+  );
+}

@@ -1,0 +1,57 @@
+/** One function behind the port: health and metrics, REST, then Connect, gRPC and gRPC-Web. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { remoteAddressHeader } from "./interceptors.ts";
+import type { PortHandler } from "./port.ts";
+
+type Request = IncomingMessage | Http2ServerRequest;
+type Response = ServerResponse | Http2ServerResponse;
+
+export interface HttpParts {
+  rest: {
+    handle(request: Request, response: Response): boolean;
+    notFound(request: Request, response: Response): void;
+    openapi(): object;
+  };
+  /** Connect's own adapter; answers 404 where it has no such method. */
+  connect(request: Request, response: Response): void;
+  /** Whether the server should get new requests, and what is wrong if not. */
+  ready(): Promise<{ ready: boolean; checks: Record<string, string> }>;
+  metrics(): Promise<{ contentType: string; body: string }>;
+  version: string;
+}
+
+/** Paths of Connect and gRPC: `/package.Service/Method`. */
+const methodPath = /^\/[\w.]+\.[A-Z]\w*\/[A-Z]\w*$/;
+
+export function createHttpHandler(parts: HttpParts): PortHandler {
+  return async (request, response) => {
+    // What a client sends under this name would be its own word for where it is.
+    request.headers[remoteAddressHeader] = request.socket?.remoteAddress ?? "";
+    const path = (request.url ?? "").split("?", 1)[0] ?? "";
+    const reads = request.method === "GET" || request.method === "HEAD";
+    if (reads && path === "/health") return json(request, response, 200, { status: "ok", version: parts.version });
+    if (reads && path === "/ready") {
+      const { ready, checks } = await parts.ready();
+      return json(request, response, ready ? 200 : 503, { status: ready ? "ready" : "not ready", checks });
+    }
+    if (reads && path === "/metrics") {
+      const { contentType, body } = await parts.metrics();
+      return send(request, response, 200, contentType, body);
+    }
+    if (reads && path === "/openapi.json") return json(request, response, 200, parts.rest.openapi());
+    if (methodPath.test(path)) return parts.connect(request, response);
+    if (!parts.rest.handle(request, response)) parts.rest.notFound(request, response);
+  };
+}
+
+function json(request: Request, response: Response, status: number, body: object): void {
+  send(request, response, status, "application/json", JSON.stringify(body));
+}
+
+function send(request: Request, response: Response, status: number, contentType: string, body: string): void {
+  response.statusCode = status;
+  response.setHeader("content-type", contentType);
+  response.setHeader("content-length", Buffer.byteLength(body));
+  (response as ServerResponse).end(request.method === "HEAD" ? undefined : body);
+}

@@ -1,0 +1,55 @@
+/**
+ * Products: what provider teams offer, and placing it on clusters.
+ *
+ *   catalogue/            API services, gateways, products, revisions
+ *   publishes.ts          create, deploy, roll back, unpublish, place
+ *   attachments.ts        which agents, which deployments there
+ *   compile.ts            revision and gateway to deployment specs
+ *   owner.ts              what outcomes of commands do to publishes
+ *   publish-states.ts     the life of a publish, as data
+ *   publish-queries.ts, publish-rpc.ts   ProductPublishService
+ */
+import type { ConnectRouter } from "@connectrpc/connect";
+import type { Owner } from "../commands/index.ts";
+import { createBell } from "../platform/bell.ts";
+import { transact } from "../platform/transactions.ts";
+import { dataPlaneOwner, publishOwner } from "./owner.ts";
+import { placeEverywhere } from "./publishes.ts";
+import { type PublishRpcPorts, registerPublishes } from "./publish-rpc.ts";
+
+export { gatewayChanged } from "./attachments.ts";
+export * from "./catalogue/index.ts";
+
+export interface Publishes {
+  register(router: ConnectRouter): void;
+  /** By the kind of the deployments that this slice owns. */
+  owners: Record<string, Owner>;
+  /** An agent came, or changed so that something may belong to it now. A hint. */
+  agentChanged(agentId: string): void;
+  /** Places what waits for agents, when told and at an interval; until `signal` aborts. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Without any hint an agent gets what belongs to it this late at most. */
+const placeEveryMs = 10_000;
+
+export function createPublishes(ports: PublishRpcPorts): Publishes {
+  const bell = createBell();
+  return {
+    register: (router) => registerPublishes(router, ports),
+    owners: { "product-publish": publishOwner(ports.engine), "data-plane": dataPlaneOwner(ports.engine) },
+    agentChanged: () => bell.ring(),
+    async run(signal) {
+      while (!signal.aborted) {
+        const seen = bell.count();
+        const { db, log } = ports.engine();
+        try {
+          await placeEverywhere(ports, (body) => transact(db, body));
+        } catch (error) {
+          if (!signal.aborted) log.warn({ error }, "placement failed; tried again");
+        }
+        await bell.wait(seen, placeEveryMs, signal);
+      }
+    },
+  };
+}

@@ -1,0 +1,156 @@
+/**
+ * What outcomes of commands do to publishes, in the transaction that records
+ * them.
+ *
+ * O1: over several agents the worst decides, and a publish that is LIVE stays
+ *     LIVE whoever joins or leaves.
+ * O2: UNPUBLISHING ends only in UNPUBLISHED.
+ */
+import type { CommandState } from "@bowline/db";
+import { sql } from "kysely";
+import { type ChangedCommand, defaultLimits, type EnginePorts, type Owner } from "../commands/index.ts";
+import type { Work } from "../platform/transactions.ts";
+import { detached } from "./attachments.ts";
+import { aggregate, type PublishState, type TargetState, targetStateOf } from "./publish-states.ts";
+
+/** Owner of routes deployments. */
+export function publishOwner(ports: () => EnginePorts): Owner {
+  return {
+    async changed(work, commands) {
+      const touched = new Set<string>();
+      for (const command of commands) {
+        if (command.productPublishId === "") continue;
+        if (command.isRemoval) await removalChanged(ports(), work, command);
+        else await targetChanged(work, command);
+        touched.add(command.productPublishId);
+      }
+      for (const publishId of touched) await settle(ports(), work, publishId);
+    },
+    async progressed(work, commandId) {
+      const row = await work.tx
+        .selectFrom("commands")
+        .select("product_publish_id")
+        .where("id", "=", commandId)
+        .executeTakeFirst();
+      if (row !== undefined) await touch(ports(), work, row.product_publish_id);
+    },
+    async observed(work, deploymentIds) {
+      const rows = await work.tx
+        .selectFrom("publish_targets")
+        .select("product_publish_id")
+        .distinct()
+        .where("deployment_id", "in", [...deploymentIds])
+        .execute();
+      for (const row of rows) await touch(ports(), work, row.product_publish_id);
+    },
+  };
+}
+
+/** Owner of data planes: their publishes show how they are. */
+export function dataPlaneOwner(ports: () => EnginePorts): Owner {
+  const publishesOf = async (work: Work, deploymentIds: readonly string[]): Promise<string[]> => {
+    const rows = await work.tx
+      .selectFrom("route_attachments as r")
+      .innerJoin("publish_targets as t", "t.deployment_id", "r.deployment_id")
+      .select("t.product_publish_id")
+      .distinct()
+      .where("r.data_plane_deployment_id", "in", [...deploymentIds])
+      .execute();
+    return rows.map((row) => row.product_publish_id);
+  };
+  return {
+    async changed(work, commands) {
+      const ended = commands
+        .filter((command) => command.isRemoval && command.state === "SUCCEEDED")
+        .map((command) => command.deploymentId);
+      if (ended.length > 0) await work.tx.deleteFrom("data_planes").where("deployment_id", "in", ended).execute();
+      for (const publishId of await publishesOf(
+        work,
+        commands.map((command) => command.deploymentId),
+      )) {
+        await touch(ports(), work, publishId);
+      }
+    },
+    async observed(work, deploymentIds) {
+      for (const publishId of await publishesOf(work, deploymentIds)) await touch(ports(), work, publishId);
+    },
+  };
+}
+
+async function targetChanged(work: Work, command: ChangedCommand): Promise<void> {
+  const state = targetStateOf(command.state);
+  if (state === undefined) return;
+  await work.tx
+    .updateTable("publish_targets")
+    .set({ state, reason: command.reason, message: command.message, updated_at: sql`now()` })
+    .where("product_publish_id", "=", command.productPublishId)
+    .where("agent_id", "=", command.agentId)
+    .where((where) => where.or([where("command_id", "=", command.id), where("generation", "<=", command.generation)]))
+    .execute();
+  if (command.state !== "SUCCEEDED") return;
+  await sql`
+    UPDATE route_attachments AS r SET serving_publish_id = p.id, serving_revision = v.number, serving_generation = ${command.generation}
+    FROM product_publishes AS p JOIN product_revisions AS v ON v.id = p.revision_id
+    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${command.productPublishId}
+      AND r.serving_generation <= ${command.generation}`.execute(work.tx);
+}
+
+async function removalChanged(ports: EnginePorts, work: Work, command: ChangedCommand): Promise<void> {
+  // A removal ends well, or with its agent (C3); either way nothing is left to serve.
+  const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
+  const state: TargetState = gone.includes(command.state) ? "UNPUBLISHED" : "UNPUBLISHING";
+  await work.tx
+    .updateTable("publish_targets")
+    .set({ state, reason: command.reason, message: command.message, updated_at: sql`now()` })
+    .where("product_publish_id", "=", command.productPublishId)
+    .where("agent_id", "=", command.agentId)
+    .execute();
+  if (state === "UNPUBLISHED") await detached(ports, work, command.deploymentId, defaultLimits);
+}
+
+/** Derives a publish's state from its targets (O1, O2) and notes the change. */
+export async function settle(ports: EnginePorts, work: Work, publishId: string): Promise<void> {
+  const publish = await work.tx
+    .selectFrom("product_publishes")
+    .select(["state"])
+    .where("id", "=", publishId)
+    .forUpdate()
+    .executeTakeFirst();
+  if (publish === undefined) return;
+  const targets = await work.tx
+    .selectFrom("publish_targets")
+    .select(["state", "reason", "message"])
+    .where("product_publish_id", "=", publishId)
+    .execute();
+  const before = publish.state as PublishState;
+  const { state, because } = aggregate(
+    before,
+    targets.map((target) => ({ ...target, state: target.state as TargetState })),
+  );
+  await work.tx
+    .updateTable("product_publishes")
+    .set({
+      state,
+      reason: because?.reason ?? (targets.length === 0 && state === "PENDING" ? "NO_AGENT" : ""),
+      message: because?.message ?? "",
+      ...(state === "LIVE" ? { live_at: sql<Date>`coalesce(live_at, now())` } : {}),
+    })
+    .where("id", "=", publishId)
+    .execute();
+  await touch(ports, work, publishId);
+}
+
+/** Notes that a publish looks different now. */
+export async function touch(ports: EnginePorts, work: Work, publishId: string): Promise<void> {
+  if (publishId === "") return;
+  const row = await work.tx
+    .updateTable("product_publishes")
+    .set({ version: sql`version + 1`, updated_at: sql`now()` })
+    .where("id", "=", publishId)
+    .returning(["organisation_id", "cluster_id"])
+    .executeTakeFirst();
+  if (row === undefined) return;
+  await ports.events.note(work, [
+    { topic: "publish", subjectId: publishId, organisationId: row.organisation_id, clusterId: row.cluster_id },
+  ]);
+}

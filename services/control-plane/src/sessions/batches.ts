@@ -1,0 +1,72 @@
+/**
+ * Hot writes share commits: while one set is being written, the next one
+ * gathers. Nobody waits at low load; at high load sets grow by themselves.
+ *
+ * S1: at most one set per batcher is under way, so that messages of one agent
+ *     are written in the order in which they came.
+ * S2: a set that fails as a whole is replayed one by one, so that one bad row
+ *     costs that row.
+ */
+export interface Batcher<Item, Answer> {
+  /** Resolves with the answer of the set in which the item was written. Rejects if it failed even alone. */
+  add(item: Item): Promise<Answer>;
+  /** Items that wait, for metrics. */
+  waiting(): number;
+}
+
+/** Rows in one transaction: enough to share a commit well, few enough to hold locks shortly. */
+const maxSet = 100;
+
+/**
+ * Writes sets with `write`, which answers one per item in their order.
+ * `maxWaiting` bounds the queue: callers above it are refused with `overloaded()`.
+ */
+export function createBatcher<Item, Answer>(
+  write: (items: readonly Item[]) => Promise<readonly Answer[]>,
+  bounds: { maxWaiting: number; overloaded: () => Error },
+): Batcher<Item, Answer> {
+  interface Waiting {
+    item: Item;
+    resolve: (answer: Answer) => void;
+    reject: (error: unknown) => void;
+  }
+  const queue: Waiting[] = [];
+  let running = false;
+
+  async function drain(): Promise<void> {
+    running = true;
+    while (queue.length > 0) {
+      const set = queue.splice(0, maxSet);
+      try {
+        settle(set, await write(set.map((waiting) => waiting.item)));
+      } catch (error) {
+        if (set.length === 1) set[0]?.reject(error);
+        else for (const waiting of set) await alone(waiting); // S2
+      }
+    }
+    running = false;
+  }
+
+  async function alone(waiting: Waiting): Promise<void> {
+    try {
+      settle([waiting], await write([waiting.item]));
+    } catch (error) {
+      waiting.reject(error);
+    }
+  }
+
+  function settle(set: readonly Waiting[], answers: readonly Answer[]): void {
+    for (const [index, waiting] of set.entries()) waiting.resolve(answers[index] as Answer);
+  }
+
+  return {
+    add(item) {
+      if (queue.length >= bounds.maxWaiting) return Promise.reject(bounds.overloaded());
+      return new Promise((resolve, reject) => {
+        queue.push({ item, resolve, reject });
+        if (!running) void drain();
+      });
+    },
+    waiting: () => queue.length,
+  };
+}

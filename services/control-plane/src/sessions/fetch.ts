@@ -1,0 +1,79 @@
+/**
+ * FetchDeployments: the specs of commands that are in flight for a session.
+ *
+ * E5: a fetch names command and attempt and gets that generation's bytes, or
+ *     NOT_IN_FLIGHT; never a newer generation's.
+ */
+import type {
+  FetchDeploymentsRequest,
+  FetchDeploymentsResponseSchema,
+  FetchedDeploymentSchema,
+} from "@bowline/contract/agent";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { problem } from "@bowline/kernel";
+import type { Db } from "../platform/transactions.ts";
+
+/** Below the 4 MiB of a unary message, with room for the envelope. */
+const maxAnswerBytes = 3 * 1024 * 1024;
+
+export interface SessionClaims {
+  agentId: string;
+  sessionId: string;
+  epoch: number;
+}
+
+/** Throws SESSION_EXPIRED where another session took over or the agent may not come back. */
+export async function fetchDeployments(
+  db: Db,
+  claims: SessionClaims,
+  request: FetchDeploymentsRequest,
+): Promise<MessageInitShape<typeof FetchDeploymentsResponseSchema>> {
+  const session = await db
+    .selectFrom("sessions as s")
+    .innerJoin("agents as a", "a.id", "s.agent_id")
+    .select(["s.id"])
+    .where("s.agent_id", "=", claims.agentId)
+    .where("s.epoch", "=", claims.epoch)
+    .where("s.id", "=", claims.sessionId)
+    .where("s.state", "<>", "ENDED")
+    .where("a.state", "=", "ENROLLED")
+    .executeTakeFirst();
+  if (session === undefined) throw problem("SESSION_EXPIRED");
+  const rows = await db
+    .selectFrom("command_states as s")
+    .innerJoin("commands as c", "c.id", "s.command_id")
+    .innerJoin("deployment_generations as g", (join) =>
+      join.onRef("g.deployment_id", "=", "c.deployment_id").onRef("g.generation", "=", "c.generation"),
+    )
+    .select(["c.id", "s.attempt", "c.deployment_id", "c.generation", "g.digest", "g.spec"])
+    .where(
+      "c.id",
+      "in",
+      request.items.map((item) => item.commandId),
+    )
+    .where("s.agent_id", "=", claims.agentId)
+    .where("s.bound_epoch", "=", claims.epoch)
+    .where("s.state", "in", ["ASSIGNED", "RUNNING", "CANCELLING"])
+    .execute();
+  const found = new Map(rows.map((row) => [row.id, row]));
+  let bytes = 0;
+  const deployments: MessageInitShape<typeof FetchedDeploymentSchema>[] = [];
+  for (const { commandId, attempt } of request.items) {
+    const row = found.get(commandId);
+    if (row === undefined || row.attempt !== attempt) {
+      deployments.push({ commandId, attempt, reason: "NOT_IN_FLIGHT" });
+      continue;
+    }
+    bytes += row.spec.length;
+    if (bytes > maxAnswerBytes && deployments.length > 0) break; // the agent asks for the rest again
+    deployments.push({
+      commandId,
+      attempt,
+      deploymentId: row.deployment_id,
+      generation: row.generation,
+      digest: row.digest,
+      spec: row.spec,
+    });
+  }
+  return { deployments };
+}

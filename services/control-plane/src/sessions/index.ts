@@ -1,0 +1,109 @@
+/**
+ * Agents' sessions: their streams in, commands out.
+ *
+ *   greet.ts    who dials                     open.ts        opening and ending, in rows
+ *   stream.ts   one stream, start to end      live.ts        the streams of this replica
+ *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
+ *   fetch.ts    specs by command              signing-keys.ts  access tokens
+ *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
+ */
+import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
+import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";
+import type { Clock } from "@bowline/kernel";
+import type { EncryptionKey } from "@bowline/auth";
+import { hangUpKey } from "@bowline/session";
+import type { AgentSignals, EnginePorts } from "../commands/index.ts";
+import { requestKey } from "../platform/context.ts";
+import type { Db } from "../platform/transactions.ts";
+import { createDispatcher } from "./dispatcher.ts";
+import { fetchDeployments } from "./fetch.ts";
+import { bearer, verifyDialler } from "./greet.ts";
+import { createIntake } from "./intake.ts";
+import { createLiveSessions } from "./live.ts";
+import { createAccessTokens } from "./signing-keys.ts";
+import { serveStream } from "./stream.ts";
+import { endOrphans, renewLease, returnLease, runUpkeep, type UpkeepSettings } from "./upkeep.ts";
+
+export interface SessionsPorts {
+  db: Db;
+  engine: () => EnginePorts;
+  clock: Clock;
+  encryption: EncryptionKey;
+  installationId: string;
+  enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  settings: UpkeepSettings & { heartbeatIntervalMs: number; silenceLimitMs: number };
+  /** True: no other server can hold this database, so sessions of a life before are ended at once. */
+  alone: boolean;
+}
+
+export interface Sessions {
+  register(router: ConnectRouter): void;
+  signals: AgentSignals;
+  /** When an agent was last heard on this replica; undefined: it has no stream here. */
+  lastHeard(agentId: string): Date | undefined;
+  counts(): { sessions: number; waiting: number; foundByPoll: number };
+  /** Takes the lease. Before anything is served. */
+  prepare(): Promise<void>;
+  run(signal: AbortSignal): Promise<void>;
+  /** Tells every agent to come back elsewhere, or later, and ends the streams. */
+  drain(spreadMs: number): Promise<void>;
+}
+
+export function createSessions(ports: SessionsPorts): Sessions {
+  const live = createLiveSessions();
+  const dispatcher = createDispatcher(ports.engine, live);
+  const tokens = createAccessTokens(ports.db, ports.encryption, ports.installationId);
+  let intake: ReturnType<typeof createIntake> | undefined;
+  const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
+
+  return {
+    signals: dispatcher,
+    lastHeard: (agentId) => live.of(agentId)?.lastSeen,
+    counts: () => ({ sessions: live.count(), waiting: intakeOf().waiting(), foundByPoll: dispatcher.foundByPoll() }),
+    register(router) {
+      router.service(AgentService, {
+        enroll: (request, context) => ports.enrol(request, context),
+        connect: async function* (messages, context) {
+          const asserted = await verifyDialler(ports.db, ports.installationId, context.requestHeader);
+          const { remoteAddress } = context.values.get(requestKey);
+          yield* serveStream(
+            {
+              engine: ports.engine,
+              live,
+              dispatcher,
+              intake: intakeOf(),
+              tokens,
+              clock: ports.clock,
+              replicaId: ports.settings.replicaId,
+              heartbeatIntervalMs: ports.settings.heartbeatIntervalMs,
+              silenceLimitMs: ports.settings.silenceLimitMs,
+            },
+            asserted,
+            { remoteAddress, hangUp: context.values.get(hangUpKey), aborted: context.signal },
+            messages,
+          );
+        },
+        fetchDeployments: async (request, context) =>
+          fetchDeployments(ports.db, await tokens.verify(bearer(context.requestHeader)), request),
+      });
+    },
+    async prepare() {
+      await renewLease(ports.engine(), ports.settings);
+      if (ports.alone) await endOrphans(ports.engine(), ports.settings.replicaId);
+    },
+    async run(signal) {
+      await Promise.all([
+        dispatcher.run(signal),
+        intakeOf().run(signal),
+        runUpkeep(ports.engine(), ports.settings, { live, dispatcher, clock: ports.clock }, signal),
+      ]);
+    },
+    async drain(spreadMs) {
+      for (const session of live.all())
+        session.close("REPLICA_DRAINING", { message: { case: "drain", value: { spreadMs } } });
+      await returnLease(ports.engine(), ports.settings.replicaId).catch((error: unknown) => {
+        ports.engine().log.warn({ error }, "the lease could not be given back; it runs out");
+      });
+    },
+  };
+}

@@ -1,0 +1,120 @@
+/**
+ * What comes up the streams, on its way to the database: batched over all
+ * sessions of the replica. Progress and heartbeats keep only the newest;
+ * nothing else is dropped.
+ */
+import type { Capacity, CommandProgress, CommandReceipt, DeployResult, StateReport } from "@bowline/contract/agent";
+import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import {
+  type EnginePorts,
+  type From,
+  recordProgress,
+  recordReceipts,
+  recordResults,
+  recordStates,
+  type ResultAnswer,
+} from "../commands/index.ts";
+import { createBatcher } from "./batches.ts";
+
+/** Messages of all sessions that wait for a commit; above it an agent is told to come again (it repeats results by itself). */
+const maxWaiting = 20_000;
+/** Progress is for people: at most this often per commit. */
+const progressEveryMs = 250;
+/** `last_seen` in the database; presence in memory is exact. */
+const seenEveryMs = 5_000;
+
+export interface Intake {
+  receipt(from: From<CommandReceipt>): Promise<void>;
+  result(from: From<DeployResult>): Promise<ResultAnswer>;
+  progress(from: From<CommandProgress>): void;
+  seen(agentId: string, capacity: Capacity | undefined): void;
+  state(from: From<StateReport>): Promise<void>;
+  /** Writes progress and last_seen until `signal` aborts, and once more then. */
+  run(signal: AbortSignal): Promise<void>;
+  waiting(): number;
+}
+
+export function createIntake(
+  ports: EnginePorts,
+  clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
+): Intake {
+  const overloaded = () => problem("OVERLOADED", "More reports wait for the database than this replica takes.");
+  const receipts = createBatcher<From<CommandReceipt>, undefined>(
+    async (items) => {
+      await recordReceipts(ports, items);
+      return items.map(() => undefined);
+    },
+    { maxWaiting, overloaded },
+  );
+  const results = createBatcher<From<DeployResult>, ResultAnswer>(
+    async (items) => {
+      // Of several results of one command in one set each gets its own answer, in order.
+      const answers = await recordResults(ports, items);
+      return items.map((item) => {
+        const at = answers.findIndex(
+          (answer) => answer.commandId === item.message.commandId && answer.attempt === item.message.attempt,
+        );
+        const [answer] = answers.splice(at, 1);
+        if (answer === undefined) throw problem("INTERNAL");
+        return answer;
+      });
+    },
+    { maxWaiting, overloaded },
+  );
+  const newestProgress = new Map<string, From<CommandProgress>>();
+  const newestSeen = new Map<string, { at: Date; capacity: Capacity | undefined }>();
+
+  async function writeProgress(): Promise<void> {
+    const reports = [...newestProgress.values()];
+    newestProgress.clear();
+    await recordProgress(ports, reports);
+  }
+
+  async function writeSeen(): Promise<void> {
+    if (newestSeen.size === 0) return;
+    const rows = [...newestSeen].toSorted(([a], [b]) => (a < b ? -1 : 1));
+    newestSeen.clear();
+    const column = <T>(read: (capacity: Capacity | undefined) => T): T[] =>
+      rows.map(([, { capacity }]) => read(capacity));
+    await sql`
+      INSERT INTO agent_seen (agent_id, last_seen_at, running, instance_limit, load_millis, memory_millis, disk_free_bytes)
+      SELECT s.* FROM unnest(${rows.map(([agentId]) => agentId)}::text[], ${rows.map(([, { at }]) => at.toISOString())}::timestamptz[],
+        ${column((c) => c?.running ?? 0)}::int[], ${column((c) => c?.limit ?? 0)}::int[], ${column((c) => c?.loadMillis ?? 0)}::int[],
+        ${column((c) => c?.memoryMillis ?? 0)}::int[], ${column((c) => (c?.diskFreeBytes ?? 0n).toString())}::bigint[])
+        AS s (agent_id, last_seen_at, running, instance_limit, load_millis, memory_millis, disk_free_bytes)
+      JOIN agents AS a ON a.id = s.agent_id
+      ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = greatest(agent_seen.last_seen_at, excluded.last_seen_at),
+        running = excluded.running, instance_limit = excluded.instance_limit, load_millis = excluded.load_millis,
+        memory_millis = excluded.memory_millis, disk_free_bytes = excluded.disk_free_bytes`.execute(ports.db);
+  }
+
+  return {
+    receipt: async (from) => receipts.add(from),
+    result: (from) => results.add(from),
+    progress: (from) => {
+      newestProgress.set(from.message.commandId, from);
+    },
+    seen: (agentId, capacity) => {
+      newestSeen.set(agentId, { at: new Date(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });
+    },
+    state: (from) => recordStates(ports, from, from.message.observation, from.message.deployments),
+    waiting: () => receipts.waiting() + results.waiting(),
+    async run(signal) {
+      let seenAt = performance.now();
+      while (!signal.aborted) {
+        await clock.sleep(progressEveryMs, signal);
+        try {
+          await writeProgress();
+          if (performance.now() - seenAt >= seenEveryMs || signal.aborted) {
+            seenAt = performance.now();
+            await writeSeen();
+          }
+        } catch (error) {
+          // Hints, both of them: the next ones follow.
+          if (!signal.aborted) ports.log.warn({ error }, "progress or last_seen could not be written");
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,65 @@
+/** The sessions that this replica holds now. Rows decide; this is where their streams are. */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ServerMessageSchema } from "@bowline/contract/agent";
+
+export type Outgoing = MessageInitShape<typeof ServerMessageSchema>;
+
+/** Why a session ended; stored, and shown as the agent's offline reason. */
+export type EndReason =
+  | "CLOSED_CLEANLY"
+  | "CONNECTION_LOST"
+  | "HEARTBEAT_MISSED"
+  | "SUPERSEDED"
+  | "REVOKED"
+  | "REPLICA_DRAINING"
+  | "REPLICA_LOST"
+  | "NOT_READING"
+  | "PROTOCOL_VIOLATION"
+  | "CANCEL_UNANSWERED"
+  | "NO_RECEIPT";
+
+export interface LiveSession {
+  readonly agentId: string;
+  readonly clusterId: string;
+  readonly sessionId: string;
+  readonly epoch: number;
+  readonly openedAt: number;
+  /** SYNCING until the last Sync page is reconciled; commands are claimed only for SERVING. */
+  phase: "syncing" | "serving" | "ended";
+  /** The agent said NOT_NOW; until a heartbeat tells places free only removals and stops are claimed. */
+  notNow: boolean;
+  /** Wall time of the last message. */
+  lastSeen: Date;
+  send(message: Outgoing): void;
+  /** Ends the session with a reason; the stream closes after what is queued. */
+  close(reason: EndReason, last?: Outgoing): void;
+}
+
+export interface LiveSessions {
+  of(agentId: string): LiveSession | undefined;
+  all(): Iterable<LiveSession>;
+  count(): number;
+  /** Puts a session in place of an older one of the same agent, which is closed as superseded. */
+  add(session: LiveSession): void;
+  /** Takes it out, unless a newer one has its place. */
+  remove(session: LiveSession): void;
+}
+
+export function createLiveSessions(): LiveSessions {
+  const byAgent = new Map<string, LiveSession>();
+  return {
+    of: (agentId) => byAgent.get(agentId),
+    all: () => byAgent.values(),
+    count: () => byAgent.size,
+    add(session) {
+      const older = byAgent.get(session.agentId);
+      byAgent.set(session.agentId, session);
+      if (older !== undefined && older.epoch < session.epoch) {
+        older.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: session.epoch } } });
+      }
+    },
+    remove(session) {
+      if (byAgent.get(session.agentId) === session) byAgent.delete(session.agentId);
+    },
+  };
+}

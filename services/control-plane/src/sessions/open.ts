@@ -1,0 +1,149 @@
+/**
+ * Opening and ending sessions, in the database.
+ *
+ * E1: one row per agent. An opening takes the row first, adds 1 to the epoch,
+ *     and unbinds what was bound to the epoch before.
+ */
+import type { ConnectRequest } from "@bowline/contract/agent";
+import { newId, problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import { type EnginePorts, sessionEnded } from "../commands/index.ts";
+import { transact, type Work } from "../platform/transactions.ts";
+import type { EndReason } from "./live.ts";
+
+export interface OpenedSession {
+  sessionId: string;
+  epoch: number;
+  clusterId: string;
+  incarnation: number;
+  journalWhole: boolean;
+}
+
+/** The lowest and highest protocol version that this server speaks. */
+export const protocolVersion = 1;
+
+/**
+ * Opens a session for an agent whose assertion was verified. Throws
+ * AGENT_REVOKED, AGENT_RETIRED, AWAITING_DECISION, ASSERTION_REPLAYED (with the floor),
+ * PROTOCOL_UNSUPPORTED, AGENT_CONFLICT.
+ */
+export async function openSession(
+  ports: EnginePorts,
+  facts: { agentId: string; counter: number; replicaId: string; remoteAddress: string; greeting: ConnectRequest },
+): Promise<OpenedSession> {
+  const { agentId, greeting } = facts;
+  if (greeting.protocolMin > protocolVersion || greeting.protocolMax < protocolVersion) {
+    throw problem(
+      "PROTOCOL_UNSUPPORTED",
+      `This server speaks protocol ${protocolVersion}; the agent ${greeting.protocolMin} to ${greeting.protocolMax}.`,
+    );
+  }
+  return transact(ports.db, async (work) => {
+    const { tx } = work;
+    const agent = await tx
+      .selectFrom("agents")
+      .select(["cluster_id", "state", "runtime_identity", "journal_id", "journal_counter"])
+      .where("id", "=", agentId)
+      .forUpdate()
+      .executeTakeFirst();
+    if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
+    if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
+    if (agent.state === "RETIRED") throw problem("AGENT_RETIRED");
+    if (agent.state !== "ENROLLED")
+      throw problem("AWAITING_DECISION", `The agent is ${agent.state}; an operator decides.`);
+    if (greeting.runtimeIdentity !== agent.runtime_identity) {
+      throw problem("AWAITING_DECISION", "The runtime is not the one that enrolled; an operator decides.");
+    }
+    const before = await tx
+      .selectFrom("sessions")
+      .selectAll()
+      .where("agent_id", "=", agentId)
+      .forUpdate()
+      .executeTakeFirst();
+    if (before !== undefined && facts.counter <= before.assertion_counter) {
+      throw problem("ASSERTION_REPLAYED", undefined, { metadata: { floor: String(before.assertion_counter) } });
+    }
+    const epoch = (before?.epoch ?? 0) + 1;
+    const sessionId = newId("session");
+    const row = {
+      id: sessionId,
+      epoch,
+      assertion_counter: facts.counter,
+      replica_id: facts.replicaId,
+      process_id: greeting.processId,
+      state: "SYNCING",
+      remote_address: facts.remoteAddress,
+      opened_at: sql<Date>`now()`,
+      ended_at: null,
+      end_reason: "",
+    };
+    if (before === undefined)
+      await tx
+        .insertInto("sessions")
+        .values({ agent_id: agentId, ...row })
+        .execute();
+    else await tx.updateTable("sessions").set(row).where("agent_id", "=", agentId).execute();
+    if (before !== undefined && before.state !== "ENDED") await sessionEnded(ports, work, agentId, before.epoch);
+    const journalWhole = greeting.journalId === agent.journal_id && greeting.journalCounter >= agent.journal_counter;
+    await tx
+      .updateTable("agents")
+      .set({
+        journal_id: greeting.journalId,
+        journal_counter: greeting.journalCounter,
+        agent_version: greeting.agentVersion,
+        runtime_version: greeting.runtimeVersion,
+        runtime_problem: greeting.runtimeProblem,
+        reported_labels: JSON.stringify(greeting.labels),
+        capabilities: JSON.stringify(greeting.capabilities),
+        updated_at: sql`now()`,
+      })
+      .where("id", "=", agentId)
+      .execute();
+    await noteAgent(ports, work, agentId, agent.cluster_id);
+    const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
+    return { sessionId, epoch, clusterId: agent.cluster_id, incarnation, journalWhole };
+  });
+}
+
+/** SYNCING becomes SERVING, if this is still the agent's session. */
+export async function serveSession(ports: EnginePorts, agentId: string, epoch: number): Promise<boolean> {
+  return transact(ports.db, async (work) => {
+    const { numUpdatedRows } = await work.tx
+      .updateTable("sessions")
+      .set({ state: "SERVING" })
+      .where("agent_id", "=", agentId)
+      .where("epoch", "=", epoch)
+      .where("state", "=", "SYNCING")
+      .executeTakeFirst();
+    if (numUpdatedRows === 0n) return false;
+    const agent = await work.tx
+      .selectFrom("agents")
+      .select("cluster_id")
+      .where("id", "=", agentId)
+      .executeTakeFirstOrThrow();
+    await noteAgent(ports, work, agentId, agent.cluster_id);
+    return true;
+  });
+}
+
+/** Ends a session if it is still the agent's, and unbinds what was bound to it. */
+export async function endSession(ports: EnginePorts, agentId: string, epoch: number, reason: EndReason): Promise<void> {
+  await transact(ports.db, async (work) => {
+    const { numUpdatedRows } = await work.tx
+      .updateTable("sessions")
+      .set({ state: "ENDED", ended_at: sql<Date>`now()`, end_reason: reason })
+      .where("agent_id", "=", agentId)
+      .where("epoch", "=", epoch)
+      .where("state", "<>", "ENDED")
+      .executeTakeFirst();
+    if (numUpdatedRows === 0n) return;
+    await sessionEnded(ports, work, agentId, epoch);
+    const agent = await work.tx.selectFrom("agents").select("cluster_id").where("id", "=", agentId).executeTakeFirst();
+    await noteAgent(ports, work, agentId, agent?.cluster_id ?? "");
+  });
+}
+
+async function noteAgent(ports: EnginePorts, work: Work, agentId: string, clusterId: string): Promise<void> {
+  await ports.events.note(work, [{ topic: "agent", subjectId: agentId, clusterId }]);
+  await ports.agentChanged?.(work, agentId);
+}

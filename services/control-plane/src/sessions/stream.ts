@@ -1,0 +1,325 @@
+/**
+ * One agent's stream: greeting, Sync, serving, end. The engine is reached only
+ * through batches (intake.ts) and the dispatcher.
+ *
+ * SYNCING until the last Sync page is reconciled; only then SERVING, and only
+ * then are commands claimed for it.
+ */
+import { create } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
+import {
+  type AgentMessage,
+  CommandReceipt_Disposition,
+  type DeployResult,
+  type JournalEntry,
+  ResultAck_Disposition,
+  type ServerMessage,
+  ServerMessageSchema,
+  type Sync,
+} from "@bowline/contract/agent";
+import { type Clock, isProblem, problem } from "@bowline/kernel";
+import { acceptSession, type ChannelEnd } from "@bowline/session";
+import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
+import { problemOf } from "../platform/problems.ts";
+import { transact } from "../platform/transactions.ts";
+import { commandWindow, type Dispatcher } from "./dispatcher.ts";
+import type { Asserted } from "./greet.ts";
+import type { Intake } from "./intake.ts";
+import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
+import { endSession, type OpenedSession, openSession, protocolVersion, serveSession } from "./open.ts";
+import type { AccessTokens } from "./signing-keys.ts";
+
+export interface StreamPorts {
+  engine: () => EnginePorts;
+  live: LiveSessions;
+  dispatcher: Dispatcher;
+  intake: Intake;
+  tokens: AccessTokens;
+  clock: Clock;
+  replicaId: string;
+  heartbeatIntervalMs: number;
+  silenceLimitMs: number;
+}
+
+/** Time for the first message after the dial: one round trip and a slow host. */
+const greetingWithinMs = 10_000;
+/** Journal entries and results of one Sync: far above any window, far below what memory minds. */
+const maxSyncEntries = 100_000;
+
+/** Serves one stream to its end. Throws a problem where the agent is refused. */
+export async function* serveStream(
+  ports: StreamPorts,
+  asserted: Asserted,
+  dialled: { remoteAddress: string; hangUp: () => void; aborted: AbortSignal },
+  requests: AsyncIterable<AgentMessage>,
+): AsyncGenerator<ServerMessage> {
+  const { clock } = ports;
+  const channel = acceptSession(requests, { clock, hangUp: dialled.hangUp, silenceMs: ports.silenceLimitMs });
+  const messages = channel.messages[Symbol.asyncIterator]();
+  const opened = await greet(ports, asserted, dialled.remoteAddress, messages).catch((error: unknown) => {
+    channel.close(problemOf(error));
+    throw error;
+  });
+  const { agentId } = asserted;
+  let reason: EndReason | undefined;
+  const session: LiveSession = {
+    agentId,
+    clusterId: opened.clusterId,
+    sessionId: opened.sessionId,
+    epoch: opened.epoch,
+    openedAt: clock.monotonicMs(),
+    phase: "syncing",
+    notNow: false,
+    lastSeen: new Date(),
+    send: (message) => void channel.send(create(ServerMessageSchema, message)),
+    close(why, last) {
+      reason ??= why;
+      session.phase = "ended";
+      if (last !== undefined) channel.send(create(ServerMessageSchema, last));
+      channel.close();
+    },
+  };
+  ports.live.add(session);
+  dialled.aborted.addEventListener("abort", () => session.close("CONNECTION_LOST"), {
+    once: true,
+    signal: channel.signal,
+  });
+  try {
+    session.send(await greetingAnswer(ports, opened, agentId));
+    void read(ports, session, opened, messages).then(
+      (why) => session.close(why),
+      (error: unknown) => {
+        ports.engine().log.warn({ error, agentId }, "a stream ended with an error");
+        reason ??= isProblem(error, "PROTOCOL_VIOLATION") ? "PROTOCOL_VIOLATION" : "CONNECTION_LOST";
+        session.phase = "ended";
+        channel.close(problemOf(error));
+      },
+    );
+    yield* channel.outgoing;
+  } finally {
+    session.phase = "ended";
+    channel.close();
+    ports.live.remove(session);
+    await endSession(ports.engine(), agentId, opened.epoch, reason ?? endReason(await channel.ended)).catch(
+      (error: unknown) => {
+        // The database is away: the sweeper ends it, or the agent's next session does.
+        ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
+      },
+    );
+  }
+}
+
+function endReason(end: ChannelEnd): EndReason {
+  switch (end.kind) {
+    case "silent":
+      return "HEARTBEAT_MISSED";
+    case "stalled":
+      return "NOT_READING";
+    case "violated":
+      return "PROTOCOL_VIOLATION";
+    case "peer-closed":
+    case "closed":
+    case "failed":
+      return "CONNECTION_LOST";
+    default:
+      return end satisfies never;
+  }
+}
+
+async function greet(
+  ports: StreamPorts,
+  { agentId, counter }: Asserted,
+  remoteAddress: string,
+  messages: AsyncIterator<AgentMessage>,
+): Promise<OpenedSession> {
+  const late = new AbortController();
+  const first = await Promise.race([
+    messages.next(),
+    ports.clock.sleep(greetingWithinMs, late.signal).then(() => undefined),
+  ]);
+  late.abort();
+  if (first === undefined || first.done === true || first.value.message.case !== "connectRequest") {
+    throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
+  }
+  const greeting = first.value.message.value;
+  const opened = await openSession(ports.engine(), {
+    agentId,
+    counter,
+    replicaId: ports.replicaId,
+    remoteAddress,
+    greeting,
+  });
+  ports.intake.seen(agentId, greeting.capacity);
+  return opened;
+}
+
+async function greetingAnswer(ports: StreamPorts, opened: OpenedSession, agentId: string) {
+  const { sessionId, epoch, incarnation } = opened;
+  return {
+    message: {
+      case: "connectResponse" as const,
+      value: {
+        sessionId,
+        epoch,
+        incarnation,
+        accessToken: await ports.tokens.issue({ agentId, sessionId, epoch, incarnation }),
+        heartbeatIntervalMs: ports.heartbeatIntervalMs,
+        window: commandWindow,
+        serverTime: timestampNow(),
+        protocol: protocolVersion,
+        silenceLimitMs: ports.silenceLimitMs,
+      },
+    },
+  };
+}
+
+/** Reads until the agent or the connection ends. */
+async function read(
+  ports: StreamPorts,
+  session: LiveSession,
+  opened: OpenedSession,
+  messages: AsyncIterator<AgentMessage>,
+): Promise<EndReason> {
+  const pages: Sync[] = [];
+  for (;;) {
+    const next = await messages.next();
+    if (next.done === true || session.phase === "ended") return "CONNECTION_LOST";
+    session.lastSeen = new Date();
+    const { message } = next.value;
+    switch (message.case) {
+      case "sync":
+        pages.push(message.value);
+        if (pages.reduce((sum, page) => sum + page.journal.length + page.results.length, 0) > maxSyncEntries) {
+          throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
+        }
+        if (message.value.last) await finishSync(ports, session, opened, pages.splice(0));
+        break;
+      case "goodbye":
+        return "CLOSED_CLEANLY";
+      default:
+        await handle(ports, session, opened, message);
+    }
+  }
+}
+
+async function finishSync(
+  ports: StreamPorts,
+  session: LiveSession,
+  opened: OpenedSession,
+  pages: readonly Sync[],
+): Promise<void> {
+  const { agentId, epoch } = session;
+  const journal = pages.flatMap((page) => page.journal);
+  const results = pages.flatMap((page) => page.results);
+  const listed = new Set(journal.map((entry) => entry.commandId));
+  // A command with a result is one that the agent has, though it runs no more.
+  const known = [...journal, ...results.filter((result) => !listed.has(result.commandId)).map(entryOf)];
+  const decided = await transact(ports.engine().db, async (work) => {
+    const epochs = await lockSessions(work.tx, [agentId]);
+    if (epochs.get(agentId) !== epoch) return undefined;
+    return reconcile(ports.engine(), work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
+  });
+  if (decided === undefined) return session.close("SUPERSEDED");
+  const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
+  if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
+  session.send({
+    message: {
+      case: "syncReply",
+      value: {
+        decisions: decided.filter((decision) => listed.has(decision.commandId)),
+        results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
+        last: true,
+      },
+    },
+  });
+  session.phase = "serving";
+  await ports.dispatcher.pushUnreceipted(session);
+  ports.dispatcher.wake([agentId]);
+}
+
+function entryOf(result: DeployResult): JournalEntry {
+  const { commandId, attempt } = result;
+  return {
+    $typeName: "bowline.agent.v1.JournalEntry",
+    commandId,
+    attempt,
+    deploymentId: "",
+    generation: 0,
+    phase: "RUNNING",
+  };
+}
+
+async function handle(
+  ports: StreamPorts,
+  session: LiveSession,
+  opened: OpenedSession,
+  message: AgentMessage["message"],
+): Promise<void> {
+  const { agentId, epoch } = session;
+  switch (message.case) {
+    case "heartbeat":
+      ports.intake.seen(agentId, message.value.capacity);
+      if (session.notNow && (message.value.capacity?.placesFree ?? 0) > 0) {
+        session.notNow = false;
+        ports.dispatcher.wake([agentId]);
+      }
+      session.send({
+        message: { case: "heartbeatAck", value: { number: message.value.number, serverTime: timestampNow() } },
+      });
+      return;
+    case "commandReceipt":
+      if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) session.notNow = true;
+      await guarded(ports, session, message.value.commandId, () =>
+        ports.intake.receipt({ agentId, epoch, message: message.value }),
+      );
+      return;
+    case "commandProgress":
+      ports.intake.progress({ agentId, epoch, message: message.value });
+      return;
+    case "deployResult":
+      // Not awaited: results of one agent may share a commit; their order is kept by the batch.
+      void guarded(ports, session, message.value.commandId, async () => {
+        const { commandId, attempt, disposition } = await ports.intake.result({
+          agentId,
+          epoch,
+          message: message.value,
+        });
+        session.send({ message: { case: "resultAck", value: { commandId, attempt, disposition } } });
+        if (disposition === ResultAck_Disposition.RECORDED) ports.dispatcher.wake([agentId]); // a place is free
+      });
+      return;
+    case "stateReport":
+      await guarded(ports, session, "", () => ports.intake.state({ agentId, epoch, message: message.value }));
+      return;
+    case "tokenRequest": {
+      const { sessionId } = session;
+      const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
+      session.send({ message: { case: "sessionToken", value: { accessToken } } });
+      return;
+    }
+    default:
+      // An unknown message of a newer agent: ignored, as unknown fields are.
+      return;
+  }
+}
+
+/** A message that could not be written costs that message: the agent is told, and repeats it. */
+async function guarded(
+  ports: StreamPorts,
+  session: LiveSession,
+  commandId: string,
+  body: () => Promise<void>,
+): Promise<void> {
+  try {
+    await body();
+  } catch (error) {
+    const reason = isProblem(error) ? error.reason : "INTERNAL";
+    ports.engine().log.warn({ error, agentId: session.agentId, commandId }, "a message could not be recorded");
+    session.send({
+      message: {
+        case: "messageRefused",
+        value: { reason, message: "It could not be recorded; send it again.", commandId },
+      },
+    });
+  }
+}
