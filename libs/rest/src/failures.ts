@@ -42,6 +42,9 @@ const codes = {
   [Code.Unauthenticated]: ["unauthenticated", 401],
 } as const satisfies Record<Code, readonly [CodeName, number]>;
 
+/** Every code that a failure can have. */
+export const codeNames: readonly CodeName[] = Object.values(codes).map(([name]) => name);
+
 /** Reasons for which HTTP has a word of its own. */
 const statusOfReason: Partial<Record<string, number>> = {
   BODY_TOO_LARGE: 413,
