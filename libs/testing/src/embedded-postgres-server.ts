@@ -14,8 +14,8 @@ try {
     log: { info: say, warn: say, error: say },
     ...(JSON.parse(options) as object),
   });
-  console.log(JSON.stringify({ pid: postgres.pid(), created: postgres.created, connection: postgres.connection }));
   process.once("SIGTERM", () => void postgres.stop());
+  console.log(JSON.stringify({ pid: postgres.pid(), created: postgres.created, connection: postgres.connection }));
   console.log(JSON.stringify(await postgres.ended));
 } catch (error) {
   if (!(error instanceof EmbeddedPostgresError)) throw error;
