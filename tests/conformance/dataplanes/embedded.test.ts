@@ -5,6 +5,7 @@ import { forwarding } from "./suite/forwarding.ts";
 import { load } from "./suite/load.ts";
 import { matching } from "./suite/matching.ts";
 import { publishing } from "./suite/publishing.ts";
+import { robustness } from "./suite/robustness.ts";
 
 const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01 });
 
@@ -13,3 +14,4 @@ matching(dataPlane);
 filters(dataPlane);
 forwarding(dataPlane);
 load(dataPlane);
+robustness(dataPlane);

@@ -44,13 +44,20 @@ export function ask(port: number, path: string, options: AskOptions = {}): Promi
   });
 }
 
-/** Sends bytes as they are and returns all that comes back until the other side closes. */
-export function askRaw(port: number, bytes: string): Promise<string> {
+/** Sends bytes as they are and returns all that comes back until the other side closes, or until we do. */
+export function askRaw(port: number, bytes: string, closeAfterMs?: number): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, "127.0.0.1", () => socket.write(bytes, "latin1"));
+    const timer = closeAfterMs === undefined ? undefined : setTimeout(() => socket.destroy(), closeAfterMs);
     let text = "";
     socket.setEncoding("latin1").on("data", (chunk: string) => (text += chunk));
-    socket.on("error", reject);
-    socket.on("close", () => resolve(text));
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      // A reset after the answer is a way to close.
+      if (error.code !== "ECONNRESET" && error.code !== "EPIPE") reject(error);
+    });
+    socket.on("close", () => {
+      clearTimeout(timer);
+      resolve(text);
+    });
   });
 }

@@ -54,8 +54,14 @@ export function attachedRoutes({ id = "deployment_a", generation = 1, ...served 
   };
 }
 
-/** Starts a data plane with one listener `web`. Dispose it: nothing is left. */
-export async function startGateway(dataPlane: DataPlaneClass): Promise<Gateway> {
+/**
+ * Starts a data plane with one listener `web`. Dispose it: nothing is left.
+ * `environment` is added to that of its processes.
+ */
+export async function startGateway(
+  dataPlane: DataPlaneClass,
+  environment: Record<string, string> = {},
+): Promise<Gateway> {
   const runtime = await startScriptedRuntime();
   const signal = AbortSignal.timeout(60_000);
   const description = create(DataPlaneSchema, {
@@ -65,6 +71,7 @@ export async function startGateway(dataPlane: DataPlaneClass): Promise<Gateway> 
   });
   const spec = create(DeploymentSchema, { id: dataPlaneId, generation: 1, desired: Deployment_Desired.RUNNING });
   const compiled = dataPlane.compile(spec, description, runtime);
+  for (const workload of compiled.workloads) Object.assign(workload.environment, environment);
   try {
     succeeded(await runtime.converge(compiled, () => {}, signal));
     succeeded(await dataPlane.start(dataPlaneId, description, [], runtime, signal));

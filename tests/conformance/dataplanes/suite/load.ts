@@ -67,7 +67,7 @@ export function load(dataPlane: DataPlaneClass): void {
       let sent = 0;
       await using bulk = await startUpstream("bulk", (_req, res) => {
         void (async () => {
-          res.on("error", () => {});
+          res.on("error", () => {}).setMaxListeners(0);
           for (sent = 0; sent < 200 && !res.destroyed; sent += 1) {
             if (!res.write(chunk)) await Promise.race([once(res, "drain"), once(res, "close")]);
           }

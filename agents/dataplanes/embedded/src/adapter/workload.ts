@@ -37,7 +37,8 @@ export function compileWorkload(spec: Deployment, dataPlane: DataPlane): Deploym
     create(WorkloadSchema, {
       name: workloadName,
       image: `bowline/data-plane-embedded:${version}`,
-      command: [process.execPath, entry],
+      // The host's own certificate authorities count as well, for https backends.
+      command: [process.execPath, "--use-system-ca", entry],
       args: ["--config", configVolume, "--admin-port-name", adminPortName, "--grace-ms", String(graceMs)],
       environment: { BOWLINE_LISTENERS: JSON.stringify(listeners) },
       ports: [

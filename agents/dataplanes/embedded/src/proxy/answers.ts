@@ -10,6 +10,7 @@ export const answers = {
   ROUTE_NOT_FOUND: { status: 404, code: "not_found", message: "no route matches this request" },
   NOT_SERVED: { status: 404, code: "not_found", message: "nothing of this id is served here" },
   NO_BACKEND: { status: 500, code: "failed_precondition", message: "no backend of the route has a weight" },
+  INTERNAL: { status: 500, code: "internal", message: "a defect of the proxy; its log has more" },
   BACKEND_BROKEN: { status: 502, code: "unavailable", message: "the backend broke off or sent what is not HTTP" },
   PRIVATE_BACKEND: { status: 502, code: "permission_denied", message: "the backend has a private address" },
   BACKEND_UNREACHABLE: { status: 503, code: "unavailable", message: "the backend takes no connection" },

@@ -97,7 +97,15 @@ export function forward(req: IncomingMessage, res: ServerResponse, plan: Forward
       if (outgoing === upstream && response === undefined) fail("BACKEND_BROKEN");
     });
     outgoing.once("continue", () => res.writeContinue());
-    outgoing.once("response", onResponse);
+    outgoing.once("response", (incoming) => {
+      try {
+        onResponse(incoming);
+      } catch {
+        // A status or header that Node's parser lets in and its writer does not let out.
+        fail("BACKEND_BROKEN");
+        incoming.destroy();
+      }
+    });
     return outgoing;
   }
 
@@ -109,7 +117,8 @@ export function forward(req: IncomingMessage, res: ServerResponse, plan: Forward
     const back = returnHeaders(incoming, route.responseHeaders, replace, plan.cors ?? []);
     const text = incoming.statusMessage ?? "";
     res.writeHead(incoming.statusCode!, /^[\t\x20-\x7e]*$/.test(text) ? text : "", back);
-    res.flushHeaders();
+    // A short answer goes out in one packet; one of unknown length may begin long before its first byte.
+    if (incoming.headers["content-length"] === undefined) res.flushHeaders();
     incoming.pipe(res, { end: false });
     incoming.once("error", () => fail("BACKEND_BROKEN"));
     incoming.once("end", () => {

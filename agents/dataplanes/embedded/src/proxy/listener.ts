@@ -25,6 +25,8 @@ const keepAliveMs = 75_000;
 const silenceMs = 3_600_000;
 /** Clients at once on one listener; each may need a second descriptor, of the usual 64 Ki or less. */
 const maxClients = 16_384;
+/** How a request without an answer is counted, as nginx writes it. */
+const clientLeft = 499;
 /** Wait between tries to bind a port that is in use: the process before may still drain. */
 const bindAgainMs = 250;
 /** Afterwards the process ends, so that its runtime shows what is wrong. */
@@ -129,27 +131,41 @@ export class Listener {
 
   #serve(req: IncomingMessage, res: ServerResponse): void {
     if (this.#draining) res.shouldKeepAlive = false;
-    const plan = planFor(req, this.#attached, this.#port);
-    const counters = countersOf(plan);
-    if (counters !== undefined) {
-      begin(counters);
-      res.once("close", () => end(counters, res.headersSent ? res.statusCode : 499));
+    res.once("close", () => {
+      if (this.#draining) setImmediate(() => this.#server.closeIdleConnections());
+    });
+    try {
+      const plan = planFor(req, this.#attached, this.#port);
+      const counters = countersOf(plan);
+      if (counters !== undefined) {
+        begin(counters);
+        res.once("close", () => end(counters, res.headersSent ? res.statusCode : clientLeft));
+      }
+      if (plan.kind === "forward") forward(req, res, plan, this.#port);
+      else this.#answer(res, plan);
+    } catch (error) {
+      defect(error, res);
     }
-    if (plan.kind === "forward") forward(req, res, plan, this.#port);
-    else this.#answer(res, plan);
   }
 
   #serveUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     this.#upgraded.add(socket);
-    const plan = planFor(req, this.#attached, this.#port);
-    const counters = countersOf(plan);
-    if (counters !== undefined) begin(counters);
-    socket.once("close", () => {
-      this.#upgraded.delete(socket);
-      if (counters !== undefined) end(counters, 101);
+    socket.once("close", () => this.#upgraded.delete(socket));
+    socket.on("error", () => {
+      // `close` follows.
     });
-    if (plan.kind === "forward") forwardUpgrade(req, socket, head, plan, this.#port);
-    else this.#answer(refusing(req, socket), plan);
+    try {
+      const plan = planFor(req, this.#attached, this.#port);
+      const counters = countersOf(plan);
+      if (counters !== undefined) {
+        begin(counters);
+        socket.once("close", () => end(counters, 101));
+      }
+      if (plan.kind === "forward") forwardUpgrade(req, socket, head, plan, this.#port);
+      else this.#answer(refusing(req, socket), plan);
+    } catch (error) {
+      defect(error, refusing(req, socket));
+    }
   }
 
   #answer(res: ServerResponse, plan: Exclude<Plan, { kind: "forward" }>): void {
@@ -176,6 +192,13 @@ export class Listener {
 
 function countersOf(plan: Plan): Counters | undefined {
   return plan.kind === "probe" ? undefined : plan.entry?.deployment.counters;
+}
+
+/** One request ends with it, not the process and everybody else's. */
+function defect(error: unknown, res: ServerResponse): void {
+  process.stderr.write(`bowline data plane: a request failed: ${(error as Error).stack}\n`);
+  if (res.headersSent) res.destroy();
+  else answer(res, "INTERNAL");
 }
 
 function begin(counters: Counters): void {

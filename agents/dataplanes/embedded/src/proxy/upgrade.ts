@@ -55,9 +55,6 @@ export function forwardUpgrade(
     settle();
     outgoing.destroy();
   });
-  socket.on("error", () => {
-    // `close` follows.
-  });
   outgoing.once("error", (error) => fail(reasonOf(error)));
   outgoing.once("close", () => fail("BACKEND_BROKEN"));
 
@@ -75,7 +72,13 @@ export function forwardUpgrade(
     settle();
     const res = refusing(req, socket);
     const headers = returnHeaders(response, route.responseHeaders, undefined, plan.cors ?? []);
-    res.writeHead(response.statusCode!, [...headers, "Connection", "close"]);
+    try {
+      res.writeHead(response.statusCode!, [...headers, "Connection", "close"]);
+    } catch {
+      // As in forward.ts: nothing that could be passed on.
+      socket.destroy();
+      return;
+    }
     response.pipe(res);
     response.once("error", () => socket.destroy());
   });
