@@ -3,7 +3,6 @@
  * lets all of them go when the port closes. Node sends no pings by itself.
  */
 import type { Http2Server, ServerHttp2Session } from "node:http2";
-import type { PortLog } from "./port.ts";
 import type { PortLimits } from "./port-limits.ts";
 
 type Kept = { streams: number; quietSince: number; pingSentAt: number | undefined };
@@ -12,7 +11,7 @@ type Kept = { streams: number; quietSince: number; pingSentAt: number | undefine
 export function keepSessions(
   server: Http2Server,
   limits: Pick<PortLimits, "pingEveryMs" | "pingWithinMs" | "idleHttp2Ms">,
-  log: PortLog,
+  log: { debug(fields: object, message: string): void },
 ): {
   /** Sends GOAWAY: no new streams; each session ends with its last one. */
   drain(): void;
