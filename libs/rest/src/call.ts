@@ -47,7 +47,7 @@ export function header(headers: IncomingHttpHeaders, name: string): string | und
 
 /** Headers of the connection and of the body's form; the handler behind gets neither. */
 const notPassed =
-  /^(:.*|connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|host|content-.*|accept|accept-.*|expect|connect-.*|grpc-.*|http2-settings|if-match|last-event-id)$/;
+  /^(:.*|connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|content-.*|accept|accept-.*|expect|connect-.*|grpc-.*|http2-settings|if-match|last-event-id)$/;
 
 /** The headers that go to the handler: authorization, idempotency-key, traces and the like. */
 export function passedHeaders(call: Call): Headers {
@@ -57,6 +57,8 @@ export function passedHeaders(call: Call): Headers {
     passed.set(name, Array.isArray(value) ? value.join(", ") : value);
   }
   passed.set("x-request-id", call.requestId);
+  const authority = header(call.request.headers, ":authority"); // HTTP/2's name for what the client dialled
+  if (authority !== undefined) passed.set("host", authority);
   return passed;
 }
 
