@@ -19,7 +19,7 @@ export function backendUrlProblem(text: string): string | undefined {
     return "must not have user info (user:password@)";
   if (text.includes("?")) return "must not have a query";
   if (text.includes("#")) return "must not have a fragment";
-  if (url.hostname === "") return "has no host";
+  if (url.hostname === "" || /^https?:\/\/\//i.test(text)) return "has no host";
   if (url.port === "0") return "must have a port from 1 to 65535";
   const path = text.replace(/^https?:\/\/[^/]*/i, "");
   if (/(^|\/)(\.|%2e){1,2}(\/|$)/i.test(path)) return "must not have `.` or `..` in its path";

@@ -11,7 +11,9 @@
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Caller } from "../../platform/context.ts";
 import type { Work } from "../../platform/transactions.ts";
+import { registerApiServices } from "./api-services.ts";
 import { gatewayForPublish, type PublishableGateway } from "./default-gateway.ts";
+import { registerGateways } from "./gateways.ts";
 import type { CataloguePorts } from "./ports.ts";
 import { registerProducts } from "./products.ts";
 import { type PublishableRevision, revisionForPublish } from "./revisions.ts";
@@ -42,6 +44,8 @@ export interface Catalogue {
 export function createCatalogue(ports: CataloguePorts): Catalogue {
   return {
     register(router) {
+      registerApiServices(router, ports);
+      registerGateways(router, ports);
       registerProducts(router, ports);
     },
     revisionForPublish,

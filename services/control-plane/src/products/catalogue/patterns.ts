@@ -41,7 +41,7 @@ function constructProblem(source: string): string | undefined {
   let ended: Group | undefined;
   for (let at = 0; at < source.length;) {
     const open = groups.at(-1);
-    if (open === undefined) return "has a ) without a (";
+    if (open === undefined) break;
     const rest = source.slice(at);
     const quantifier = /^(?:[*+?]|\{(\d+)(,(\d*))?\})[?+]?/.exec(rest);
     if (quantifier !== null && at > 0) {
@@ -49,7 +49,8 @@ function constructProblem(source: string): string | undefined {
       const counts = [least, most].filter((count) => count !== undefined && count !== "").map(Number);
       if (counts.some((count) => count > maxRepeat)) return `repeats more than ${maxRepeat} times`;
       const times = Math.max(1, ...counts);
-      const fixed = text.startsWith("?") || (least !== undefined && quantifier[2] === undefined) || most === least;
+      const exact = least !== undefined && (quantifier[2] === undefined || most === least);
+      const fixed = exact || text.startsWith("?");
       if (!fixed && ended?.repeats === true)
         return "has a repetition inside a repetition, such as (a+)+; that can be written without"; // X2
       open.repeats ||= !fixed || ended?.repeats === true;
@@ -69,6 +70,7 @@ function constructProblem(source: string): string | undefined {
       if (groups.length > maxDepth) return `has groups more than ${maxDepth} deep`;
       groups.push({ repeats: false, unrolled: 0 });
     } else if (next.kind === "close") {
+      if (groups.length === 1) return "has a ) without a (";
       groups.pop();
       ended = open;
       const outer = groups.at(-1);

@@ -5,8 +5,8 @@
  */
 import type { Violation } from "@bowline/kernel";
 
-const lineControls = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
-const blockControls = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/;
+const lineControls = /\p{Cc}|[\u2028\u2029]/u;
+const blockControls = /(?![\t\n\r])\p{Cc}/u;
 
 /** What is wrong with the texts of a resource. `at` is its own path. */
 export function textViolations(item: { displayName: string; description?: string }, at: string): Violation[] {
