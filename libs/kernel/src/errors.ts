@@ -74,6 +74,7 @@ export const reasons = {
   ASSERTION_INVALID: { code: "unauthenticated", summary: "The agent's signed assertion does not hold." },
   ASSERTION_REPLAYED: { code: "unauthenticated", summary: "The assertion's counter is not above every one before." },
   AGENT_REVOKED: { code: "permission_denied", summary: "The agent was revoked and must not return." },
+  AGENT_KEY_IN_USE: { code: "already_exists", summary: "A live agent has this key already." },
   AGENT_RETIRED: { code: "failed_precondition", summary: "The agent was retired." },
   AWAITING_DECISION: { code: "failed_precondition", summary: "The agent and the server disagree; a person decides." },
   SESSION_SUPERSEDED: { code: "aborted", summary: "A newer session of this agent has taken over." },

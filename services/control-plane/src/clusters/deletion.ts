@@ -11,6 +11,7 @@ import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, systemPrincipal } from "../platform/context.ts";
+import { createBell } from "../platform/bell.ts";
 import { guardEtag } from "../platform/etags.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { clusterOf, type ClusterPorts, type ClusterRow } from "./model.ts";
@@ -53,10 +54,26 @@ export async function deleteCluster(ports: ClusterPorts, caller: Caller, request
   if (left !== undefined) await finish(ports, left);
 }
 
-/** See Clusters.finishDeletions. */
-export async function finishDeletions(ports: ClusterPorts): Promise<void> {
-  const rows = await ports.db.selectFrom("clusters").select("id").where("deleting", "=", true).orderBy("id").execute();
-  for (const { id } of rows) await finish(ports, id);
+/** What is removed elsewhere is looked for this often; nobody waits for it. */
+const lookEveryMs = 5_000;
+
+/** See Clusters.run. */
+export async function runDeletions(ports: ClusterPorts, signal: AbortSignal): Promise<void> {
+  const bell = createBell();
+  while (!signal.aborted) {
+    try {
+      const rows = await ports.db
+        .selectFrom("clusters")
+        .select("id")
+        .where("deleting", "=", true)
+        .orderBy("id")
+        .execute();
+      for (const { id } of rows) await finish(ports, id);
+    } catch (error) {
+      if (!signal.aborted) ports.log.error({ error }, "deletions of clusters were not looked for; tried again");
+    }
+    await bell.wait(bell.count(), lookEveryMs, signal);
+  }
 }
 
 /** One round for one cluster. What fails is tried again by the next round. */

@@ -8,7 +8,7 @@
  *   deletion.ts  leaving, with all that is inside  admission.ts    what publishing and enrolment lock
  */
 import type { ConnectRouter } from "@connectrpc/connect";
-import { finishDeletions } from "./deletion.ts";
+import { runDeletions } from "./deletion.ts";
 import type { ClusterPorts } from "./model.ts";
 import { registerClusters } from "./rpc.ts";
 import { registerTokens } from "./token-rpc.ts";
@@ -24,12 +24,12 @@ export {
   tokenUseOf,
 } from "./admission.ts";
 export type { AgentCounts, ClusterPorts, Resident } from "./model.ts";
-export { visibleClusterIds } from "./queries.ts";
+export { findClusterId, visibleClusterIds } from "./queries.ts";
 
 export interface Clusters {
   register(router: ConnectRouter): void;
-  /** Asks what is in DELETING clusters to go, and deletes those that are empty. Any replica, repeated; a failure is logged. */
-  finishDeletions(): Promise<void>;
+  /** Asks what is in DELETING clusters to go, and deletes those that are empty, at an interval until `signal` aborts. On any replica. */
+  run(signal: AbortSignal): Promise<void>;
 }
 
 export function createClusters(ports: ClusterPorts): Clusters {
@@ -38,6 +38,6 @@ export function createClusters(ports: ClusterPorts): Clusters {
       registerClusters(router, ports);
       registerTokens(router, ports);
     },
-    finishDeletions: () => finishDeletions(ports),
+    run: (signal) => runDeletions(ports, signal),
   };
 }

@@ -87,6 +87,11 @@ export async function countClusters(db: Db, principal: Principal, runtime: strin
   return (await query.executeTakeFirstOrThrow()).count;
 }
 
+/** The id of a cluster by id or name. Throws NOT_FOUND. */
+export async function findClusterId(db: Db | Tx, principal: Principal, idOrName: string): Promise<string> {
+  return (await getCluster(db, principal, idOrName)).id;
+}
+
 /** Ids of the clusters that the principal may know of; undefined: all. */
 export async function visibleClusterIds(db: Db | Tx, principal: Principal): Promise<string[] | undefined> {
   if (seesAll(principal)) return undefined;

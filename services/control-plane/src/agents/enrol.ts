@@ -1,0 +1,292 @@
+/**
+ * Enrolment: a registration token is spent and an agent comes to be, in one
+ * transaction (protocol.md, Enrolment).
+ *
+ * N1: the token's hash is checked before any signature: whoever lacks the
+ *     secret costs and learns nothing.
+ * N2: the cluster's row is locked FOR UPDATE first; so of two that hold one use
+ *     one enrols, and names stay unique.
+ * N3: a refusal of a token that was ours is a committed audit event.
+ * N4: a lost reply is repeated: the same key and token within ten minutes get
+ *     the same agent, unless it was revoked.
+ */
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  matches,
+  parseToken,
+  type PublicJwk,
+  thumbprint,
+  validatePublicJwk,
+  verifyEnrolmentProof,
+} from "@bowline/auth";
+import { type EnrollRequest, type EnrollResponse, EnrollResponseSchema } from "@bowline/contract/agent";
+import { newId, Problem, problem, type Reason, type Violation } from "@bowline/kernel";
+import { sql } from "kysely";
+import {
+  findRegistrationToken,
+  lockForEnrolment,
+  type LockedCluster,
+  recordTokenUse,
+  spendToken,
+  tokenUseOf,
+} from "../clusters/index.ts";
+import { audit } from "../platform/audit-trail.ts";
+import type { Caller, RequestFacts } from "../platform/context.ts";
+import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import { type AgentPorts, type AgentState, agentStates, goneStates } from "./model.ts";
+import { nameOf, uniqueName } from "./names.ts";
+
+/** What is known of the request beside its body. */
+export interface EnrolFacts extends RequestFacts {
+  /** The hosts (with port) that the client says it dialled. */
+  hosts: readonly string[];
+}
+
+/** For this long a repeated enrolment is a lost reply (N4): longer than any client's retries. */
+const lostReplyWithinMs = 10 * 60_000;
+/** More is a wrong clock, not a slow network; sessions would fail too. */
+const maxSkewMs = 5 * 60_000;
+
+interface Keys {
+  signing: PublicJwk;
+  sealing: PublicJwk;
+  thumbprint: string;
+}
+
+/** See AgentService.Enroll for its errors. */
+export async function enrol(ports: AgentPorts, request: EnrollRequest, facts: EnrolFacts): Promise<EnrollResponse> {
+  const token = parseToken(request.token.trim());
+  if (token?.prefix !== "bwr") {
+    throw problem(
+      "REGISTRATION_TOKEN_MALFORMED",
+      "This is not a registration token (bwr_…), or a part of it is missing.",
+    );
+  }
+  const tokenId = `rt_${token.id}`;
+  const known = await findRegistrationToken(ports.db, tokenId);
+  if (known === undefined || !matches(known.secret_hash, token.secret)) throw problem("REGISTRATION_TOKEN_UNKNOWN"); // N1
+  const caller = callerOf(tokenId, facts);
+  const keys = await keysOf(request);
+  try {
+    await checkProof(ports, request, facts, token.id, keys);
+  } catch (error) {
+    if (error instanceof Problem) {
+      await transact(ports.db, (work) => refused(ports, work, caller, known.cluster_id, request, keys, error.reason));
+    }
+    throw error;
+  }
+  const outcome = await transact(ports.db, async (work) => {
+    const answer = await admit(ports, work, caller, tokenId, request, keys);
+    if (answer instanceof Problem) {
+      await refused(ports, work, caller, known.cluster_id, request, keys, answer.reason); // N3: returned, so that it commits
+    }
+    return answer;
+  });
+  if (outcome instanceof Problem) throw outcome;
+  return create(EnrollResponseSchema, outcome);
+}
+
+/** Who enrols has no name yet; the token stands for it. */
+function callerOf(tokenId: string, facts: EnrolFacts): Caller {
+  return {
+    principal: {
+      kind: "agent",
+      id: tokenId,
+      name: "registration token",
+      role: "agent",
+      organisationId: "",
+      organisation: "",
+    },
+    request: { requestId: facts.requestId, remoteAddress: facts.remoteAddress },
+  };
+}
+
+async function keysOf(request: EnrollRequest): Promise<Keys> {
+  const signing = validatePublicJwk(request.signingKey, "Ed25519");
+  const sealing = validatePublicJwk(request.sealingKey, "X25519");
+  const violations: Violation[] = [];
+  if (signing === undefined) violations.push({ field: "signing_key", description: "A public Ed25519 key as a JWK." });
+  if (sealing === undefined) violations.push({ field: "sealing_key", description: "A public X25519 key as a JWK." });
+  if (signing === undefined || sealing === undefined) throw problem("INVALID_ARGUMENT", undefined, { violations });
+  return { signing, sealing, thumbprint: await thumbprint(signing) };
+}
+
+/** Throws ENROLMENT_PROOF_INVALID, CLOCK_SKEW. */
+async function checkProof(
+  ports: AgentPorts,
+  request: EnrollRequest,
+  facts: EnrolFacts,
+  tokenId: string,
+  keys: Keys,
+): Promise<void> {
+  const now = Date.now();
+  const verdict = await verifyEnrolmentProof(request.proof, keys.signing, { now, skewMs: maxSkewMs });
+  if (!verdict.ok) throw problem(verdict.reason, verdict.message);
+  const apartMs = now - verdict.issuedAtMs;
+  if (Math.abs(apartMs) > maxSkewMs) {
+    const seconds = Math.round(Math.abs(apartMs) / 1000);
+    const how = apartMs > 0 ? "behind" : "ahead of";
+    throw problem(
+      "CLOCK_SKEW",
+      `The agent's clock is about ${seconds} s ${how} the server's. Set it, then join again.`,
+      {
+        metadata: { skewSeconds: String(Math.round(-apartMs / 1000)) },
+      },
+    );
+  }
+  const { proof } = verdict;
+  const wrong =
+    proof.tokenId !== tokenId
+      ? "another token"
+      : proof.thumbprint !== keys.thumbprint
+        ? "another key"
+        : proof.runtimeIdentity !== request.runtimeIdentity
+          ? "another runtime"
+          : isOurs(ports.publicUrl(), facts.hosts, proof.audience)
+            ? undefined
+            : `another server (${proof.audience})`;
+  if (wrong !== undefined) throw problem("ENROLMENT_PROOF_INVALID", `The proof was made for ${wrong}.`);
+}
+
+/** The public URL's origin, or the host that was dialled: agents in the same network may use another name. */
+function isOurs(publicUrl: string, hosts: readonly string[], audience: string): boolean {
+  const named = URL.parse(audience);
+  if (named === null || named.origin !== audience.replace(/\/$/, "")) return false;
+  return named.origin === URL.parse(publicUrl)?.origin || hosts.includes(named.host);
+}
+
+type Answer = MessageInitShape<typeof EnrollResponseSchema>;
+
+/** Spends the token and makes the agent; or says, as a value, why not. */
+async function admit(
+  ports: AgentPorts,
+  work: Work,
+  caller: Caller,
+  tokenId: string,
+  request: EnrollRequest,
+  keys: Keys,
+): Promise<Answer | Problem> {
+  const { tx } = work;
+  const locked = await lockForEnrolment(tx, tokenId); // N2
+  if (locked === undefined) return problem("REGISTRATION_TOKEN_UNKNOWN");
+  const { cluster, state } = locked;
+  const before = await tokenUseOf(tx, tokenId, keys.thumbprint, lostReplyWithinMs);
+  if (before !== undefined) {
+    const agent = await tx
+      .selectFrom("agents")
+      .select(["id", "name", "state"])
+      .where("id", "=", before.agent_id)
+      .executeTakeFirstOrThrow();
+    if (agentStates[agent.state as AgentState].gone) return problem("AGENT_REVOKED");
+    if (before.recent) return answerOf(tx, agent, cluster); // N4
+  }
+  if (state !== "ACTIVE") {
+    const [reason, message] = whyNot[state];
+    return problem(reason, message);
+  }
+  if (cluster.deleting) return problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
+  if (cluster.runtime !== request.runtime) {
+    return problem(
+      "CLUSTER_MISMATCH",
+      `The token is for the cluster ${cluster.name}, which is of kind ${cluster.runtime}; this agent is of kind ${request.runtime}.`,
+      { metadata: { cluster: cluster.runtime, agent: request.runtime } },
+    );
+  }
+  const owner = await tx
+    .selectFrom("agents")
+    .select("name")
+    .where("signing_thumbprint", "=", keys.thumbprint)
+    .where("state", "not in", goneStates)
+    .executeTakeFirst();
+  if (owner !== undefined) {
+    return problem(
+      "AGENT_KEY_IN_USE",
+      `The agent ${owner.name} has this key already: start it, or give this one a folder of its own.`,
+    );
+  }
+  if (!(await spendToken(tx, tokenId))) return problem("REGISTRATION_TOKEN_EXPIRED"); // while we waited for the row
+  const agent = await insertAgent(tx, cluster, request, keys);
+  await recordTokenUse(tx, tokenId, agent.id, keys.thumbprint);
+  await audit(ports.events, work, caller, {
+    action: "agent.enrol",
+    resourceKind: "agent",
+    resourceId: agent.id,
+    after: { ...factsOf(request, keys), name: agent.name, clusterId: cluster.id, registrationTokenId: tokenId },
+  });
+  await ports.events.note(work, [{ topic: "agent", subjectId: agent.id, clusterId: cluster.id }]);
+  await ports.agentEnrolled(work, { id: agent.id, name: agent.name, clusterId: cluster.id });
+  return answerOf(tx, agent, cluster);
+}
+
+const whyNot = {
+  USED: ["REGISTRATION_TOKEN_USED", "The token has enrolled an agent already. Ask an operator for another."],
+  EXPIRED: ["REGISTRATION_TOKEN_EXPIRED", "The token is too old. Ask an operator for another."],
+  REVOKED: ["REGISTRATION_TOKEN_REVOKED", "An operator revoked the token. Ask for another."],
+} as const satisfies Record<string, [Reason, string]>;
+
+async function insertAgent(
+  tx: Tx,
+  cluster: LockedCluster,
+  request: EnrollRequest,
+  keys: Keys,
+): Promise<{ id: string; name: string }> {
+  const id = newId("agent");
+  const name = await uniqueName(tx, cluster.id, request.name || nameOf(request.hostname));
+  await tx
+    .insertInto("agents")
+    .values({
+      id,
+      cluster_id: cluster.id,
+      name,
+      hostname: request.hostname,
+      reported_labels: JSON.stringify(request.labels),
+      runtime: request.runtime,
+      runtime_identity: request.runtimeIdentity,
+      agent_version: request.agentVersion,
+      signing_key: JSON.stringify(keys.signing),
+      signing_thumbprint: keys.thumbprint,
+      sealing_key: JSON.stringify(keys.sealing),
+    })
+    .execute();
+  return { id, name };
+}
+
+async function answerOf(tx: Tx, agent: { id: string; name: string }, cluster: LockedCluster): Promise<Answer> {
+  const installation = await tx
+    .selectFrom("installation")
+    .select("id")
+    .select(sql<Date>`clock_timestamp()`.as("now"))
+    .executeTakeFirstOrThrow();
+  return {
+    agentId: agent.id,
+    name: agent.name,
+    clusterId: cluster.id,
+    cluster: cluster.name,
+    installationId: installation.id,
+    serverTime: timestampFromDate(installation.now),
+  };
+}
+
+/** What an audit event says about who came; nothing of it is secret. */
+function factsOf(request: EnrollRequest, keys: Keys) {
+  return { hostname: request.hostname, runtime: request.runtime, keyThumbprint: keys.thumbprint };
+}
+
+async function refused(
+  ports: AgentPorts,
+  work: Work,
+  caller: Caller,
+  clusterId: string,
+  request: EnrollRequest,
+  keys: Keys,
+  reason: Reason,
+): Promise<void> {
+  await audit(ports.events, work, caller, {
+    action: "agent.enrol",
+    resourceKind: "registration-token",
+    resourceId: caller.principal.id,
+    after: { ...factsOf(request, keys), clusterId },
+    outcome: reason,
+  });
+}

@@ -1,0 +1,46 @@
+/**
+ * Agents: how they enrol, how operators see and change them, how they leave.
+ *
+ *   model.ts     ports, the life of an agent as data, rows as the API shows them
+ *   queries.ts   agents in SQL               rpc.ts      AgentsService
+ *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
+ *   leave.ts     revoke and delete           history.ts  what still refers to one that is deleted
+ *   residence.ts what a cluster asks of its agents
+ */
+import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
+import type { EnrollRequest, EnrollResponse } from "@bowline/contract/agent";
+import type { AgentCounts, Resident } from "../clusters/index.ts";
+import { requestKey } from "../platform/context.ts";
+import { enrol } from "./enrol.ts";
+import type { AgentPorts } from "./model.ts";
+import { countByCluster, residence } from "./residence.ts";
+import { registerAgents } from "./rpc.ts";
+
+export { enrol, type EnrolFacts } from "./enrol.ts";
+export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
+
+export interface Agents {
+  register(router: ConnectRouter): void;
+  /** AgentService.Enroll; sessions registers it, because that service is theirs. */
+  enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  /** Agents that are not gone for good, per cluster; a cluster without any is missing. */
+  countByCluster(clusterIds: readonly string[]): Promise<ReadonlyMap<string, AgentCounts>>;
+  /** What a cluster's deletion asks of its agents. */
+  resident: Resident;
+}
+
+export function createAgents(ports: AgentPorts): Agents {
+  return {
+    register: (router) => registerAgents(router, ports),
+    enrol: (request, context) => enrol(ports, request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
+    countByCluster: (clusterIds) => countByCluster(ports.db, clusterIds),
+    resident: residence(ports),
+  };
+}
+
+/** The host and port that the client dialled, as it says itself. */
+function hostsOf(context: HandlerContext): string[] {
+  const named = context.requestHeader.get("host");
+  const dialled = URL.parse(context.url)?.host;
+  return [named, dialled].filter((host) => typeof host === "string" && host !== "") as string[];
+}
