@@ -10,11 +10,12 @@
  *   publish-queries.ts, publish-rpc.ts   ProductPublishService
  */
 import type { ConnectRouter } from "@connectrpc/connect";
+import type { Resident } from "../clusters/index.ts";
 import type { Owner } from "../commands/index.ts";
 import { createBell } from "../platform/bell.ts";
 import { transact } from "../platform/transactions.ts";
 import { dataPlaneOwner, publishOwner } from "./owner.ts";
-import { placeEverywhere } from "./publishes.ts";
+import { placeEverywhere, unpublishAll } from "./publishes.ts";
 import { type PublishRpcPorts, registerPublishes } from "./publish-rpc.ts";
 
 export { gatewayChanged } from "./attachments.ts";
@@ -26,6 +27,8 @@ export interface Publishes {
   owners: Record<string, Owner>;
   /** An agent came, or changed so that something may belong to it now. A hint. */
   agentChanged(agentId: string): void;
+  /** What a cluster's deletion asks of its publishes. */
+  resident: Resident;
   /** Places what waits for agents, when told and at an interval; until `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -39,6 +42,11 @@ export function createPublishes(ports: PublishRpcPorts): Publishes {
     register: (router) => registerPublishes(router, ports),
     owners: { "product-publish": publishOwner(ports.engine), "data-plane": dataPlaneOwner(ports.engine) },
     agentChanged: () => bell.ring(),
+    resident: {
+      remaining: async () => 0, // what is deployed counts as deployments
+      removeAll: (clusterId) => unpublishAll(ports, clusterId),
+      forget: async () => undefined,
+    },
     async run(signal) {
       while (!signal.aborted) {
         const seen = bell.count();

@@ -13,7 +13,7 @@ import { sql } from "kysely";
 import { defaultLimits, type EnginePorts, type Limits } from "../commands/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, type Principal, seesAll, systemPrincipal } from "../platform/context.ts";
-import type { Tx, Work } from "../platform/transactions.ts";
+import { transact, type Tx, type Work } from "../platform/transactions.ts";
 import { attach, detach, eligibleAgents } from "./attachments.ts";
 import { listenersOf } from "./catalogue/index.ts";
 import { type GatewayTemplate, servedServices } from "./compile.ts";
@@ -294,6 +294,16 @@ export async function unpublish(ports: PublishPorts, work: Work, caller: Caller,
     resourceId: publishId,
     organisationId: publish.organisation_id,
   });
+}
+
+/** Unpublishes everything of a cluster, for its deletion. Asked again, it does nothing new. */
+export async function unpublishAll(ports: PublishPorts, clusterId: string): Promise<void> {
+  const rows = await sql<{ id: string }>`
+    SELECT DISTINCT ON (gateway_id, product_id) id FROM product_publishes
+    WHERE cluster_id = ${clusterId} AND state <> 'DRAFT'
+    ORDER BY gateway_id, product_id, created_at DESC, id DESC`.execute(ports.engine().db);
+  const itself: Caller = { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } };
+  for (const { id } of rows.rows) await transact(ports.engine().db, (work) => unpublish(ports, work, itself, id));
 }
 
 /** A new publish of an older revision. Returns its id. Throws NOTHING_TO_ROLL_BACK_TO. */

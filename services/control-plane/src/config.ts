@@ -1,0 +1,165 @@
+/**
+ * Settings: flag over environment over file over default. The only place of the
+ * control plane that reads the environment. `settings` is data: the help, the
+ * printed configuration and the documentation are made of it.
+ */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { parse as parseYaml } from "yaml";
+import { z } from "zod";
+
+const text = z.string();
+const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const flag = z.union([z.boolean(), z.stringbool()]);
+
+interface Setting<Type extends z.ZodType> {
+  type: Type;
+  fallback: string | number | boolean;
+  help: string;
+  secret?: boolean;
+}
+
+function setting<Type extends z.ZodType>(
+  type: Type,
+  fallback: string | number | boolean,
+  help: string,
+  secret = false,
+): Setting<Type> {
+  return { type, fallback, help, secret };
+}
+
+/** Every setting. Flag: `--public-url`; environment: `BOWLINE_PUBLIC_URL`; file: `publicUrl`. */
+export const settings = {
+  host: setting(text.min(1), "127.0.0.1", "Address to listen on. Beyond loopback needs TLS in front, or --insecure."),
+  port: setting(number(0, 65_535), 8080, "Port for REST, Connect and gRPC. 0: any free one."),
+  dataDir: setting(text.min(1), ".bowline", "Folder of the embedded database, the encryption key and the admin token."),
+  publicUrl: setting(
+    z.union([z.literal(""), z.url({ protocol: /^https?$/ })]),
+    "",
+    "URL under which agents and people reach this server. Empty: where it listens.",
+  ),
+  databaseUrl: setting(text, "", "PostgreSQL URL. Empty: the embedded one.", true),
+  encryptionKeyFile: setting(
+    text,
+    "",
+    "File with the key for secrets at rest. Empty: <data-dir>/encryption-key, made at the first start.",
+  ),
+  insecure: setting(flag, false, "Allow clear text beyond loopback."),
+  logFormat: setting(z.enum(["", "json", "pretty"]), "", "json or pretty. Empty: pretty on a terminal, else json."),
+  logLevel: setting(z.enum(["debug", "info", "warn", "error"]), "info", "Lowest level that is logged."),
+  lifelineStdin: setting(flag, false, "Stop when standard input closes (for whoever spawns the server)."),
+  heartbeatIntervalMs: setting(number(100, 300_000), 15_000, "Time between an agent's heartbeats, ms."),
+  silenceLimitMs: setting(number(300, 900_000), 45_000, "Silence after which an agent's session is closed, ms."),
+  leaseMs: setting(number(500, 600_000), 15_000, "Lease of a replica, ms."),
+  leaseGraceMs: setting(
+    number(500, 600_000),
+    30_000,
+    "Added to a passed lease before a replica's sessions are ended, ms.",
+  ),
+  maxConnections: setting(number(2, 500), 20, "Connections to PostgreSQL."),
+} as const;
+
+export type SettingName = keyof typeof settings;
+export type Config = { [Name in SettingName]: z.output<(typeof settings)[Name]["type"]> };
+export type Origin = "flag" | "environment" | "file" | "default";
+
+export interface LoadedConfig {
+  config: Config;
+  origins: Record<SettingName, Origin>;
+  file: string | undefined;
+}
+
+/** A setting that can't be used; `name` says which, the message what would be right. */
+export class ConfigError extends Error {}
+
+/** Reads settings. Throws ConfigError for an unknown flag, key or value. */
+export function loadConfig(
+  args: readonly string[],
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): LoadedConfig {
+  const flags = readFlags(args);
+  const file = typeof flags["config"] === "string" ? flags["config"] : environment["BOWLINE_CONFIG"];
+  const fromFile = file === undefined ? {} : readFile(file);
+  const origins = {} as Record<SettingName, Origin>;
+  const values: Record<string, unknown> = {};
+  for (const [name, { type, fallback }] of Object.entries(settings) as [SettingName, Setting<z.ZodType>][]) {
+    const given = flags[flagOf(name)] ?? environment[environmentOf(name)] ?? fromFile[name];
+    origins[name] =
+      flags[flagOf(name)] !== undefined
+        ? "flag"
+        : environment[environmentOf(name)] !== undefined
+          ? "environment"
+          : fromFile[name] !== undefined
+            ? "file"
+            : "default";
+    const parsed = type.safeParse(given ?? fallback);
+    if (!parsed.success) {
+      const where = {
+        flag: `--${flagOf(name)}`,
+        environment: environmentOf(name),
+        file: `${file}: ${name}`,
+        default: name,
+      }[origins[name]];
+      throw new ConfigError(`${where}: ${parsed.error.issues.map((issue) => issue.message).join("; ")}`);
+    }
+    values[name] = parsed.data;
+  }
+  const config = values as Config;
+  config.dataDir = resolve(config.dataDir);
+  return { config, origins, file };
+}
+
+export function flagOf(name: SettingName): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+export function environmentOf(name: SettingName): string {
+  return `BOWLINE_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
+
+/** What is in force and where it came from; secrets hidden. */
+export function describeConfig({
+  config,
+  origins,
+  file,
+}: LoadedConfig): { setting: string; value: unknown; from: string }[] {
+  return (Object.keys(settings) as SettingName[]).map((name) => ({
+    setting: name,
+    value: settings[name].secret && config[name] !== "" ? "(hidden)" : config[name],
+    from: { flag: `--${flagOf(name)}`, environment: environmentOf(name), file: file ?? "", default: "default" }[
+      origins[name]
+    ],
+  }));
+}
+
+function readFlags(args: readonly string[]): Record<string, string | boolean | undefined> {
+  const options: Record<string, { type: "string" | "boolean" }> = { config: { type: "string" } };
+  for (const name of Object.keys(settings) as SettingName[]) {
+    options[flagOf(name)] = { type: typeof settings[name].fallback === "boolean" ? "boolean" : "string" };
+  }
+  try {
+    return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values as Record<
+      string,
+      string | boolean
+    >;
+  } catch (error) {
+    throw new ConfigError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function readFile(path: string): Record<string, unknown> {
+  let parsed: unknown;
+  try {
+    parsed = parseYaml(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw new ConfigError(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  if (parsed === null || parsed === undefined) return {};
+  if (typeof parsed !== "object" || Array.isArray(parsed))
+    throw new ConfigError(`${path}: expected settings as "name: value"`);
+  for (const key of Object.keys(parsed)) {
+    if (!(key in settings)) throw new ConfigError(`${path}: there is no setting ${key}`);
+  }
+  return parsed as Record<string, unknown>;
+}
