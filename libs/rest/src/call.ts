@@ -147,11 +147,18 @@ export function answerFailure(call: Call, error: unknown, headers: Record<string
   const failure = failureOf(error, call.requestId);
   answerJson(call, failure.status, failure.body, { ...failure.headers, ...headers });
   const { request, discardWithinMs } = call;
-  if (request.complete || request.destroyed) return;
+  // A request whose answer is finished is not told any more that its connection closed.
+  const carrier = "stream" in request ? request.stream : request.socket;
+  if (request.complete || request.destroyed || carrier.destroyed) return;
   const cut = setTimeout(() => {
     if ("stream" in request) request.stream.close(constants.NGHTTP2_NO_ERROR);
-    else request.destroy();
+    else request.socket.destroy();
   }, discardWithinMs);
-  const done = (): void => clearTimeout(cut);
-  request.once("end", done).once("close", done).resume();
+  const done = (): void => {
+    clearTimeout(cut);
+    request.off("end", done);
+    carrier.off("close", done);
+  };
+  carrier.once("close", done);
+  request.once("end", done).resume();
 }
