@@ -13,11 +13,14 @@ import { promisify } from "node:util";
 import { DataPlaneSchema, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
 import { embeddedDataPlane } from "@bowline/dataplane-embedded";
 import { ask } from "./suite/client.ts";
-import { dataPlaneId, startGateway, succeeded, type Served } from "./suite/gateway.ts";
+import { dataPlaneId, succeeded, type Served } from "./suite/gateway.ts";
+import { owned } from "./suite/own.ts";
 import { startScriptedRuntime } from "./suite/runtime.ts";
-import { startUpstream, until } from "./suite/upstream.ts";
+import { until } from "./suite/upstream.ts";
 
 const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01, listeningWithinMs: 500 });
+
+const { ownGateway, ownUpstream } = owned();
 
 function hello(url: string): Served {
   return { routes: [{ name: "r", backends: [{ backend: "main" }] }], backends: [{ name: "main", url }] };
@@ -64,7 +67,7 @@ test("a listener whose port is taken fails the start with PORT_TAKEN and serves 
 });
 
 test("the admin port answers only to the secret of the volume, which only its owner can read", async () => {
-  await using gateway = await startGateway(dataPlane);
+  const gateway = await ownGateway(dataPlane);
   const { port } = (await gateway.runtime.upstream(dataPlaneId, "data-plane", "bowline-admin"))!;
   const volume = (await gateway.runtime.volumePath(dataPlaneId, "config"))!;
   const secret = await readFile(join(volume, "admin-token"), "utf8");
@@ -89,8 +92,8 @@ test("the admin port answers only to the secret of the volume, which only its ow
 });
 
 test("requests are counted by deployment", async () => {
-  await using gateway = await startGateway(dataPlane);
-  await using upstream = await startUpstream("one");
+  const gateway = await ownGateway(dataPlane);
+  const upstream = await ownUpstream("one");
   succeeded(await gateway.apply(hello(upstream.url)));
   for (let i = 0; i < 3; i += 1) await gateway.ask("/");
   const { port } = (await gateway.runtime.upstream(dataPlaneId, "data-plane", "bowline-admin"))!;
@@ -102,8 +105,8 @@ test("requests are counted by deployment", async () => {
 });
 
 test("a name that leads to a private address is refused by the data plane itself, at every connection", async () => {
-  await using gateway = await startGateway(dataPlane);
-  await using upstream = await startUpstream("inside");
+  const gateway = await ownGateway(dataPlane);
+  const upstream = await ownUpstream("inside");
   const volume = (await gateway.runtime.volumePath(dataPlaneId, "config"))!;
   const url = `http://localhost:${upstream.port}`;
   const routes = {
@@ -136,11 +139,11 @@ test("an https backend is asked only if its certificate is trusted", async () =>
   await once(server, "listening");
   const url = `https://localhost:${(server.address() as AddressInfo).port}`;
   try {
-    await using trusting = await startGateway(dataPlane, { SSL_CERT_FILE: cert });
+    const trusting = await ownGateway(dataPlane, { SSL_CERT_FILE: cert });
     succeeded(await trusting.apply(hello(url)));
     expect(await trusting.ask("/")).toMatchObject({ status: 200, text: "secret example.com" });
     expect((await trusting.ask("/")).status).toBe(200);
-    await using strict = await startGateway(dataPlane);
+    const strict = await ownGateway(dataPlane);
     succeeded(await strict.apply(hello(url)));
     const answer = await strict.ask("/");
     expect(answer.status).toBe(503);
@@ -154,9 +157,9 @@ test("an https backend is asked only if its certificate is trusted", async () =>
 });
 
 test("a kept connection does not hold up the end of the process", async () => {
-  await using gateway = await startGateway(dataPlane);
+  const gateway = await ownGateway(dataPlane);
   let finish: () => void = () => {};
-  await using held = await startUpstream("held", (_req, res) => {
+  const held = await ownUpstream("held", (_req, res) => {
     finish = () => res.end("last");
   });
   succeeded(await gateway.apply(hello(held.url)));
@@ -176,8 +179,8 @@ test("a kept connection does not hold up the end of the process", async () => {
 });
 
 test("a request whose kept connection to the backend has just closed is sent again", async () => {
-  await using gateway = await startGateway(dataPlane);
-  await using fickle = await startUpstream("fickle", (req, res) => {
+  const gateway = await ownGateway(dataPlane);
+  const fickle = await ownUpstream("fickle", (req, res) => {
     // Answers as if it kept the connection, and cuts it when the next request is on it.
     if (requests.has(req.socket)) return void req.socket.destroy();
     requests.add(req.socket);

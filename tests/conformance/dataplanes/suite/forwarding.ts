@@ -7,10 +7,12 @@ import { connect, createServer, type Socket } from "node:net";
 import type { DataPlaneClass } from "@bowline/agent-core";
 import { askRaw } from "./client.ts";
 import { startGateway, succeeded, type BackendInit, type Gateway, type RouteInit } from "./gateway.ts";
+import { owned } from "./own.ts";
 import { startUpstream, until, type Echo, type Upstream } from "./upstream.ts";
 
 export function forwarding(dataPlane: DataPlaneClass): void {
   describe(`${dataPlane.name}: forwarding`, () => {
+    const { ownUpstream } = owned();
     let gateway: Gateway;
     let echoing: Upstream;
     const cleanup = new AsyncDisposableStack();
@@ -72,7 +74,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("repeated headers, status and reason come through as they are", async () => {
-      await using odd = await startUpstream("odd", (_req, res) => {
+      const odd = await ownUpstream("odd", (_req, res) => {
         res.writeHead(299, "Fine Enough", [
           "Set-Cookie",
           "a=1",
@@ -100,7 +102,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("HEAD has the length and no body; 204 and 304 have neither", async () => {
-      await using upstream = await startUpstream("plain", (req, res) => {
+      const upstream = await ownUpstream("plain", (req, res) => {
         const status = Number(req.url!.slice(1)) || 200;
         res.writeHead(status, status === 200 ? { "content-length": 5 } : {});
         res.end(status === 200 ? "hello" : undefined);
@@ -117,7 +119,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("trailers pass both ways", async () => {
-      await using upstream = await startUpstream("trailers", (req, res) => {
+      const upstream = await ownUpstream("trailers", (req, res) => {
         req.resume();
         req.on("end", () => {
           res.writeHead(200, { trailer: "x-sum" });
@@ -136,7 +138,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("a client that expects 100 is told to go on when the backend says so", async () => {
-      await using upstream = await startUpstream("careful", (req, res) => req.pipe(res));
+      const upstream = await ownUpstream("careful", (req, res) => req.pipe(res));
       upstream.server.on("checkContinue", (req, res) => {
         if (req.headers["x-allowed"] === undefined) {
           res.writeHead(403).end();
@@ -178,7 +180,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
       expect(refused.status).toBe(503);
       expect(refused.json()).toMatchObject({ code: "unavailable", reason: "BACKEND_UNREACHABLE" });
 
-      await using breaking = await startUpstream("breaking", (req) => req.socket.destroy());
+      const breaking = await ownUpstream("breaking", (req) => req.socket.destroy());
       await serve(breaking.url);
       const broken = await gateway.ask("/", { method: "POST", body: "x" });
       expect(broken.status).toBe(502);
@@ -186,7 +188,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("an answer that breaks off half-way reaches the client as broken, not as whole", async () => {
-      await using upstream = await startUpstream("half", (_req, res) => {
+      const upstream = await ownUpstream("half", (_req, res) => {
         res.writeHead(200);
         res.write("half");
         setImmediate(() => res.socket?.destroy());
@@ -211,7 +213,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
 
     test("a route's timeouts answer 504 and end the request to the backend", async () => {
       let ended = 0;
-      await using silent = await startUpstream("silent", (req, res) => {
+      const silent = await ownUpstream("silent", (req, res) => {
         res.on("close", () => (ended += 1));
         if (req.url === "/begun") res.write("begun");
       });
@@ -227,7 +229,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
 
     test("a client that leaves ends its request at the backend", async () => {
       let ended = false;
-      await using silent = await startUpstream("silent", (_req, res) => res.on("close", () => (ended = true)));
+      const silent = await ownUpstream("silent", (_req, res) => res.on("close", () => (ended = true)));
       await serve(silent.url);
       const socket = connect(gateway.port, "127.0.0.1");
       socket.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -237,7 +239,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("a WebSocket passes both ways; other upgrades are ordinary requests", async () => {
-      await using upstream = await startUpstream("ws");
+      const upstream = await ownUpstream("ws");
       upstream.server.on("upgrade", (req, socket: Socket) => {
         const accept = createHash("sha1").update(
           `${req.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`,
@@ -263,7 +265,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
     });
 
     test("an upgrade that the backend declines gets the backend's answer", async () => {
-      await using upstream = await startUpstream("plain", (_req, res) => {
+      const upstream = await ownUpstream("plain", (_req, res) => {
         res.writeHead(426);
         res.end("no");
       });

@@ -7,12 +7,14 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import type { DataPlaneClass } from "@bowline/agent-core";
 import { dataPlaneId, startGateway, succeeded, type Gateway, type Served } from "./gateway.ts";
+import { owned } from "./own.ts";
 import { startUpstream, until, type Upstream } from "./upstream.ts";
 
 const megabyte = 1024 * 1024;
 
 export function load(dataPlane: DataPlaneClass): void {
   describe(`${dataPlane.name}: load`, () => {
+    const { ownGateway, ownUpstream } = owned();
     let gateway: Gateway;
     let one: Upstream;
     let two: Upstream;
@@ -38,7 +40,7 @@ export function load(dataPlane: DataPlaneClass): void {
 
     test("100 MB up and down pass without being held", async () => {
       const chunk = Buffer.alloc(megabyte, "x");
-      await using bulk = await startUpstream("bulk", (req, res) => {
+      const bulk = await ownUpstream("bulk", (req, res) => {
         let bytes = 0;
         req.on("data", (data: Buffer) => (bytes += data.length));
         req.on("end", () => {
@@ -65,7 +67,7 @@ export function load(dataPlane: DataPlaneClass): void {
     test("a slow reader holds the backend back", async () => {
       const chunk = Buffer.alloc(megabyte, "x");
       let sent = 0;
-      await using bulk = await startUpstream("bulk", (_req, res) => {
+      const bulk = await ownUpstream("bulk", (_req, res) => {
         void (async () => {
           res.on("error", () => {}).setMaxListeners(0);
           for (sent = 0; sent < 200 && !res.destroyed; sent += 1) {
@@ -90,10 +92,10 @@ export function load(dataPlane: DataPlaneClass): void {
     });
 
     test("a mirror that reads nothing does not slow the request down", async () => {
-      await using deaf = await startUpstream("deaf", () => {
+      const deaf = await ownUpstream("deaf", () => {
         // Never reads the body, never answers.
       });
-      await using main = await startUpstream("main", (req, res) => {
+      const main = await ownUpstream("main", (req, res) => {
         req.resume();
         req.on("end", () => res.end("done"));
       });
@@ -120,7 +122,7 @@ export function load(dataPlane: DataPlaneClass): void {
     });
 
     test("generations take over under load without one failed request", async () => {
-      await using slow = await startUpstream("slow", (_req, res) => {
+      const slow = await ownUpstream("slow", (_req, res) => {
         res.write("a");
         setTimeout(() => res.end("b"), 5);
       });
@@ -159,7 +161,7 @@ export function load(dataPlane: DataPlaneClass): void {
 
     test("a request in flight ends on the generation and the backend that it began with", async () => {
       let finish: () => void = () => {};
-      await using held = await startUpstream("held", (_req, res) => {
+      const held = await ownUpstream("held", (_req, res) => {
         res.write("first,");
         finish = () => res.end("last");
       });
@@ -197,9 +199,9 @@ export function load(dataPlane: DataPlaneClass): void {
     });
 
     test("told to end, it finishes what is in flight, takes nothing new and exits with 0", async () => {
-      await using own = await startGateway(dataPlane);
+      const own = await ownGateway(dataPlane);
       let finish: () => void = () => {};
-      await using held = await startUpstream("held", (_req, res) => {
+      const held = await ownUpstream("held", (_req, res) => {
         res.write("first,");
         finish = () => res.end("last");
       });

@@ -72,21 +72,22 @@ export function embeddedDataPlane(options: EmbeddedOptions = {}): DataPlaneClass
         const { client, status } = reached;
 
         tell(60, "writing routes");
-        const refused = await client.put(next, signal);
-        if (refused !== undefined) {
-          return failed("ROUTES_REFUSED", [refused.path, refused.message].filter(Boolean).join(": "), false);
-        }
-        let good = false;
+        let settled = false;
         try {
+          const refused = await client.put(next, signal);
+          if (refused !== undefined) {
+            settled = true; // It took nothing over.
+            return failed("ROUTES_REFUSED", [refused.path, refused.message].filter(Boolean).join(": "), false);
+          }
           tell(80, "asking the data plane for the new generation");
           const unproven = await probeAll(dataPlaneId, next, status, runtime, signal);
           if (unproven !== undefined) return unproven;
           await keepLastGood(volume, next); // G1
-          good = true;
+          settled = true;
           tell(100, "served");
           return succeeded;
         } finally {
-          if (!good) await rollBack(client, next, previous); // G2
+          if (!settled) await rollBack(client, next, previous); // G2
         }
       });
     },

@@ -7,14 +7,7 @@
  * - With credentials no answer says `*`: what was asked for is echoed.
  */
 import type { IncomingHttpHeaders } from "node:http";
-import type { ServedCors } from "./served.ts";
-
-export interface Origins {
-  all: boolean;
-  exact: ReadonlySet<string>;
-  /** What stands before and after a `*`. */
-  wildcards: readonly { before: string; after: string }[];
-}
+import type { Origins, ServedCors } from "./served.ts";
 
 /** Undefined: one of them is neither `*`, nor an origin, nor one with a leading wildcard label. `index` says which. */
 export function readOrigins(origins: readonly string[]): { origins: Origins } | { wrong: number } {

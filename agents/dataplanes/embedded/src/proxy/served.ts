@@ -1,5 +1,4 @@
 /** What compiling makes of routes and backends: everything that a request needs, checked and ready. */
-import type { Origins } from "./cors.ts";
 import type { Pool } from "./pools.ts";
 
 /** Counts of one deployment since the start of the process. Shared by its generations. */
@@ -63,6 +62,14 @@ export interface ServedRedirect {
   port: number;
   path: PathChange | undefined;
   status: number;
+}
+
+/** Origins are lower case. */
+export interface Origins {
+  all: boolean;
+  exact: ReadonlySet<string>;
+  /** What stands before and after a `*`. */
+  wildcards: readonly { before: string; after: string }[];
 }
 
 export interface ServedCors {
