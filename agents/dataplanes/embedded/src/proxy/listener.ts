@@ -40,9 +40,12 @@ export class Listener {
   #state: ListenerStatus["state"] = "CLOSED";
   #problem = "";
   #draining = false;
+  /** The configured one, or which the system chose for 0. */
+  #port: number;
 
   constructor(config: ListenerConfig, attached: Attached) {
     this.#config = config;
+    this.#port = config.port;
     this.#attached = attached;
     this.#server = createServer({
       maxHeaderSize: maxHeaderBytes,
@@ -68,11 +71,6 @@ export class Listener {
   get status(): ListenerStatus {
     const { name, address } = this.#config;
     return { name, address, port: this.#port, state: this.#state, problem: this.#problem };
-  }
-
-  get #port(): number {
-    const bound = this.#server.address();
-    return typeof bound === "object" && bound !== null ? bound.port : this.#config.port;
   }
 
   /** Binds, trying again while the port is in use. Throws after `bindForMs`, or at once for another reason. */
@@ -106,6 +104,8 @@ export class Listener {
       this.#server.once("error", failed);
       this.#server.listen({ host: address, port, exclusive: true }, () => {
         this.#server.off("error", failed);
+        const bound = this.#server.address();
+        if (typeof bound === "object" && bound !== null) this.#port = bound.port;
         this.#state = "LISTENING";
         this.#problem = "";
         resolve(undefined);
