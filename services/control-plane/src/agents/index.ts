@@ -20,11 +20,11 @@ export { enrol, type EnrolFacts } from "./enrol.ts";
 export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
 
 export interface Agents {
-  register(router: ConnectRouter): void;
+  readonly register: (router: ConnectRouter) => void;
   /** AgentService.Enroll; sessions registers it, because that service is theirs. */
-  enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  readonly enrol: (request: EnrollRequest, context: HandlerContext) => Promise<EnrollResponse>;
   /** Agents that are not gone for good, per cluster; a cluster without any is missing. */
-  countByCluster(clusterIds: readonly string[]): Promise<ReadonlyMap<string, AgentCounts>>;
+  readonly countByCluster: (clusterIds: readonly string[]) => Promise<ReadonlyMap<string, AgentCounts>>;
   /** What a cluster's deletion asks of its agents. */
   resident: Resident;
 }

@@ -10,7 +10,7 @@ import { type AuditPorts, registerAudit } from "./rpc.ts";
 export type { AuditPorts } from "./rpc.ts";
 
 export interface Audit {
-  register(router: ConnectRouter): void;
+  readonly register: (router: ConnectRouter) => void;
 }
 
 export function createAudit(ports: AuditPorts): Audit {

@@ -27,9 +27,9 @@ export type { AgentCounts, ClusterPorts, Resident } from "./model.ts";
 export { findClusterId, visibleClusterIds } from "./queries.ts";
 
 export interface Clusters {
-  register(router: ConnectRouter): void;
+  readonly register: (router: ConnectRouter) => void;
   /** Asks what is in DELETING clusters to go, and deletes those that are empty, at an interval until `signal` aborts. On any replica. */
-  run(signal: AbortSignal): Promise<void>;
+  readonly run: (signal: AbortSignal) => Promise<void>;
 }
 
 export function createClusters(ports: ClusterPorts): Clusters {

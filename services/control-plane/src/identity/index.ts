@@ -18,12 +18,12 @@ export type { IdentityPorts, OrganisationRow } from "./model.ts";
 export { findOrganisation, getOrganisation } from "./queries.ts";
 
 export interface Identity {
-  register(router: ConnectRouter): void;
+  readonly register: (router: ConnectRouter) => void;
   /**
    * The principal that `authorization: Bearer bwt_…` names; undefined where there is no such header.
    * Throws UNAUTHENTICATED for a malformed, unknown or revoked token, TOKEN_EXPIRED for an old one.
    */
-  authenticate(headers: Headers): Promise<Principal | undefined>;
+  readonly authenticate: (headers: Headers) => Promise<Principal | undefined>;
 }
 
 export function createIdentity(ports: IdentityPorts): Identity {
