@@ -8,7 +8,6 @@ import { newId } from "@bowline/kernel";
 import { sql } from "kysely";
 import type { Tx } from "../../platform/transactions.ts";
 import { specBytes } from "./rows.ts";
-import type { NamedRow } from "./scope.ts";
 import type { StoredApiService, StoredPart } from "./snapshot.ts";
 
 /** Rows in one statement: far below PostgreSQL's 65535 parameters. */
@@ -92,16 +91,16 @@ async function writeParts(
 /** Makes these the product's API services. */
 export async function attach(
   tx: Tx,
-  product: NamedRow<"products">,
+  productId: string,
   before: readonly string[],
   ids: readonly string[],
 ): Promise<void> {
   if (sameList(before, ids)) return;
-  await tx.deleteFrom("product_api_services").where("product_id", "=", product.id).execute();
+  await tx.deleteFrom("product_api_services").where("product_id", "=", productId).execute();
   if (ids.length > 0)
     await tx
       .insertInto("product_api_services")
-      .values(ids.map((id, position) => ({ product_id: product.id, api_service_id: id, position })))
+      .values(ids.map((id, position) => ({ product_id: productId, api_service_id: id, position })))
       .execute();
 }
 

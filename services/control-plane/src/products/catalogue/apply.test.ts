@@ -1,14 +1,16 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { readFile } from "node:fs/promises";
+import { fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { PathMatch_Type } from "@bowline/contract/deployments";
 import {
   type ApiServiceManifestSchema,
   Change_Kind,
-  type ProductManifestSchema,
+  ProductManifestSchema,
   ProductService,
 } from "@bowline/contract/products";
 import { reasonOf } from "../../platform/in-process.ts";
 import { testDatabase } from "@bowline/testing";
+import { parse } from "yaml";
 import { catalogueInProcess } from "./in-process.ts";
 
 async function start() {
@@ -189,4 +191,22 @@ test("organisations have their own products under one name", async () => {
   expect(beta.revision?.number).toBe(1);
   const get = as(ProductService, "beta").getProduct({ id: alpha.product?.id ?? "" });
   expect(await reasonOf(get)).toBe("NOT_FOUND");
+});
+
+test("two products that share a new API service may be applied at once", async () => {
+  const { as, db } = await start();
+  const products = as(ProductService, "alpha");
+  const names = ["a", "b", "c", "d"];
+  await Promise.all(names.map((name) => products.applyProduct({ manifest: { ...hello(), name } })));
+  expect(await db.selectFrom("api_services").select("id").execute()).toHaveLength(1);
+  expect(await db.selectFrom("product_api_services").select("product_id").execute()).toHaveLength(names.length);
+});
+
+test("the hello example is a manifest that can be applied", async () => {
+  const { as } = await start();
+  const file = await readFile(new URL("../../../../../examples/hello/product.yaml", import.meta.url), "utf8");
+  const { apiVersion: _, kind: __, ...json } = parse(file) as JsonObject;
+  const manifest = fromJson(ProductManifestSchema, json);
+  const { revision } = await as(ProductService, "alpha").applyProduct({ manifest });
+  expect(revision).toMatchObject({ number: 1, content: { name: "hello" } });
 });

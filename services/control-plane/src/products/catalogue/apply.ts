@@ -68,7 +68,7 @@ export async function applyManifest(
   if (product === undefined) throw new Error("a product that is not tried out was not made");
 
   const ids = await writeServices(tx, organisationId, services, wanted);
-  await attach(tx, product, attachedIds, ids);
+  await attach(tx, product.id, attachedIds, ids);
   const gone = attached.filter((service) => !ids.includes(service.row.id) && !shared.ids.has(service.row.id));
   if (gone.length > 0)
     await tx

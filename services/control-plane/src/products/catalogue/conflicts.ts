@@ -7,6 +7,7 @@ import {
   ValueMatch_Type,
 } from "@bowline/contract/deployments";
 import type { ProductManifest } from "@bowline/contract/products";
+import { normalPath } from "./paths.ts";
 
 /** One claim that both make. `a` and `b` are paths as in `api_services/hello/routes/time`; `what` is for people. */
 export interface RouteConflict {
@@ -53,12 +54,12 @@ function pathOf(match: Match): { type: "EXACT" | "PREFIX" | "REGEX"; value: stri
   const value = match.path?.value ?? "/";
   switch (match.path?.type) {
     case PathMatch_Type.EXACT:
-      return { type: "EXACT", value };
+      return { type: "EXACT", value: normalPath(value) };
     case PathMatch_Type.REGEX:
       return { type: "REGEX", value };
     default:
       // `/foo/` and `/foo` are the same prefix.
-      return { type: "PREFIX", value: value.length > 1 ? value.replace(/\/$/, "") : value };
+      return { type: "PREFIX", value: value.length > 1 ? normalPath(value).replace(/\/$/, "") : value };
   }
 }
 

@@ -96,6 +96,9 @@ const untouchable = new Set([
   "via",
 ]);
 
+/** HTTP carries bytes; what is beyond Latin-1 has no one encoding there. */
+const headerValue = /^[\t\x20-\x7e\x80-\xff]*$/;
+
 function checkHeaders(modifier: HeaderModifier, at: string, found: Violation[]): void {
   const lists = {
     set: modifier.set.map((header) => header.name),
@@ -114,6 +117,10 @@ function checkHeaders(modifier: HeaderModifier, at: string, found: Violation[]):
       seen.add(key);
     }
   }
+  for (const list of ["set", "add"] as const)
+    for (const [i, { value }] of modifier[list].entries())
+      if (!headerValue.test(value))
+        found.push({ field: `${at}.${list}[${i}].value`, description: "Expected Latin-1 without control characters." });
 }
 
 /** `https://name[:port]`, or with one leading wildcard label. */

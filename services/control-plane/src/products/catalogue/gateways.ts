@@ -25,13 +25,12 @@ import { type Caller, callerOf } from "../../platform/context.ts";
 import { guardEtag } from "../../platform/etags.ts";
 import { once } from "../../platform/idempotency.ts";
 import { updated } from "../../platform/masks.ts";
-import { uniqueViolation } from "../../platform/problems.ts";
 import { type Tx, transact } from "../../platform/transactions.ts";
 import { defaultGatewayClass, defaultListeners } from "./default-gateway.ts";
 import { gatewayViolations } from "./gateway-rules.ts";
 import { forgetPublishes, publishInForce } from "./in-force.ts";
 import { listNamed } from "./listing.ts";
-import { naming, requireName } from "./names.ts";
+import { naming, repeated, requireName } from "./names.ts";
 import type { CataloguePorts } from "./ports.ts";
 import { gatewayOf, listenersJson } from "./rows.ts";
 import { findNamed } from "./scope.ts";
@@ -69,7 +68,7 @@ async function createGateway(ports: CataloguePorts, caller: Caller, request: Cre
     requestSchema: CreateGatewayRequestSchema,
     responseSchema: GatewaySchema,
   };
-  return oneDefault(() =>
+  return repeated("gateways_one_default", () =>
     naming("gateway", wanted.name, () =>
       once(ports.db, call, async (work) => {
         if (wanted.isDefault) await noDefault(work.tx, organisationId);
@@ -103,7 +102,7 @@ async function createGateway(ports: CataloguePorts, caller: Caller, request: Cre
 
 async function updateGateway(ports: CataloguePorts, caller: Caller, request: UpdateGatewayRequest): Promise<Gateway> {
   const patch = request.gateway ?? create(GatewaySchema);
-  return oneDefault(() =>
+  return repeated("gateways_one_default", () =>
     naming("gateway", patch.name, () =>
       transact(ports.db, async (work) => {
         const row = await findNamed(work.tx, "gateways", caller.principal, patch.id, "update");
@@ -201,18 +200,4 @@ async function noDefault(tx: Tx, organisationId: string): Promise<void> {
     .where("organisation_id", "=", organisationId)
     .where("is_default", "=", true)
     .execute();
-}
-
-/** Two that meet are enough; more would hide a defect. */
-const attempts = 3;
-
-/** Repeats a transaction that lost the race for being the default (G1): it then takes the place of the winner. */
-async function oneDefault<T>(body: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await body();
-    } catch (error) {
-      if (uniqueViolation(error) !== "gateways_one_default" || attempt === attempts) throw error;
-    }
-  }
 }

@@ -23,7 +23,7 @@ export { type RouteConflict, routeConflicts } from "./conflicts.ts";
 export type { PublishableGateway } from "./default-gateway.ts";
 export { diffManifests } from "./diff.ts";
 export type { CataloguePorts } from "./ports.ts";
-export type { PublishableRevision } from "./revisions.ts";
+export { markPublished, type PublishableRevision } from "./revisions.ts";
 export { listenersOf } from "./rows.ts";
 export { manifestOf } from "./snapshot.ts";
 export { type ManifestRules, validateManifest } from "./validate.ts";

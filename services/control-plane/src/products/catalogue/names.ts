@@ -19,3 +19,17 @@ export async function naming<T>(noun: string, name: string, body: () => Promise<
     throw error;
   }
 }
+
+/** Two that meet are enough; more would hide a defect. */
+const attempts = 3;
+
+/** Repeats a transaction that lost a race for a unique row; it then finds the winner's. */
+export async function repeated<T>(constraint: string, body: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await body();
+    } catch (error) {
+      if (uniqueViolation(error) !== constraint || attempt === attempts) throw error;
+    }
+  }
+}

@@ -13,7 +13,7 @@ const maxDepth = 32;
 /** The largest count in `{n,m}`, as RE2 has it. */
 const maxRepeat = 1_000;
 /** RE2 unrolls counted repetitions: nested or large ones cost memory in every data plane. */
-const maxUnrolled = 10_000;
+const maxUnrolled = 1_000;
 
 /** What is wrong with a regular expression, as a sentence; undefined: nothing. */
 export function patternProblem(source: string): string | undefined {

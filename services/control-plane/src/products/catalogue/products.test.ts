@@ -7,6 +7,7 @@ import { testDatabase } from "@bowline/testing";
 import { reasonOf } from "../../platform/in-process.ts";
 import { transact } from "../../platform/transactions.ts";
 import { catalogueInProcess } from "./in-process.ts";
+import { markPublished } from "./index.ts";
 
 async function start() {
   const { db } = await testDatabase();
@@ -21,14 +22,14 @@ async function start() {
     revision: (who: string, product: string, revision = "") =>
       transact(db, (work) => catalogue.revisionForPublish(work, caller(who), product, revision)),
     /** An API service with one route and its backend. */
-    async service(name: string) {
+    service: async (name: string) => {
       const { id } = await services.createApiService({ apiService: { name } });
       await services.createBackend({ apiServiceId: id, backend: { spec: { name: "b", url: "http://b" } } });
       await services.createRoute({ apiServiceId: id, route: { spec: { name: "r", backends: [{ backend: "b" }] } } });
       return id;
     },
     /** A publish as a row, in this state. */
-    async publish(state: string, createdAt = new Date()) {
+    publish: async (state: string, createdAt = new Date()) => {
       const { productId, organisationId, revisionId } = await transact(db, (work) =>
         catalogue.revisionForPublish(work, caller("alpha"), "p", ""),
       );
@@ -157,6 +158,13 @@ test("only the product's organisation, and who sees all, publishes it", async ()
   expect(await revision("beta/admin", "p")).toMatchObject({ productId: id, organisationId });
   await as(ProductService, "beta").createProduct({ product: { name: "p" } });
   expect((await as(ProductService, "beta/admin").getProduct({ id: "p" })).id).not.toBe(id);
+});
+
+test("a product that is published says so, and stays so", async () => {
+  const { alpha, db } = await start();
+  const { id } = await alpha.createProduct({ product: { name: "p" } });
+  for (let time = 0; time < 2; time += 1) await transact(db, (work) => markPublished(work, id));
+  expect(await alpha.getProduct({ id })).toMatchObject({ state: Product_State.PUBLISHED, etag: "2" });
 });
 
 test("two publishes that need a revision at once make one", async () => {

@@ -24,10 +24,11 @@ import { guardEtag } from "../../platform/etags.ts";
 import { once } from "../../platform/idempotency.ts";
 import { updated } from "../../platform/masks.ts";
 import { type Tx, transact } from "../../platform/transactions.ts";
+import { attach } from "./apply-rows.ts";
 import { applyManifest } from "./apply.ts";
 import { forgetPublishes, publishInForce } from "./in-force.ts";
 import { listNamed } from "./listing.ts";
-import { naming, requireName } from "./names.ts";
+import { naming, repeated, requireName } from "./names.ts";
 import type { CataloguePorts } from "./ports.ts";
 import { revisionMethods } from "./revision-rpc.ts";
 import { productOf } from "./rows.ts";
@@ -100,7 +101,7 @@ async function createProduct(ports: CataloguePorts, caller: Caller, request: Cre
         })
         .returningAll()
         .executeTakeFirstOrThrow();
-      await writeApiServices(work.tx, row.id, ids);
+      await attach(work.tx, row.id, [], ids);
       const product = productOf(row, ids);
       await audit(ports.events, work, caller, {
         action: "product.create",
@@ -132,8 +133,7 @@ async function updateProduct(ports: CataloguePorts, caller: Caller, request: Upd
       requireName(wanted.name, "product.name");
       refuseViolations(textViolations(wanted, "product"));
       const ids = await resolveApiServices(work.tx, row.organisation_id, wanted.apiServiceIds);
-      await work.tx.deleteFrom("product_api_services").where("product_id", "=", row.id).execute();
-      await writeApiServices(work.tx, row.id, ids);
+      await attach(work.tx, row.id, before.apiServiceIds, ids);
       const changed = await work.tx
         .updateTable("products")
         .set({
@@ -203,7 +203,8 @@ async function applyProduct(
     requestSchema: ApplyProductRequestSchema,
     responseSchema: ApplyProductResponseSchema,
   };
-  return naming("API service", "one of the manifest's", () =>
+  // Two products at once may both make an API service that they share.
+  return repeated("api_services_organisation_id_name_key", () =>
     once(ports.db, call, (work) => applyManifest(ports, work, caller, manifest, false)),
   );
 }
@@ -233,12 +234,4 @@ async function resolveApiServices(tx: Tx, organisationId: string, given: readonl
   });
   refuseViolations(violations);
   return ids;
-}
-
-async function writeApiServices(tx: Tx, productId: string, ids: readonly string[]): Promise<void> {
-  if (ids.length === 0) return;
-  await tx
-    .insertInto("product_api_services")
-    .values(ids.map((id, position) => ({ product_id: productId, api_service_id: id, position })))
-    .execute();
 }

@@ -25,7 +25,7 @@ import { transact } from "../../platform/transactions.ts";
 import { diffManifests } from "./diff.ts";
 import { count } from "./listing.ts";
 import type { CataloguePorts } from "./ports.ts";
-import { findRevision, makeRevision, refuseEmpty } from "./revisions.ts";
+import { findRevision, makeRevision, refuseUnservable } from "./revisions.ts";
 import { revisionOf } from "./rows.ts";
 import { findNamed } from "./scope.ts";
 import { manifestOf } from "./snapshot.ts";
@@ -64,7 +64,7 @@ async function createRevision(
   return once(ports.db, call, async (work) => {
     const product = await findNamed(work.tx, "products", caller.principal, request.productId, "update");
     const manifest = await manifestOf(work.tx, product);
-    refuseEmpty(manifest);
+    refuseUnservable(manifest);
     const row = await makeRevision(work.tx, product, manifest, caller.principal.id);
     if (row.number > product.latest_revision)
       await audit(ports.events, work, caller, {

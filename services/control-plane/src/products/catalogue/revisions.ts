@@ -9,11 +9,13 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type ProductManifest, ProductManifestSchema } from "@bowline/contract/products";
 import type { Database } from "@bowline/db";
 import { isId, newId, problem } from "@bowline/kernel";
-import type { Kysely, Selectable } from "kysely";
+import { type Kysely, type Selectable, sql } from "kysely";
 import type { Caller } from "../../platform/context.ts";
 import type { Tx, Work } from "../../platform/transactions.ts";
 import { findNamed, type NamedRow } from "./scope.ts";
+import { sizeViolations } from "./sizes.ts";
 import { canonical, contentOf, manifestOf } from "./snapshot.ts";
+import { refuseViolations } from "./validate.ts";
 
 export type RevisionRow = Selectable<Database["product_revisions"]>;
 
@@ -30,7 +32,8 @@ export interface PublishableRevision {
 
 /**
  * The revision to publish; "" makes one of the product as it is now. Locks the product's row until the transaction
- * ends. Throws NOT_FOUND, AMBIGUOUS_NAME, and PRODUCT_EMPTY where there is no route to serve.
+ * ends. Throws NOT_FOUND, AMBIGUOUS_NAME, PRODUCT_EMPTY where there is no route to serve, and INVALID_ARGUMENT where
+ * there is more than data planes serve.
  */
 export async function revisionForPublish(
   work: Work,
@@ -44,7 +47,7 @@ export async function revisionForPublish(
       ? await makeRevision(work.tx, product, await manifestOf(work.tx, product), caller.principal.id)
       : await findRevision(work.tx, product, revisionIdOrNumber);
   const content = fromBinary(ProductManifestSchema, revision.content);
-  refuseEmpty(content);
+  refuseUnservable(content);
   return {
     productId: product.id,
     productName: product.name,
@@ -55,10 +58,21 @@ export async function revisionForPublish(
   };
 }
 
-/** Throws PRODUCT_EMPTY where a manifest has no route. */
-export function refuseEmpty(manifest: ProductManifest): void {
+/** Shows a product to customers: a publish of it is in force. Only a draft changes (DRAFT → PUBLISHED). */
+export async function markPublished(work: Work, productId: string): Promise<void> {
+  await work.tx
+    .updateTable("products")
+    .set({ state: "PUBLISHED", version: sql`version + 1`, updated_at: sql`now()` })
+    .where("id", "=", productId)
+    .where("state", "=", "DRAFT")
+    .execute();
+}
+
+/** Throws PRODUCT_EMPTY where a manifest has no route, INVALID_ARGUMENT where it is more than data planes serve. */
+export function refuseUnservable(manifest: ProductManifest): void {
   if (manifest.apiServices.every((service) => service.routes.length === 0))
     throw problem("PRODUCT_EMPTY", `The product ${manifest.name} has no route to serve.`);
+  refuseViolations(sizeViolations(manifest));
 }
 
 /** The newest revision if it has this content, else a new one (R2). The caller holds the product's row. */

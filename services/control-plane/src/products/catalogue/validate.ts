@@ -4,6 +4,7 @@
  *
  *   validate.ts  routes, matches, names      filters.ts       what a route changes
  *   patterns.ts  regular expressions         backend-urls.ts  where backends may be
+ *   paths.ts     literal paths               sizes.ts         how much in all
  *
  * V1: all that is wrong is told at once, each with the field's path as the request spells it.
  */
@@ -20,12 +21,13 @@ import type { ProductManifest } from "@bowline/contract/products";
 import { problem, type Violation } from "@bowline/kernel";
 import { backendUrlProblem, privateBackends } from "./backend-urls.ts";
 import { checkFilters } from "./filters.ts";
-import { pathProblem } from "./paths.ts";
+import { matchedPathProblem } from "./paths.ts";
 import { patternProblem } from "./patterns.ts";
+import { patternViolations, sizeViolations } from "./sizes.ts";
 import { hasControls, textViolations } from "./texts.ts";
 
 export interface ManifestRules {
-  /** The gateway class that it is for. Every class so far takes all that the contract can say. */
+  /** The gateway class that it is for. Nothing depends on it yet: what is taken here is what `embedded` serves. */
   gatewayClass?: string;
   /** False: backends that point inside are told too. Undefined: the cluster isn't known yet, so nothing is said. */
   allowPrivateBackends?: boolean;
@@ -36,6 +38,8 @@ const maxViolations = 100;
 
 /** All that is wrong with a manifest; empty: nothing. */
 export function validateManifest(manifest: ProductManifest, rules: ManifestRules = {}): Violation[] {
+  const tooMuch = sizeViolations(manifest);
+  if (tooMuch.length > 0) return tooMuch;
   const found: Violation[] = textViolations(manifest, "");
   checkNames(manifest.apiServices, "api_services", "API service", found);
   for (const [s, service] of manifest.apiServices.entries()) {
@@ -64,7 +68,8 @@ export function refuseViolations(violations: readonly Violation[]): void {
 
 /** What is wrong with one route of an API service that has these backends. `at` is the route's own path. */
 export function validateRoute(route: HttpRoute, backends: ReadonlySet<string>, at: string): Violation[] {
-  const found: Violation[] = [];
+  const found: Violation[] = patternViolations([route], at);
+  if (found.length > 0) return found;
   for (const [m, match] of route.matches.entries()) checkMatch(match, `${at}.matches[${m}]`, found);
   checkFilters(route, backends, at, found);
   checkBackendRefs(route, backends, at, found);
@@ -112,7 +117,7 @@ function checkMatch(match: HttpMatch, at: string, found: Violation[]): void {
 }
 
 function checkPath(path: PathMatch, field: string, found: Violation[]): void {
-  const wrong = path.type === PathMatch_Type.REGEX ? patternProblem(path.value) : pathProblem(path.value);
+  const wrong = path.type === PathMatch_Type.REGEX ? patternProblem(path.value) : matchedPathProblem(path.value);
   if (wrong !== undefined) found.push({ field, description: `The path ${wrong}.` });
 }
 
