@@ -5,7 +5,7 @@
 import type { Http2Server, ServerHttp2Session } from "node:http2";
 import type { PortLimits } from "./port-limits.ts";
 
-type Kept = { streams: number; quietSince: number; pingSentAt: number | undefined };
+type Kept = { streams: number; quietSince: number; nextPingAt: number; pingSentAt: number | undefined };
 
 /** Watches every session that `server` gets. */
 export function keepSessions(
@@ -20,7 +20,9 @@ export function keepSessions(
 } {
   const kept = new Map<ServerHttp2Session, Kept>();
   server.on("session", (session) => {
-    const state: Kept = { streams: 0, quietSince: performance.now(), pingSentAt: undefined };
+    const now = performance.now();
+    // Each has its own times: pings to all at once would hold up everything else.
+    const state: Kept = { streams: 0, quietSince: now, nextPingAt: now + limits.pingEveryMs, pingSentAt: undefined };
     kept.set(session, state);
     session.on("stream", (stream) => {
       state.streams += 1;
@@ -33,18 +35,15 @@ export function keepSessions(
   });
   server.on("sessionError", (error) => log.debug({ err: error }, "an HTTP/2 session failed"));
 
-  // One timer for all: looks often enough that a late pong is noticed within half its limit.
-  const lookEveryMs = Math.max(1, Math.min(limits.pingEveryMs, limits.pingWithinMs) / 2);
-  let nextPingAt = performance.now() + limits.pingEveryMs;
+  // One timer for all, often enough that what is due is done within a tenth of its time.
+  const lookEveryMs = Math.max(1, Math.min(limits.pingEveryMs, limits.pingWithinMs) / 10);
   const timer = setInterval(() => {
     const now = performance.now();
-    const pingNow = now >= nextPingAt;
-    if (pingNow) nextPingAt = now + limits.pingEveryMs;
-    for (const [session, state] of kept) look(session, state, now, pingNow);
+    for (const [session, state] of kept) look(session, state, now);
   }, lookEveryMs);
   timer.unref();
 
-  function look(session: ServerHttp2Session, state: Kept, now: number, pingNow: boolean): void {
+  function look(session: ServerHttp2Session, state: Kept, now: number): void {
     if (state.pingSentAt !== undefined) {
       if (now - state.pingSentAt < limits.pingWithinMs) return;
       log.debug({ remoteAddress: session.socket?.remoteAddress }, "an HTTP/2 peer answers no ping");
@@ -52,7 +51,8 @@ export function keepSessions(
       return;
     }
     if (state.streams === 0 && now - state.quietSince >= limits.idleHttp2Ms) return session.close();
-    if (!pingNow || session.destroyed) return;
+    if (now < state.nextPingAt || session.destroyed) return;
+    state.nextPingAt = now + limits.pingEveryMs;
     const sent = session.ping((error) => {
       if (error === null) state.pingSentAt = undefined;
     });
