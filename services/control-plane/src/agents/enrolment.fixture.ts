@@ -56,7 +56,7 @@ export async function startSlices(db: Kysely<Database>) {
     presence: { lastHeard: (agentId) => heard.get(agentId) },
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine, work, agentId, epoch),
     agentGone: (work, agentId, how) => agentGone(engine, work, agentId, how),
-    closeSession: engine.signals.close,
+    closeSession: (agentId, reason) => engine.signals.close(agentId, reason),
     agentEnrolled: async (_, agent) => void enrolled.push(agent),
   });
   const clusters = createClusters({

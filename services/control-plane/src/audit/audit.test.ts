@@ -47,10 +47,10 @@ test("events are filtered and paged, newest first, without gaps", async () => {
   let pageToken = "";
   do {
     const page = await audit.listAuditEvents({ pageSize: 2, pageToken, actionPrefix: "organisation." });
-    seen.push(...page.auditEvents.map(({ after }) => String(after?.["name"])));
+    seen.push(...page.auditEvents.map(({ after }) => JSON.stringify(after?.["name"])));
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
-  expect(seen).toEqual(["c", "b", "a"]);
+  expect(seen).toEqual([`"c"`, `"b"`, `"a"`]);
   expect((await audit.listAuditEvents({ principalId: "system" })).auditEvents).toHaveLength(1);
   expect((await audit.listAuditEvents({ actionPrefix: "%" })).auditEvents).toHaveLength(0);
 });
