@@ -1,6 +1,7 @@
 /**
  * Makes a spec true for one deployment.
  *
+ *   plan.ts     what is there already
  *   rollout.ts  starts what changed, beside or instead of what runs, or undoes it
  *   order.ts    who waits for whom      deployments.ts  what is held and stored
  *
@@ -11,49 +12,36 @@
  */
 import type { ConvergeEnd, ConvergeProgress } from "@bowline/agent-core";
 import { Deployment_Desired } from "@bowline/contract/deployments";
-import type { Deployment, Workload } from "@bowline/contract/deployments";
-import { membersOf } from "./deployments.ts";
+import type { Deployment } from "@bowline/contract/deployments";
 import type { HeldDeployment } from "./deployments.ts";
 import type { Instance } from "./instances.ts";
-import { levelsOf } from "./order.ts";
+import { makePlan } from "./plan.ts";
+import type { Plan, PlanPorts } from "./plan.ts";
 import { killRun, markedProcesses } from "./processes.ts";
 import { asRefusal, invalid } from "./refusal.ts";
 import { rollOut } from "./rollout.ts";
 import { makeVolumes, removeVolumes } from "./volumes.ts";
-import { checkSpec, digestOf, findProgram, isJob } from "./workloads.ts";
+import { checkSpec } from "./workloads.ts";
 
 /** What a converge needs from its runtime. */
-export interface ConvergePorts {
+export interface ConvergePorts extends PlanPorts {
   dataDir: string;
   runtimeId: string;
-  digestKey: string;
-  /** Where programs are looked for if the workload sets no PATH. */
-  searchPath: string;
-  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
 }
 
-/** One member of a workload and the slot that has it already, if any. */
-export interface Planned {
-  workload: Workload;
-  index: number;
-  digest: string;
-  /** Runs or rests with the same definition. */
-  kept?: Instance;
+/** Aborts: called off, and undone; or the agent ends, and everything stays as it is for the next one. */
+export interface Interruptions {
+  cancel: AbortSignal;
+  quit: AbortSignal;
 }
 
-export interface Plan {
-  members: Planned[];
-  /** Slots of the last good generation that have no place in this one. */
-  leaving: Instance[];
-  levels: string[][];
-}
-
+/** Returns expected ends; throws for defects only. */
 export async function converge(
   held: HeldDeployment,
   spec: Deployment,
   ports: ConvergePorts,
   report: (progress: ConvergeProgress) => void,
-  signal: AbortSignal,
+  interruptions: Interruptions,
 ): Promise<ConvergeEnd> {
   try {
     if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports);
@@ -68,7 +56,7 @@ export async function converge(
     await makeVolumes(ports.dataDir, spec);
     switch (spec.desired) {
       case Deployment_Desired.RUNNING:
-        return await rollOut(held, spec, plan, report, signal);
+        return await rollOut(held, spec, plan, report, interruptions);
       case Deployment_Desired.STOPPED:
         return await rest(held, spec, plan, "STOPPED");
       case Deployment_Desired.PAUSED:
@@ -83,38 +71,6 @@ export async function converge(
     const holds = settled && desired !== "ABSENT" ? `; generation ${generation} (${desired}) still holds` : "";
     return { kind: "failed", reason: refusal.reason, message: refusal.message + holds, worthRetry: refusal.worthRetry };
   }
-}
-
-async function makePlan(held: HeldDeployment, spec: Deployment, ports: ConvergePorts): Promise<Plan> {
-  const levels = levelsOf(spec);
-  const running = spec.desired === Deployment_Desired.RUNNING;
-  const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
-  const secrets = await ports.openSecrets(spec.sealedSecrets, names);
-  const digests = new Map(
-    spec.workloads.map((workload) => [workload.name, digestOf(workload, spec, secrets, ports.digestKey)]),
-  );
-  if (running) {
-    for (const workload of spec.workloads)
-      findProgram(workload, workload.environment["PATH"] ?? ports.searchPath, undefined);
-  }
-  const slots = [...held.slots.values()];
-  slots.sort((a, b) => Number(held.isCurrent(b)) - Number(held.isCurrent(a))); // the good one before a candidate
-  const members = membersOf(spec).map(({ workload, index }): Planned => {
-    const digest = digests.get(workload.name) ?? "";
-    const kept = slots.find(
-      ({ definition }) =>
-        definition.index === index && definition.workload.name === workload.name && definition.digest === digest,
-    );
-    // A job belongs to its generation; only one that is frozen goes on in the next.
-    const stale =
-      running && isJob(workload) && kept?.definition.generation !== spec.generation && kept?.phase().kind !== "paused";
-    return { workload, index, digest, ...(kept === undefined || stale ? {} : { kept }) };
-  });
-  const staying = new Set(members.map(({ kept }) => kept));
-  for (const slot of slots) {
-    if (!held.isCurrent(slot) && !staying.has(slot)) await held.removeSlot(slot); // of an attempt that is over
-  }
-  return { members, leaving: slots.filter((slot) => held.isCurrent(slot) && !staying.has(slot)), levels };
 }
 
 /** STOPPED and PAUSED: nothing executes; definitions, volumes and, if paused, memory stay. */

@@ -123,7 +123,8 @@ export async function holdDeployment(
     else
       open(
         definition,
-        ((await readDurable(join(slotFolder, "state.json"))) as InstanceState | undefined) ?? newState(),
+        ((await readDurable(join(slotFolder, "state.json"))) as InstanceState | undefined) ??
+          newState(definition.generation),
       );
   }
 
@@ -148,12 +149,12 @@ export async function holdDeployment(
         index,
         generation: spec.generation,
         digest,
-        ports: await assignPorts(workload, inherited, surroundings.reserved),
+        ports: await assignPorts(workload, inherited, (port) => surroundings.reserved(port)),
         sealedSecrets: Object.fromEntries(
           workload.secrets.map(({ secret }) => [secret, spec.sealedSecrets[secret] ?? ""]),
         ),
       };
-      const state = newState();
+      const state = newState(spec.generation);
       await writeDurably(join(slotFolder, "state.json"), state);
       await writeDurably(join(slotFolder, "instance.json"), definition); // S2
       return open(definition, state);
@@ -208,6 +209,6 @@ export function membersOf(spec: Deployment): { workload: Workload; index: number
   );
 }
 
-function newState(): InstanceState {
-  return { wish: "stop", restarts: 0, failures: 0, done: false };
+function newState(generation: number): InstanceState {
+  return { wish: "stop", generation, restarts: 0, failures: 0, done: false };
 }

@@ -50,7 +50,8 @@ export function isMissing(error: unknown): boolean {
 
 /** The code of an error of the operating system, e.g. `ENOSPC`. */
 export function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+  if (typeof error !== "object" || error === null || !("code" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
 }
 
 async function syncFolder(path: string): Promise<void> {

@@ -34,7 +34,9 @@ import type { Definition } from "./workloads.ts";
 /** What is kept of an instance beside its definition; state.json in its slot. */
 export interface InstanceState {
   wish: "run" | "pause" | "stop";
-  /** Starts after the first. */
+  /** That it belongs to: the one that made it, or a later one that didn't change it. */
+  generation: number;
+  /** Starts after the first, in that generation. */
   restarts: number;
   /** Ends in a row that count for the wait before the next start; for a job its failed runs. */
   failures: number;
@@ -86,8 +88,8 @@ export interface Instance {
   suspend(): Promise<void>;
   /** Watches no longer (I3). */
   letGo(): Promise<void>;
-  /** Counts restarts from 0 again, for a new generation. */
-  countAnew(): Promise<void>;
+  /** Belongs to a new generation that doesn't change it. */
+  enter(generation: number): Promise<void>;
 }
 
 export function createInstance(
@@ -329,8 +331,8 @@ export function createInstance(
       await endLife();
       current?.letGo();
     },
-    async countAnew() {
-      if (state.restarts > 0) await save({ restarts: 0 });
+    async enter(generation) {
+      if (state.generation !== generation) await save({ generation, restarts: 0 });
     },
   };
 

@@ -11,7 +11,7 @@
 import type { ConvergeEnd, ConvergeProgress, WorkloadProgress } from "@bowline/agent-core";
 import { Dependency_Condition } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
-import type { Plan } from "./converge.ts";
+import type { Plan } from "./plan.ts";
 import type { HeldDeployment } from "./deployments.ts";
 import type { Instance } from "./instances.ts";
 import { claimPorts, fixedNumber } from "./ports.ts";
@@ -39,13 +39,15 @@ export async function rollOut(
   spec: Deployment,
   plan: Plan,
   report: (progress: ConvergeProgress) => void,
-  signal: AbortSignal,
+  { cancel, quit }: { cancel: AbortSignal; quit: AbortSignal },
 ): Promise<ConvergeEnd> {
   const attempt: Attempt = { held, instances: new Map(), added: new Set(), leaving: plan.leaving, parked: new Set() };
   try {
     await addInstances(attempt, spec, plan);
-    await startAll(attempt, spec, report, signal);
+    await startAll(attempt, spec, report, AbortSignal.any([cancel, quit]));
   } catch (error) {
+    // The next agent gets the same command, and goes on with what is there.
+    if (error instanceof Cancelled && quit.aborted) return { kind: "cancelled" };
     const refusal = asRefusal(error);
     const holds = await undo(attempt, error instanceof Cancelled);
     if (error instanceof Cancelled) return { kind: "cancelled" };
@@ -58,7 +60,6 @@ export async function rollOut(
     };
   }
   const current = [...attempt.instances.values()].flat();
-  const anew = held.record.generation !== spec.generation;
   await held.saveRecord({
     generation: spec.generation,
     settled: true,
@@ -67,7 +68,6 @@ export async function rollOut(
     levels: plan.levels,
   });
   await Promise.all(plan.leaving.map((instance) => held.removeSlot(instance)));
-  if (anew) for (const instance of current) if (!attempt.added.has(instance)) await instance.countAnew();
   return { kind: "succeeded" };
 }
 
@@ -83,7 +83,7 @@ async function addInstances(attempt: Attempt, spec: Deployment, plan: Plan): Pro
       attempt.added.add(instance);
       const others = instance.definition.ports.filter((port) => !heldBy(attempt.leaving, port.published));
       await claimPorts(workload.name, others); // before anything is stopped for it
-    }
+    } else await instance.enter(spec.generation);
     attempt.instances.set(workload.name, [...(attempt.instances.get(workload.name) ?? []), instance]);
   }
 }

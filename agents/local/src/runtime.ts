@@ -87,7 +87,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
   const held = new Map<string, HeldDeployment>();
   const turns = new Map<string, Promise<unknown>>();
   const observations = createObservations(held);
-  let closed = false;
+  const quitting = new AbortController();
 
   async function openSecrets(
     sealed: Readonly<Record<string, string>>,
@@ -164,7 +164,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
 
     async converge(spec, report, signal): Promise<ConvergeEnd> {
       return await inTurn(spec.id, async () => {
-        if (closed || signal.aborted) return { kind: "cancelled" };
+        if (quitting.signal.aborted || signal.aborted) return { kind: "cancelled" };
         const deployment = held.get(spec.id) ?? (await holdDeployment(spec.id, surroundings, spec.generation));
         held.set(spec.id, deployment);
         const ports = {
@@ -174,7 +174,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
           searchPath: base["PATH"] ?? "",
           openSecrets,
         };
-        const end = await converge(deployment, spec, ports, report, signal);
+        const end = await converge(deployment, spec, ports, report, { cancel: signal, quit: quitting.signal });
         if (deployment.slots.size === 0 && deployment.record.desired === "ABSENT") held.delete(spec.id);
         observations.changed(spec.id);
         return end;
@@ -202,7 +202,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       readLog(() => held.get(deploymentId)?.find(workload, index)?.log, wanted, signal),
 
     async close({ stopWorkloads }) {
-      closed = true;
+      quitting.abort();
       clearInterval(cutting);
       await Promise.allSettled(turns.values());
       await Promise.all(instances().map((instance) => (stopWorkloads ? instance.suspend() : instance.letGo())));

@@ -1,0 +1,68 @@
+/**
+ * What of a spec is there already, and what has to be made or has to go.
+ */
+import { Deployment_Desired } from "@bowline/contract/deployments";
+import type { Deployment, Workload } from "@bowline/contract/deployments";
+import { membersOf } from "./deployments.ts";
+import type { HeldDeployment } from "./deployments.ts";
+import type { Instance } from "./instances.ts";
+import { levelsOf } from "./order.ts";
+import { digestOf, findProgram, isJob } from "./workloads.ts";
+
+/** What a plan needs from its runtime. */
+export interface PlanPorts {
+  /** Key for digests of secrets. */
+  digestKey: string;
+  /** Where programs are looked for if the workload sets no PATH. */
+  searchPath: string;
+  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
+}
+
+/** One member of a workload and the slot that has it already, if any. */
+export interface Planned {
+  workload: Workload;
+  index: number;
+  digest: string;
+  /** Runs or rests with the same definition. */
+  kept?: Instance;
+}
+
+export interface Plan {
+  members: Planned[];
+  /** Slots of the last good generation that have no place in this one. */
+  leaving: Instance[];
+  levels: string[][];
+}
+
+/** Compares; changes nothing but that it removes what attempts that are over left. Throws refusals. */
+export async function makePlan(held: HeldDeployment, spec: Deployment, ports: PlanPorts): Promise<Plan> {
+  const levels = levelsOf(spec);
+  const running = spec.desired === Deployment_Desired.RUNNING;
+  const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
+  const secrets = await ports.openSecrets(spec.sealedSecrets, names);
+  const digests = new Map(
+    spec.workloads.map((workload) => [workload.name, digestOf(workload, spec, secrets, ports.digestKey)]),
+  );
+  if (running) {
+    for (const workload of spec.workloads)
+      findProgram(workload, workload.environment["PATH"] ?? ports.searchPath, undefined);
+  }
+  const slots = [...held.slots.values()];
+  slots.sort((a, b) => Number(held.isCurrent(b)) - Number(held.isCurrent(a))); // the good one before a candidate
+  const members = membersOf(spec).map(({ workload, index }): Planned => {
+    const digest = digests.get(workload.name) ?? "";
+    const kept = slots.find(
+      ({ definition }) =>
+        definition.index === index && definition.workload.name === workload.name && definition.digest === digest,
+    );
+    // A job belongs to its generation; only one that is frozen goes on in the next.
+    const stale =
+      running && isJob(workload) && kept?.state.generation !== spec.generation && kept?.phase().kind !== "paused";
+    return { workload, index, digest, ...(kept === undefined || stale ? {} : { kept }) };
+  });
+  const staying = new Set(members.map(({ kept }) => kept));
+  for (const slot of slots) {
+    if (!held.isCurrent(slot) && !staying.has(slot)) await held.removeSlot(slot); // of an attempt that is over
+  }
+  return { members, leaving: slots.filter((slot) => held.isCurrent(slot) && !staying.has(slot)), levels };
+}

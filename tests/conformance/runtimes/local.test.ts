@@ -1,0 +1,70 @@
+/** The local runtime against real processes. */
+import { randomBytes } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { create, toJsonString } from "@bufbuild/protobuf";
+import { createLocalRuntime } from "@bowline/agent-local";
+import { DeploymentSchema } from "@bowline/contract/deployments";
+import { removeFolder, startProcess, temporaryFolder } from "@bowline/testing";
+import { describeRuntime } from "./suite/index.ts";
+import type { Place } from "./suite/place.ts";
+
+const programFile = fileURLToPath(new URL("./program.js", import.meta.url));
+const hostFile = fileURLToPath(new URL("./local-host.ts", import.meta.url));
+
+/** Scaled, so that restarts take tests no minutes; the proportions are the real ones. */
+const times = { backoffFirstMs: 100, backoffMaxMs: 6_000, stableAfterMs: 6_000, settleMs: 400, logCutMs: 50 };
+const logBytes = 64 * 1024;
+
+async function localPlace(): Promise<Place> {
+  const dataDir = temporaryFolder();
+  const token = `token-${randomBytes(6).toString("hex")}`;
+  const quiet = () => {};
+  const options = { dataDir, times, logBytes };
+  return {
+    backoffFirstMs: times.backoffFirstMs,
+    logBytes,
+    program: (...args) => ({ image: "suite/program", command: [process.execPath, programFile, token, ...args] }),
+    open: async () => await createLocalRuntime({ ...options, log: { info: quiet, warn: quiet, error: quiet } }),
+    async host(spec, fault) {
+      const json = toJsonString(DeploymentSchema, create(DeploymentSchema, spec));
+      const command = ["node", hostFile, JSON.stringify(options), json, ...(fault === undefined ? [] : [fault])];
+      const host = startProcess({ command });
+      const kill = async (): Promise<void> => {
+        host.kill("SIGKILL");
+        await host.ended;
+      };
+      if (fault === undefined) return { end: JSON.parse(await host.untilLine('{"kind"')), kill };
+      await host.ended;
+      return { kill };
+    },
+    leftovers: async () => [...processesWith(token), ...(await foldersIn(dataDir))],
+    remove: async () => await removeFolder(dataDir),
+  };
+}
+
+/** Found by their command lines, so that one that hides from the runtime is still seen. */
+function processesWith(token: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+      if (command.includes(token) && !command.includes(hostFile)) found.push(`process ${pid} ${command}`);
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  return found;
+}
+
+async function foldersIn(dataDir: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const kind of ["deployments", "volumes"]) {
+    for (const name of await readdir(join(dataDir, kind)).catch(() => [])) found.push(`folder ${kind}/${name}`);
+  }
+  return found;
+}
+
+describeRuntime("local", { place: localPlace }, ["local.before-spawn", "local.after-spawn"]);
