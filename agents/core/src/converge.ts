@@ -29,7 +29,11 @@ export interface ConvergePorts {
   runtime: Runtime;
   dataPlanes: readonly DataPlaneClass[];
   clock: Clock;
-  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void; error(fields: object, message: string): void };
+  log: {
+    info(fields: object, message: string): void;
+    warn(fields: object, message: string): void;
+    error(fields: object, message: string): void;
+  };
   /** The newest progress of a command. */
   progress(command: JournalledCommand, progress: ConvergeProgress): void;
   /** A result that is on the disk. */
@@ -83,7 +87,12 @@ export function createConverger(ports: ConvergePorts): Converger {
     if (stopping) return;
     if (abort.signal.aborted) return finish(one, { kind: "cancelled" }, undefined); // V4
     const starts = await journal.start(command.commandId); // V2
-    if (starts >= startLimit) return finish(one, failed("AGENT_CRASHED", `the agent ended ${starts - 1} times while it ran this attempt`), undefined);
+    if (starts >= startLimit)
+      return finish(
+        one,
+        failed("AGENT_CRASHED", `the agent ended ${starts - 1} times while it ran this attempt`),
+        undefined,
+      );
     const timer = setTimeout(() => {
       one.why ??= "timeout";
       abort.abort();
@@ -112,7 +121,10 @@ export function createConverger(ports: ConvergePorts): Converger {
     const report = (progress: ConvergeProgress): void => ports.progress(command, progress);
     const highest = journal.highest(command.deploymentId);
     if (highest !== undefined && highest.generation > command.generation) {
-      return { ...failed("SPEC_INVALID", `generation ${highest.generation} is known here; ${command.generation} is older`), worthRetry: false };
+      return {
+        ...failed("SPEC_INVALID", `generation ${highest.generation} is known here; ${command.generation} is older`),
+        worthRetry: false,
+      };
     }
     if (spec.dataPlane !== undefined) return carryOutDataPlane(spec, spec.dataPlane, report, signal);
     if (spec.routes !== undefined) return carryOutRoutes(spec, spec.routes, report, signal);
@@ -134,8 +146,13 @@ export function createConverger(ports: ConvergePorts): Converger {
       end.kind === "succeeded" && spec.desired === Deployment_Desired.RUNNING
         ? await dataPlaneClass.start(spec.id, dataPlane, attachedTo(spec.id), runtime, signal)
         : end;
-    if (started.kind === "succeeded") setDataPlane(spec.id, { kind: spec.desired === Deployment_Desired.RUNNING ? "ready" : "starting" });
-    else if (!served) setDataPlane(spec.id, { kind: "failed", message: started.kind === "failed" ? `${started.reason}: ${started.message}` : "cancelled" });
+    if (started.kind === "succeeded")
+      setDataPlane(spec.id, { kind: spec.desired === Deployment_Desired.RUNNING ? "ready" : "starting" });
+    else if (!served)
+      setDataPlane(spec.id, {
+        kind: "failed",
+        message: started.kind === "failed" ? `${started.reason}: ${started.message}` : "cancelled",
+      });
     return started;
   }
 
@@ -170,7 +187,8 @@ export function createConverger(ports: ConvergePorts): Converger {
       if (state?.kind === "failed") return failed("DATA_PLANE_NOT_READY", `the data plane failed: ${state.message}`);
       if (signal.aborted) return { kind: "cancelled" };
       const leftMs = until - clock.monotonicMs();
-      if (state === undefined && leftMs <= 0) return failed("DATA_PLANE_NOT_READY", "the data plane's command has not come");
+      if (state === undefined && leftMs <= 0)
+        return failed("DATA_PLANE_NOT_READY", "the data plane's command has not come");
       await new Promise<void>((resolve) => {
         const wake = (): void => {
           clearTimeout(timer);
@@ -178,7 +196,10 @@ export function createConverger(ports: ConvergePorts): Converger {
           signal.removeEventListener("abort", wake);
           resolve();
         };
-        const timer = setTimeout(wake, Math.max(1, Math.min(leftMs > 0 ? leftMs : unknownDataPlaneMs, unknownDataPlaneMs)));
+        const timer = setTimeout(
+          wake,
+          Math.max(1, Math.min(leftMs > 0 ? leftMs : unknownDataPlaneMs, unknownDataPlaneMs)),
+        );
         dataPlaneWaiters.add(wake);
         signal.addEventListener("abort", wake, { once: true });
       });
@@ -216,15 +237,29 @@ export function createConverger(ports: ConvergePorts): Converger {
             },
     );
     taken.delete(command.commandId);
-    log.info({ command: command.commandId, deployment: command.deploymentId, generation: command.generation, end: end.kind, ...(end.kind === "failed" ? { reason: end.reason, detail: end.message } : {}) }, "converge ended");
+    log.info(
+      {
+        command: command.commandId,
+        deployment: command.deploymentId,
+        generation: command.generation,
+        end: end.kind,
+        ...(end.kind === "failed" ? { reason: end.reason, detail: end.message } : {}),
+      },
+      "converge ended",
+    );
     ports.result(result);
   }
 
-  async function observe(command: JournalledCommand, spec: Deployment | undefined, end: ConvergeEnd): Promise<DeploymentState> {
+  async function observe(
+    command: JournalledCommand,
+    spec: Deployment | undefined,
+    end: ConvergeEnd,
+  ): Promise<DeploymentState> {
     const { deploymentId } = command;
     if (spec?.routes !== undefined) {
       const absent = spec.desired === Deployment_Desired.ABSENT && end.kind === "succeeded";
-      const generation = end.kind === "succeeded" ? command.generation : (journal.goodOf(deploymentId)?.generation ?? 0);
+      const generation =
+        end.kind === "succeeded" ? command.generation : (journal.goodOf(deploymentId)?.generation ?? 0);
       return create(DeploymentStateSchema, { deploymentId, generation, absent });
     }
     try {
@@ -233,7 +268,11 @@ export function createConverger(ports: ConvergePorts): Converger {
     } catch (error) {
       log.warn({ error, deployment: deploymentId }, "the runtime could not be observed");
     }
-    return create(DeploymentStateSchema, { deploymentId, generation: command.generation, absent: spec?.desired === Deployment_Desired.ABSENT });
+    return create(DeploymentStateSchema, {
+      deploymentId,
+      generation: command.generation,
+      absent: spec?.desired === Deployment_Desired.ABSENT,
+    });
   }
 
   function classOf(name: string): DataPlaneClass | undefined {
@@ -295,7 +334,13 @@ export function createConverger(ports: ConvergePorts): Converger {
           if (dataPlane === undefined || dataPlaneClass === undefined) return;
           setDataPlane(good.deploymentId, { kind: "starting" });
           for (let attempt = 1; !signal.aborted; attempt += 1) {
-            const end = await dataPlaneClass.start(good.deploymentId, dataPlane, attachedTo(good.deploymentId), runtime, signal);
+            const end = await dataPlaneClass.start(
+              good.deploymentId,
+              dataPlane,
+              attachedTo(good.deploymentId),
+              runtime,
+              signal,
+            );
             if (end.kind === "succeeded") return setDataPlane(good.deploymentId, { kind: "ready" });
             const message = end.kind === "failed" ? `${end.reason}: ${end.message}` : "cancelled";
             if (attempt >= restoreTries) return setDataPlane(good.deploymentId, { kind: "failed", message });

@@ -170,7 +170,9 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
     finish: (result, then = {}) =>
       append(
         { t: "result", at: now(), result: toJson(DeployResultSchema, result) },
-        ...(then.good === undefined ? [] : [{ t: "good" as const, good: { ...then.good, spec: base64(then.good.spec) } }]),
+        ...(then.good === undefined
+          ? []
+          : [{ t: "good" as const, good: { ...then.good, spec: base64(then.good.spec) } }]),
         ...(then.removed === undefined ? [] : [{ t: "removed" as const, id: then.removed }]),
       ),
     drop: (commandId) => append({ t: "dropped", id: commandId }),
@@ -211,7 +213,10 @@ class State {
         this.counter = record.counter;
         return;
       case "received":
-        this.commands.set(record.command.commandId, { ...record.command, spec: Buffer.from(record.command.spec, "base64") });
+        this.commands.set(record.command.commandId, {
+          ...record.command,
+          spec: Buffer.from(record.command.spec, "base64"),
+        });
         return;
       case "started": {
         const command = this.commands.get(record.id);
@@ -220,7 +225,11 @@ class State {
       }
       case "result": {
         const result = fromJson(DeployResultSchema, record.result, { ignoreUnknownFields: true });
-        this.results.set(keyOf(result.commandId, result.attempt), { at: record.at, result, acknowledged: record.acknowledged ?? false });
+        this.results.set(keyOf(result.commandId, result.attempt), {
+          at: record.at,
+          result,
+          acknowledged: record.acknowledged ?? false,
+        });
         if (this.commands.get(result.commandId)?.attempt === result.attempt) this.commands.delete(result.commandId);
         return;
       }
@@ -261,7 +270,8 @@ class State {
       if (acknowledged && this.#now() - at > keepDoneMs) continue;
       yield { t: "result", at, result: toJson(DeployResultSchema, result), acknowledged };
     }
-    for (const command of this.commands.values()) yield { t: "received", command: { ...command, spec: base64(command.spec) } };
+    for (const command of this.commands.values())
+      yield { t: "received", command: { ...command, spec: base64(command.spec) } };
   }
 
   size(): number {

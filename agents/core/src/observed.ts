@@ -18,7 +18,12 @@ export function deploymentStateOf(observed: ObservedDeployment): DeploymentState
         restarts: instance.restarts,
         ...(instance.exitCode === undefined ? {} : { exitCode: instance.exitCode }),
         image: instance.image,
-        ports: instance.ports.map(({ name, container, address, published }) => ({ name, container, address, published })),
+        ports: instance.ports.map(({ name, container, address, published }) => ({
+          name,
+          container,
+          address,
+          published,
+        })),
         reason: instance.reason,
         ...(instance.startedAt === undefined ? {} : { startedAt: timestampFromDate(instance.startedAt) }),
       }),

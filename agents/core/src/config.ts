@@ -1,0 +1,175 @@
+/**
+ * The agent's settings: flag over environment over default. Only this file
+ * reads the environment; every runtime's main.ts uses it.
+ */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { logLevels, type LogLevel } from "./log.ts";
+
+export interface AgentConfig {
+  /** Origin of the server, e.g. `https://bowline.example.com`; a path is a prefix. */
+  server: string;
+  /** Absolute. */
+  dataDir: string;
+  /** The name it would like; empty: the host's. */
+  name: string;
+  labels: Readonly<Record<string, string>>;
+  /** The registration token, wherever it came from; needed once. */
+  registrationToken: string | undefined;
+  /** PEM of the authorities to trust instead of the system's. */
+  ca: string | undefined;
+  logFormat: "json" | "pretty";
+  logLevel: LogLevel;
+  /** When standard input closes, stop the workloads and exit: for a parent that must leave nothing behind. */
+  lifelineStdin: boolean;
+  stopWorkloadsOnExit: boolean;
+  /** What the runtime may pass on to workloads; it picks. */
+  hostEnvironment: Readonly<Record<string, string | undefined>>;
+  /** Crash points of fault tests; see kernel/faults.ts. */
+  faults: string | undefined;
+}
+
+/** What the program was started with cannot be used; the message says what and how it would be right. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+const labelPattern = /^([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=(.{0,255})$/;
+const namePattern = /^[a-z0-9][a-z0-9.-]{0,62}$/;
+/** As many as the contract takes. */
+const maxLabels = 64;
+
+/** Throws a ConfigError. With `--token-stdin` it reads standard input to its end. */
+export function readConfig(args: readonly string[], environment: NodeJS.ProcessEnv = process.env): AgentConfig {
+  const flags = parse(args);
+  const setting = (flag: string | undefined, variable: string): string | undefined =>
+    flag ?? (environment[variable] === "" ? undefined : environment[variable]);
+  const on = (flag: boolean | undefined, variable: string): boolean =>
+    flag ?? ["1", "true", "yes"].includes((environment[variable] ?? "").toLowerCase());
+
+  const caFile = setting(flags["ca-file"], "BOWLINE_CA_FILE");
+  const home = process.getuid?.() === 0 ? "/var/lib/bowline" : join(homedir(), ".bowline-agent");
+  const name = setting(flags.name, "BOWLINE_AGENT_NAME") ?? "";
+  if (name !== "" && !namePattern.test(name)) {
+    throw new ConfigError(`--name ${name}: lower-case letters, digits, dots and dashes, at most 63`);
+  }
+  return {
+    server: serverOf(setting(flags.server, "BOWLINE_SERVER"), on(flags.insecure, "BOWLINE_INSECURE")),
+    dataDir: resolve(setting(flags["data-dir"], "BOWLINE_AGENT_DATA_DIR") ?? home),
+    name,
+    labels: labelsOf(
+      flags.label ?? (environment["BOWLINE_AGENT_LABELS"] ?? "").split(",").filter((text) => text !== ""),
+    ),
+    registrationToken: tokenOf(flags, setting, environment),
+    ca: caFile === undefined ? undefined : read(caFile, "--ca-file"),
+    logFormat: choice(
+      "--log-format",
+      setting(flags["log-format"], "BOWLINE_LOG_FORMAT") ?? (process.stderr.isTTY ? "pretty" : "json"),
+      ["json", "pretty"],
+    ),
+    logLevel: choice("--log-level", setting(flags["log-level"], "BOWLINE_LOG_LEVEL") ?? "info", logLevels),
+    lifelineStdin: flags["lifeline-stdin"] ?? false,
+    stopWorkloadsOnExit: on(flags["stop-workloads-on-exit"], "BOWLINE_STOP_WORKLOADS_ON_EXIT"),
+    hostEnvironment: environment,
+    faults: environment["BOWLINE_FAULT"],
+  };
+}
+
+type Flags = ReturnType<typeof parse>;
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      strict: true,
+      allowPositionals: false,
+      options: {
+        server: { type: "string" },
+        "data-dir": { type: "string" },
+        name: { type: "string" },
+        label: { type: "string", multiple: true },
+        "token-file": { type: "string" },
+        "token-stdin": { type: "boolean" },
+        "ca-file": { type: "string" },
+        insecure: { type: "boolean" },
+        "log-format": { type: "string" },
+        "log-level": { type: "string" },
+        "lifeline-stdin": { type: "boolean" },
+        "stop-workloads-on-exit": { type: "boolean" },
+      },
+    }).values;
+  } catch (error) {
+    throw new ConfigError((error as Error).message);
+  }
+}
+
+function serverOf(text: string | undefined, insecure: boolean): string {
+  if (text === undefined) throw new ConfigError("--server (or BOWLINE_SERVER) is missing: the server's URL");
+  const url = URL.parse(text);
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
+    throw new ConfigError(`--server ${text}: not an http:// or https:// URL`);
+  }
+  if (url.username !== "" || url.search !== "" || url.hash !== "") {
+    throw new ConfigError(`--server ${url.origin}…: no user, query or fragment`);
+  }
+  if (url.protocol === "http:" && !isLoopback(url.hostname) && !insecure) {
+    throw new ConfigError(`--server ${text}: clear text beyond this host needs --insecure; better is https://`);
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
+}
+
+/** Never a flag of its own: `ps` shows arguments to everyone. */
+function tokenOf(
+  flags: Flags,
+  setting: (flag: string | undefined, variable: string) => string | undefined,
+  environment: NodeJS.ProcessEnv,
+): string | undefined {
+  if (flags["token-stdin"] === true) {
+    if (flags["lifeline-stdin"] === true)
+      throw new ConfigError("--token-stdin and --lifeline-stdin both want standard input");
+    return readFileSync(0, "utf8").trim();
+  }
+  const file = setting(flags["token-file"], "BOWLINE_REGISTRATION_TOKEN_FILE");
+  if (file !== undefined) {
+    try {
+      return readFileSync(file, "utf8").trim();
+    } catch (error) {
+      // Once it is enrolled, the agent needs no token, and its file is gone as a rule.
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw new ConfigError(`--token-file ${file} cannot be read: ${(error as Error).message}`);
+    }
+  }
+  const token = environment["BOWLINE_REGISTRATION_TOKEN"]?.trim();
+  return token === "" ? undefined : token;
+}
+
+function labelsOf(texts: readonly string[]): Record<string, string> {
+  if (texts.length > maxLabels) throw new ConfigError(`--label: at most ${maxLabels}`);
+  const labels: Record<string, string> = {};
+  for (const text of texts) {
+    const [, key, value] = labelPattern.exec(text.trim()) ?? [];
+    if (key === undefined) throw new ConfigError(`--label ${text}: write key=value`);
+    labels[key] = value ?? "";
+  }
+  return labels;
+}
+
+function read(file: string, flag: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new ConfigError(`${flag} ${file} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+function choice<const T extends string>(flag: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined) throw new ConfigError(`${flag} ${value}: one of ${allowed.join(", ")}`);
+  return found;
+}

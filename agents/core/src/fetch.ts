@@ -1,0 +1,86 @@
+/** Fetching specs: many pushes share a call; each spec's digest is checked. */
+import { createHash } from "node:crypto";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { AgentService, type DeployCommand, type FetchedDeployment } from "@bowline/contract/agent";
+
+export type Fetched =
+  | { kind: "spec"; spec: Uint8Array }
+  | { kind: "not-in-flight" }
+  /** The bytes are not what the command names. */
+  | { kind: "wrong-digest" };
+
+export interface Fetcher {
+  /** Rejects where the call failed; the command is pushed again. */
+  fetch(command: DeployCommand): Promise<Fetched>;
+}
+
+/** The contract's limit of one call. */
+const maxItems = 64;
+/** Asked anew with a new token this often before the call fails. */
+const tokenTries = 2;
+
+/** `token` gives the session's access token; `renew` asks for a new one and resolves when it is there. */
+export function createFetcher(
+  transport: Transport,
+  ports: { token: () => string; renew: () => Promise<void> },
+  signal: AbortSignal,
+): Fetcher {
+  const client = createClient(AgentService, transport);
+  interface Waiting {
+    command: DeployCommand;
+    resolve: (fetched: Fetched) => void;
+    reject: (error: unknown) => void;
+  }
+  let waiting: Waiting[] = [];
+  let running = false;
+
+  async function call(batch: readonly Waiting[]): Promise<FetchedDeployment[]> {
+    const items = batch.map(({ command: { commandId, attempt } }) => ({ commandId, attempt }));
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const headers = { authorization: `Bearer ${ports.token()}` };
+        return (await client.fetchDeployments({ items }, { signal, headers })).deployments;
+      } catch (error) {
+        // UNAUTHENTICATED never fails a command: renew and ask again.
+        if (ConnectError.from(error).code !== Code.Unauthenticated || attempt >= tokenTries) throw error;
+        await ports.renew();
+      }
+    }
+  }
+
+  async function drain(): Promise<void> {
+    running = true;
+    await Promise.resolve(); // what is pushed in the same turn shares the call
+    while (waiting.length > 0) {
+      const batch = waiting.splice(0, maxItems);
+      try {
+        const answers = new Map((await call(batch)).map((answer) => [answer.commandId, answer]));
+        for (const one of batch) {
+          const answer = answers.get(one.command.commandId);
+          if (answer === undefined) waiting.push(one); // did not fit into the answer
+          else one.resolve(read(one.command, answer));
+        }
+        if (answers.size === 0) throw new Error("the server answered no spec at all");
+      } catch (error) {
+        for (const one of batch) one.reject(error);
+        waiting = waiting.filter((one) => !batch.includes(one));
+      }
+    }
+    running = false;
+  }
+
+  return {
+    fetch: (command) =>
+      new Promise((resolve, reject) => {
+        waiting.push({ command, resolve, reject });
+        if (!running) void drain();
+      }),
+  };
+}
+
+function read(command: DeployCommand, answer: FetchedDeployment): Fetched {
+  if (answer.reason !== "") return { kind: "not-in-flight" };
+  const digest = createHash("sha256").update(answer.spec).digest("hex");
+  if (digest !== command.digest || answer.generation !== command.generation) return { kind: "wrong-digest" };
+  return { kind: "spec", spec: answer.spec };
+}

@@ -1,0 +1,49 @@
+/**
+ * Who this agent is: its keys, what the server called it, and the counter of
+ * its assertions, all in its data folder.
+ */
+import { join } from "node:path";
+import { type KeyPair, loadOrCreateKey, readPrivateFile, writePrivateFile } from "@bowline/auth";
+
+/** What enrolment gave; written as `agent.json`. */
+export interface Enrolled {
+  agentId: string;
+  name: string;
+  clusterId: string;
+  cluster: string;
+  installationId: string;
+  /** The URL that it enrolled at. */
+  server: string;
+}
+
+export interface Identity {
+  signing: KeyPair;
+  sealing: KeyPair;
+  /** Undefined until it enrolled. */
+  enrolled(): Promise<Enrolled | undefined>;
+  keep(enrolled: Enrolled): Promise<void>;
+  /** A counter above every one before, on the disk before it is used, so that a restart never repeats one. */
+  nextCounter(floor?: number): Promise<number>;
+}
+
+/** Loads the keys in `dataDir`, or makes them. The folder exists and belongs to this process. */
+export async function loadIdentity(dataDir: string, now: () => number = Date.now): Promise<Identity> {
+  const stateFile = join(dataDir, "agent.json");
+  const counterFile = join(dataDir, "assertion-counter");
+  let last = Number((await readPrivateFile(counterFile)) ?? 0);
+  return {
+    signing: await loadOrCreateKey(join(dataDir, "signing-key.json"), "Ed25519"),
+    sealing: await loadOrCreateKey(join(dataDir, "sealing-key.json"), "X25519"),
+    async enrolled() {
+      const text = await readPrivateFile(stateFile);
+      return text === undefined ? undefined : (JSON.parse(text) as Enrolled);
+    },
+    keep: (enrolled) => writePrivateFile(stateFile, `${JSON.stringify(enrolled, null, 2)}\n`),
+    async nextCounter(floor = 0) {
+      // The clock as a floor: a folder restored from an older copy goes on above what it has forgotten.
+      last = Math.max(last, floor, now()) + 1;
+      await writePrivateFile(counterFile, String(last));
+      return last;
+    },
+  };
+}

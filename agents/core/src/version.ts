@@ -1,0 +1,4 @@
+/** This build's version, from its package. */
+import manifest from "../package.json" with { type: "json" };
+
+export const agentVersion: string = manifest.version;
