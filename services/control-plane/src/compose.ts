@@ -148,7 +148,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       });
       await wired.sessions.prepare();
       const stopping = new AbortController();
-      const running = Promise.all(wired.loops.map((loop) => loop(stopping.signal)));
+      const running = Promise.all(wired.loops.map((part) => part.run(stopping.signal)));
       running.catch((error: unknown) => {
         log.error({ error }, "a background loop ended; the server stops");
         failedWith("a background loop ended");
@@ -164,9 +164,9 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
     timed("server", stopWithinMs, async () => {
       port = await listen({ host: config.host, port: config.port, handler: wired.handler, log });
       metrics.watch({
-        sessions: wired.sessions.counts,
-        pool: database.load,
-        connections: port.connections,
+        sessions: () => wired.sessions.counts(),
+        pool: () => database.load(),
+        connections: () => port.connections(),
         commandsByState: async () =>
           Object.fromEntries(
             (
@@ -315,7 +315,12 @@ function wire(
     registerReflection(router);
     registerHealth(router, ready);
   };
-  const around = interceptors({ authenticate: identity.authenticate, openServices, log, observe: metrics.observe });
+  const around = interceptors({
+    authenticate: identity.authenticate,
+    openServices,
+    log,
+    observe: (call) => metrics.observe(call),
+  });
   const rest = createRest({
     services: [...services],
     transport: createRouterTransport(routes, { router: { interceptors: around } }),
@@ -338,7 +343,7 @@ function wire(
       const database = (await ready()) ? "ok" : "no answer";
       return { ready: database === "ok", checks: { database } };
     },
-    metrics: metrics.read,
+    metrics: () => metrics.read(),
   });
-  return { handler, sessions, draining, loops: [events.run, sessions.run, publishes.run, clusters.run] };
+  return { handler, sessions, draining, loops: [events, sessions, publishes, clusters] };
 }

@@ -2,7 +2,33 @@
 import type { CommandState } from "@bowline/db";
 import type { Events } from "../platform/events.ts";
 import type { Db, Work } from "../platform/transactions.ts";
-import type { LockedCommand } from "./store.ts";
+import type { CancelReason } from "./transitions.ts";
+
+/** A command as the engine works with it. */
+export interface LockedCommand {
+  id: string;
+  deploymentId: string;
+  agentId: string;
+  clusterId: string;
+  organisationId: string;
+  generation: number;
+  productPublishId: string;
+  ownerKind: string;
+  ownerId: string;
+  state: CommandState;
+  attempt: number;
+  failures: number;
+  boundEpoch: number | null;
+  everReceived: boolean;
+  sessionsWithoutReceipt: number;
+  cancelReason: CancelReason | null;
+  isRemoval: boolean;
+  reduces: boolean;
+  maxRetries: number;
+  newerWaits: boolean;
+  timeLeft: boolean;
+  outcomeAttempt: number | null;
+}
 
 /** A command right after a change, with what its owner's slice may show. */
 export interface ChangedCommand extends LockedCommand {

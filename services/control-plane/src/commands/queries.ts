@@ -105,16 +105,14 @@ export async function readCommands(
 
 export async function listCommands(db: Kysely<Database>, principal: Principal, request: ListCommandsRequest) {
   const size = pageSize(request.pageSize);
-  const after = pageKey("commands", request.pageToken, 2);
+  const after = pageKey("commands", request.pageToken, 1);
   let query = columns(select(db, principal, request));
-  if (after !== undefined)
-    query = query.where(sql<boolean>`(c.created_at, c.id) < (${after[0]}::timestamptz, ${after[1]})`);
+  if (after !== undefined) query = query.where("c.id", "<", after[0] ?? "");
   const rows = await query
-    .orderBy("c.created_at", "desc")
     .orderBy("c.id", "desc")
     .limit(size + 1)
     .execute();
-  const page = cutPage(rows, size, "commands", (row) => [row.created_at.toISOString(), row.id]);
+  const page = cutPage(rows, size, "commands", (row) => [row.id]);
   const total = request.returnTotalSize
     ? (
         await select(db, principal, request)

@@ -7,8 +7,8 @@
 import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { apply, type LockedCommand, lockCommands, tellOwners } from "./store.ts";
+import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
+import { apply, lockCommands, tellOwners } from "./store.ts";
 import { type CommandEvent, isInFlight, isTerminal } from "./transitions.ts";
 
 export interface SyncFacts {

@@ -17,8 +17,8 @@ import {
 import { sql } from "kysely";
 import { lockDeployments, recordConverged, recordObserved } from "../deployments/index.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { apply, type LockedCommand, lockCommands, tellOwners } from "./store.ts";
+import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
+import { apply, lockCommands, tellOwners } from "./store.ts";
 import { type CommandEvent, type Fence, isTerminal } from "./transitions.ts";
 
 /** A message and the stream on which it came. */

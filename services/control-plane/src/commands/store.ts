@@ -4,38 +4,11 @@
  *
  * E3: whoever calls `apply` holds the deployment's row.
  */
-import type { CommandState } from "@bowline/db";
 import { sql } from "kysely";
 import { hold } from "../deployments/index.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { type CancelReason, type CommandEvent, isTerminal, step, type Verdict } from "./transitions.ts";
-
-/** A command as the engine works with it. */
-export interface LockedCommand {
-  id: string;
-  deploymentId: string;
-  agentId: string;
-  clusterId: string;
-  organisationId: string;
-  generation: number;
-  productPublishId: string;
-  ownerKind: string;
-  ownerId: string;
-  state: CommandState;
-  attempt: number;
-  failures: number;
-  boundEpoch: number | null;
-  everReceived: boolean;
-  sessionsWithoutReceipt: number;
-  cancelReason: CancelReason | null;
-  isRemoval: boolean;
-  reduces: boolean;
-  maxRetries: number;
-  newerWaits: boolean;
-  timeLeft: boolean;
-  outcomeAttempt: number | null;
-}
 
 /** What an event says beside its kind. */
 export interface Telling {

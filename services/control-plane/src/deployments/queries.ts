@@ -58,16 +58,14 @@ export async function readDeployment(db: Db, principal: Principal, id: string): 
 
 export async function listDeployments(db: Db, principal: Principal, request: ListDeploymentsRequest) {
   const size = pageSize(request.pageSize);
-  const after = pageKey("deployments", request.pageToken, 2);
+  const after = pageKey("deployments", request.pageToken, 1);
   let query = columns(select(db, principal, request));
-  if (after !== undefined)
-    query = query.where(sql<boolean>`(d.created_at, d.id) < (${after[0]}::timestamptz, ${after[1]})`);
+  if (after !== undefined) query = query.where("d.id", "<", after[0] ?? "");
   const rows = await query
-    .orderBy("d.created_at", "desc")
     .orderBy("d.id", "desc")
     .limit(size + 1)
     .execute();
-  const page = cutPage(rows, size, "deployments", (row) => [row.created_at.toISOString(), row.id]);
+  const page = cutPage(rows, size, "deployments", (row) => [row.id]);
   const total = request.returnTotalSize
     ? (
         await select(db, principal, request)

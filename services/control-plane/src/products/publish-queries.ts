@@ -68,16 +68,14 @@ export async function readPublishes(db: Db, principal: Principal, filter: Filter
 
 export async function listPublishes(db: Db, principal: Principal, request: ListProductPublishesRequest) {
   const size = pageSize(request.pageSize);
-  const after = pageKey("publishes", request.pageToken, 2);
+  const after = pageKey("publishes", request.pageToken, 1);
   let query = columns(select(db, principal, request));
-  if (after !== undefined)
-    query = query.where(sql<boolean>`(p.created_at, p.id) < (${after[0]}::timestamptz, ${after[1]})`);
+  if (after !== undefined) query = query.where("p.id", "<", after[0] ?? "");
   const rows = await query
-    .orderBy("p.created_at", "desc")
     .orderBy("p.id", "desc")
     .limit(size + 1)
     .execute();
-  const page = cutPage(rows, size, "publishes", (row) => [row.created_at.toISOString(), row.id]);
+  const page = cutPage(rows, size, "publishes", (row) => [row.id]);
   const total = request.returnTotalSize
     ? (
         await select(db, principal, request)

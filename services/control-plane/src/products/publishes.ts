@@ -15,7 +15,7 @@ import { audit } from "../platform/audit-trail.ts";
 import { type Caller, type Principal, seesAll, systemPrincipal } from "../platform/context.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
 import { attach, detach, eligibleAgents } from "./attachments.ts";
-import { listenersOf } from "./catalogue/index.ts";
+import { listenersOf, markPublished } from "./catalogue/index.ts";
 import { type GatewayTemplate, servedServices } from "./compile.ts";
 import { settle, touch } from "./owner.ts";
 
@@ -125,6 +125,7 @@ export async function deploy(ports: PublishPorts, work: Work, caller: Caller, pu
     .execute();
   for (const row of superseded) await touch(ports.engine(), work, row.id);
   await work.tx.updateTable("product_publishes").set({ state: "PENDING" }).where("id", "=", publishId).execute();
+  await markPublished(work, publish.product_id);
   await place(ports, work, caller, publishId);
 }
 

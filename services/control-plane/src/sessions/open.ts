@@ -44,7 +44,7 @@ export async function openSession(
       .selectFrom("agents")
       .select(["cluster_id", "state", "runtime_identity", "journal_id", "journal_counter"])
       .where("id", "=", agentId)
-      .forUpdate()
+      .forNoKeyUpdate()
       .executeTakeFirst();
     if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
     if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
