@@ -11,6 +11,7 @@
  *     before the old one goes (S1): a crash in between leaves both, never none.
  */
 import type { ConvergeEnd, ConvergeProgress } from "@bowline/agent-core";
+import { crashPoint } from "@bowline/kernel";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment } from "@bowline/contract/deployments";
 import type { HeldDeployment } from "./deployments.ts";
@@ -100,10 +101,12 @@ async function remove(held: HeldDeployment, spec: Deployment, ports: ConvergePor
   const named = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
   const volumes = { ...held.record.volumes, ...named };
   await held.saveRecord({ desired: "ABSENT", volumes });
+  crashPoint("local.before-removal");
   await inLevels(held, held.record.levels, (instance) => instance.stop());
   await endStrays(held, ports.runtimeId);
   for (const instance of [...held.slots.values()]) await held.removeSlot(instance);
   await removeVolumes(ports.dataDir, spec.id, volumes, spec.removeVolumes);
+  crashPoint("local.before-erasure");
   await held.erase();
   return { kind: "succeeded" };
 }

@@ -23,10 +23,12 @@ import { WorkloadSchema } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
 import { isMissing, makeFolder, readDurable, removeFolder, writeDurably } from "./durable.ts";
 import { createInstance } from "./instances.ts";
-import type { Instance, InstanceState, InstanceSurroundings } from "./instances.ts";
+import type { Instance } from "./instances.ts";
 import { openLog } from "./logs.ts";
-import { assignPorts } from "./ports.ts";
+import { assignPorts, renewTaken } from "./ports.ts";
 import type { AssignedPort } from "./ports.ts";
+import type { InstanceState } from "./phases.ts";
+import type { InstanceSurroundings } from "./starting.ts";
 import { observeInstance } from "./readiness.ts";
 import { fillFolder } from "./volumes.ts";
 import type { VolumeKeeping } from "./volumes.ts";
@@ -49,7 +51,7 @@ export interface DeploymentRecord {
 }
 
 /** What a deployment needs from its runtime. */
-export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "changed"> {
+export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "changed" | "renewPorts"> {
   dataDir: string;
   logBytes: number;
   /** Whether a port number belongs to an instance of this runtime already. */
@@ -111,7 +113,14 @@ export async function holdDeployment(
     const slotFolder = join(instancesFolder, definition.slot);
     const workload = fromJson(WorkloadSchema, definition.workload);
     const log = openLog(join(slotFolder, "output.log"), surroundings.logBytes);
-    const instance = createInstance(slotFolder, definition, workload, state, log, { ...surroundings, changed });
+    const instance = createInstance(slotFolder, definition, workload, state, log, {
+      ...surroundings,
+      changed,
+      async renewPorts() {
+        if (!(await renewTaken(definition.ports, (port) => surroundings.reserved(port)))) return;
+        await writeDurably(join(slotFolder, "instance.json"), definition);
+      },
+    });
     slots.set(definition.slot, instance);
     return instance;
   }

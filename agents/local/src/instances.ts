@@ -1,8 +1,9 @@
 /**
  * One instance and its life: started, watched, started again, paused, stopped.
  *
- *   launch.ts  one run of it      readiness.ts   whether it is there
- *   health.ts  its health         deployments.ts all instances of a deployment
+ *   starting.ts, launch.ts  one run of it                         readiness.ts   whether it is there
+ *   attention.ts  health, deadline while it runs     restarts.ts    whether it starts again
+ *   deployments.ts  all instances of a deployment
  *
  * I1: at most one run of an instance lives; the next starts when nothing of the
  *     last is left.
@@ -14,58 +15,23 @@
  * The calls of one instance follow each other: its deployment makes them in turn.
  */
 import { isAbsolute, join } from "node:path";
-import { systemClock } from "@bowline/kernel";
+import { crashPoint, systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
-import { RestartPolicy } from "@bowline/contract/deployments";
 import type { Workload } from "@bowline/contract/deployments";
+import { attend } from "./attention.ts";
 import { writeDurably } from "./durable.ts";
-import { watchHealth } from "./health.ts";
-import { adopt, forgetRun, launch, LaunchFailed } from "./launch.ts";
+import { adopt, forgetRun } from "./launch.ts";
 import type { Exit, LiveRun } from "./launch.ts";
 import type { LogFile } from "./logs.ts";
-import { endRun, freezeRun, killRun, markers, sendToRun } from "./processes.ts";
+import type { InstanceState, Phase } from "./phases.ts";
+import { endRun, freezeRun, isAlive, killRun, sendToRun } from "./processes.ts";
 import type { RunIdentity } from "./processes.ts";
-import { claimPorts } from "./ports.ts";
-import { asRefusal, Refusal } from "./refusal.ts";
-import type { Times } from "./times.ts";
-import { findProgram, isJob, milliseconds, needsExitCode, stopGraceMs, stopSignal } from "./workloads.ts";
+import { Refusal } from "./refusal.ts";
+import { decide } from "./restarts.ts";
+import { startRun } from "./starting.ts";
+import type { InstanceSurroundings } from "./starting.ts";
+import { isJob, stopGraceMs, stopSignal } from "./workloads.ts";
 import type { Definition } from "./workloads.ts";
-
-/** What is kept of an instance beside its definition; state.json in its slot. */
-export interface InstanceState {
-  wish: "run" | "pause" | "stop";
-  /** That it belongs to: the one that made it, or a later one that didn't change it. */
-  generation: number;
-  /** Starts after the first, in that generation. */
-  restarts: number;
-  /** Ends in a row that count for the wait before the next start; for a job its failed runs. */
-  failures: number;
-  /** True: it ended and is not started again. */
-  done: boolean;
-  /** How its last run ended. */
-  exit?: Exit;
-}
-
-export type Phase =
-  | { kind: "idle" }
-  | { kind: "starting" }
-  | { kind: "running"; live: LiveRun; health: InstanceHealth; reason: string; settled: boolean }
-  | { kind: "paused"; live: LiveRun }
-  | { kind: "stopping"; live: LiveRun }
-  | { kind: "backing-off"; exit: Exit; untilMs: number; wake: AbortController }
-  | { kind: "exited"; exit: Exit };
-
-/** What an instance needs from its runtime. */
-export interface InstanceSurroundings {
-  runtimeId: string;
-  bootId: string;
-  times: Times;
-  /** All variables of the process but its run's marker. */
-  environment(definition: Definition, workload: Workload): Promise<Record<string, string>>;
-  /** Called after every change of its phase. */
-  changed(): void;
-  note(level: "info" | "warn" | "error", message: string, facts: Record<string, unknown>): void;
-}
 
 export interface Instance {
   readonly folder: string;
@@ -120,10 +86,17 @@ export function createInstance(
     Object.assign(state, change);
     await writeDurably(join(folder, "state.json"), state);
   };
+  /** What happened, unlike what is wished (I2), may be lost with a full disk: supervision goes on. */
+  const saveIfPossible = async (change: Partial<InstanceState>): Promise<void> => {
+    await save(change).catch((error: unknown) =>
+      surroundings.note("warn", "an instance's state is not saved", { ...facts, error: String(error) }),
+    );
+  };
 
-  function begin(adopted: LiveRun | undefined, frozen: boolean): void {
+  /** Supervises from here on: a run that lives, or what follows after `exit`, or a new run. */
+  function begin(from: { adopted?: LiveRun; frozen?: boolean; exit?: Exit }): void {
     const ends = new AbortController();
-    const loop = live(ends.signal, adopted, frozen).catch((error: unknown) => {
+    const loop = live(ends.signal, from).catch((error: unknown) => {
       surroundings.note("error", "an instance is not supervised any more", { ...facts, error: String(error) });
       become({ kind: "exited", exit: { reason: `the agent failed: ${String(error)}`, at: Date.now() } });
     });
@@ -137,10 +110,13 @@ export function createInstance(
     life = undefined;
   }
 
-  async function live(ends: AbortSignal, adopted: LiveRun | undefined, frozen: boolean): Promise<void> {
-    let exit = await once(ends, adopted, frozen);
+  async function live(
+    ends: AbortSignal,
+    { adopted, frozen = false, exit: before }: { adopted?: LiveRun; frozen?: boolean; exit?: Exit },
+  ): Promise<void> {
+    let exit = before ?? (await once(ends, adopted, frozen));
     while (exit !== undefined && (await again(exit, ends))) {
-      await save({ restarts: state.restarts + 1 });
+      await saveIfPossible({ restarts: state.restarts + 1 });
       exit = await once(ends, undefined, false);
     }
   }
@@ -149,13 +125,18 @@ export function createInstance(
   async function once(ends: AbortSignal, adopted: LiveRun | undefined, frozen: boolean): Promise<Exit | undefined> {
     if (adopted === undefined) {
       become({ kind: "starting" });
-      const started = await startRun();
+      logStart = log.end();
+      const started = await startRun(
+        { folder, definition, workload, workingDir, logPath: log.path, logStart },
+        surroundings,
+      );
       if ("reason" in started) return started;
+      surroundings.note("info", "instance started", { ...facts, pid: started.record.pid });
       current = started;
     } else current = adopted;
     const run = current;
     if (frozen) become({ kind: "paused", live: run });
-    else attend(run);
+    else attendTo(run);
     const exit = await endOf(run, ends);
     attention?.abort();
     if (exit === undefined) return undefined;
@@ -164,82 +145,44 @@ export function createInstance(
     return exit;
   }
 
-  async function startRun(): Promise<LiveRun | Exit> {
-    try {
-      const environment = await surroundings.environment(definition, workload);
-      findProgram(workload, environment["PATH"] ?? "", workingDir);
-      await claimPorts(workload.name, definition.ports);
-      logStart = log.end();
-      const command = [...workload.command, ...workload.args];
-      const run = await launch(
-        { folder, command, environment, workingDir, logPath: log.path, logStart, recordsExit: needsExitCode(workload) },
-        bootId,
-      );
-      surroundings.note("info", "instance started", { ...facts, pid: run.record.pid });
-      return run;
-    } catch (error) {
-      const failed =
-        error instanceof LaunchFailed ? new Refusal("START_FAILED", error.message, true) : asRefusal(error);
-      if (failed === undefined) throw error;
-      const { reason, worthRetry } = failed;
-      return { reason: failed.message, at: Date.now(), refused: { reason, worthRetry } };
-    }
-  }
-
-  /** Health, settling and deadline of a running run. */
-  function attend(run: LiveRun): void {
-    const ends = (attention = new AbortController()).signal;
-    const ranMs = Math.max(0, Date.now() - run.record.startedAt);
+  function attendTo(run: LiveRun): void {
+    attention = new AbortController();
     become({ kind: "running", live: run, health: "UNKNOWN", reason: "", settled: false });
+    const environment = () => surroundings.environment(definition, workload);
     const change = (part: { health?: InstanceHealth; reason?: string; settled?: boolean }): void => {
-      if (!ends.aborted && phase.kind === "running") become({ ...phase, ...part });
+      if (phase.kind === "running") become({ ...phase, ...part });
     };
-    void systemClock
-      .sleep(times.settleMs - Math.min(ranMs, times.settleMs), ends)
-      .then(() => change({ settled: true }));
-    if (workload.healthCheck !== undefined) void watchIts(run, ends, (health, reason) => change({ health, reason }));
-    const deadlineMs = milliseconds(workload.runToCompletion?.deadline);
-    if (deadlineMs !== undefined) {
-      void systemClock.sleep(deadlineMs - ranMs, ends).then(async () => {
-        if (ends.aborted) return;
-        run.overdueMs = deadlineMs;
-        become({ kind: "stopping", live: run });
-        await endRun(run.identity, stopSignal(workload), stopGraceMs(workload));
-      });
-    }
-  }
-
-  async function watchIts(
-    run: LiveRun,
-    ends: AbortSignal,
-    changed: (health: InstanceHealth, reason: string) => void,
-  ): Promise<void> {
-    const check = workload.healthCheck;
-    if (check === undefined) return;
-    const variables = await surroundings.environment(definition, workload);
-    const environment = { ...variables, [markers.run]: run.record.run };
-    await watchHealth(check, { ports: definition.ports, environment, workingDir }, changed, ends);
+    attend(
+      { run, workload, ports: definition.ports, workingDir, environment },
+      times,
+      {
+        settled: () => change({ settled: true }),
+        health: (health, reason) => change({ health, reason }),
+        async overdue(deadlineMs) {
+          run.overdueMs = deadlineMs;
+          become({ kind: "stopping", live: run });
+          await endRun(run.identity, stopSignal(workload), stopGraceMs(workload));
+        },
+        failed: (error) => surroundings.note("error", "an instance is not watched", { ...facts, error: String(error) }),
+      },
+      attention.signal,
+    );
   }
 
   /** Records an end and decides: false, it has ended for good; true, after a wait, it starts again. */
   async function again(exit: Exit, ends: AbortSignal): Promise<boolean> {
-    const retries = workload.runToCompletion?.retries;
-    const failed = exit.code !== 0;
-    const stable = (exit.ranMs ?? 0) >= times.stableAfterMs;
-    const failures = (stable && !isJob(workload) ? 0 : state.failures) + 1;
-    const done =
-      retries !== undefined
-        ? !failed || failures > retries
-        : workload.restartPolicy === RestartPolicy.NEVER ||
-          (workload.restartPolicy === RestartPolicy.ON_FAILURE && !failed);
-    await save({ exit, failures, done });
+    const { done, failures, waitMs } = decide(workload, exit, state.failures, times);
+    await saveIfPossible({ exit, failures, done });
     if (exit.run !== undefined) await forgetRun(folder, exit.run);
-    surroundings.note(failed ? "warn" : "info", "instance ended", { ...facts, code: exit.code, reason: exit.reason });
+    surroundings.note(exit.code === 0 ? "info" : "warn", "instance ended", {
+      ...facts,
+      code: exit.code,
+      reason: exit.reason,
+    });
     if (done) {
       become({ kind: "exited", exit });
       return false;
     }
-    const waitMs = Math.min(times.backoffMaxMs, times.backoffFirstMs * 2 ** Math.min(failures - 1, 30));
     const wake = new AbortController();
     become({ kind: "backing-off", exit, untilMs: Date.now() + waitMs, wake });
     await systemClock.sleep(waitMs, AbortSignal.any([ends, wake.signal]));
@@ -256,12 +199,16 @@ export function createInstance(
     await endLife();
     const run = current;
     if (run !== undefined) {
+      const endedByItself = !isAlive(run.identity, bootId);
       become({ kind: "stopping", live: run });
+      crashPoint("local.before-stop");
       const left = await endRun(run.identity, stopSignal(workload), stopGraceMs(workload));
       if (left.length > 0) throw new Refusal("INTERNAL", `processes ${left.join(", ")} cannot be killed`, true);
       const exit = await run.ended;
       current = undefined;
-      await save({ exit: { ...exit, reason: "stopped" } });
+      // A job that ended just before is not to run again.
+      const done = isJob(workload) && endedByItself && decide(workload, exit, state.failures, times).done;
+      await saveIfPossible({ exit: done ? exit : { ...exit, reason: "stopped" }, done });
       await forgetRun(folder, run.record.run);
     }
     become(state.done && state.exit !== undefined ? { kind: "exited", exit: state.exit } : { kind: "idle" });
@@ -283,23 +230,23 @@ export function createInstance(
         if (state.wish === "stop") return await end(); // the last agent crashed while it stopped it
         const frozen = state.wish === "pause";
         if (frozen) await freezeRun(current.identity);
-        else sendToRun(current.identity, "SIGCONT"); // it may have crashed while it resumed it
-        return begin(current, frozen);
+        else await sendToRun(current.identity, "SIGCONT"); // it may have crashed while it resumed it
+        return begin({ adopted: current, frozen });
       }
       if (found !== undefined) {
         await clear(found.identity);
         if (state.exit?.run !== found.ended.run) await save({ exit: found.ended });
         const counted = state.exit?.run === found.ended.run && state.done;
-        if (!counted && state.wish === "run") return beginAfter(found.ended);
+        if (!counted && state.wish === "run") return begin({ exit: found.ended });
         await forgetRun(folder, found.record.run);
       }
-      if (state.wish === "run" && !state.done) begin(undefined, false);
+      if (state.wish === "run" && !state.done) begin({});
     },
     async start() {
       await save({ wish: "run" });
       if (phase.kind === "paused") {
-        sendToRun(phase.live.identity, "SIGCONT");
-        return attend(phase.live);
+        await sendToRun(phase.live.identity, "SIGCONT");
+        return attendTo(phase.live);
       }
       if (phase.kind === "backing-off") {
         const { wake } = phase;
@@ -310,7 +257,7 @@ export function createInstance(
       if (state.done && (isJob(workload) || state.exit?.code === 0)) return;
       await endLife();
       await save({ done: false, failures: 0 });
-      begin(undefined, false);
+      begin({});
     },
     async pause() {
       await save({ wish: "pause" });
@@ -320,7 +267,7 @@ export function createInstance(
       if (!(await freezeRun(current.identity))) {
         throw new Refusal("INTERNAL", `workload ${workload.name}: not all of its processes stopped`, true);
       }
-      begin(current, true);
+      begin({ adopted: current, frozen: true });
     },
     async stop() {
       await save({ wish: "stop" });
@@ -335,22 +282,6 @@ export function createInstance(
       if (state.generation !== generation) await save({ generation, restarts: 0 });
     },
   };
-
-  /** Goes on after a run that ended while no agent was there. */
-  function beginAfter(exit: Exit): void {
-    const ends = new AbortController();
-    const loop = again(exit, ends.signal).then(async (restart) => {
-      if (!restart) return;
-      await save({ restarts: state.restarts + 1 });
-      await live(ends.signal, undefined, false);
-    });
-    life = {
-      ends,
-      loop: loop.catch((error: unknown) =>
-        surroundings.note("error", "supervision failed", { ...facts, error: String(error) }),
-      ),
-    };
-  }
 }
 
 /** How a run ends; undefined if `signal` aborts first. */

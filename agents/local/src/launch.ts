@@ -128,7 +128,11 @@ export async function launch(spec: LaunchSpec, bootId: string): Promise<LiveRun>
   if (stat === undefined) throw new LaunchFailed("the process was gone at once");
   const record: RunRecord = { ...intent, state: "started", pid: stat.pid, startTime: stat.startTime };
   const live = watchChild(child, record);
-  await writeDurably(join(spec.folder, "run.json"), record);
+  try {
+    await writeDurably(join(spec.folder, "run.json"), record);
+  } catch {
+    // It runs, so it must not count as not started. The intent is on disk: its marker is enough to find it.
+  }
   return live;
 }
 

@@ -105,15 +105,13 @@ export async function claimPorts(workload: string, ports: readonly AssignedPort[
   }
 }
 
-/** A dynamic port that was lost to another program gets another number. */
-export async function renewTaken(
-  ports: readonly AssignedPort[],
-  reserved: (port: number) => boolean,
-): Promise<AssignedPort[]> {
-  const renewed: AssignedPort[] = [];
+/** Gives each dynamic port that was lost to another program another number. True if there was one. */
+export async function renewTaken(ports: AssignedPort[], reserved: (port: number) => boolean): Promise<boolean> {
+  let renewed = false;
   for (const port of ports) {
-    const lost = port.dynamic && (await tryToBind(port.address, port.published, port.protocol)) === "EADDRINUSE";
-    renewed.push(lost ? { ...port, published: await chooseFree(port.address, port.protocol, reserved) } : port);
+    if (!port.dynamic || (await tryToBind(port.address, port.published, port.protocol)) !== "EADDRINUSE") continue;
+    port.published = await chooseFree(port.address, port.protocol, reserved);
+    renewed = true;
   }
   return renewed;
 }

@@ -141,14 +141,32 @@ export interface RunIdentity extends ProcessIdentity {
   groupIsOurs: boolean;
 }
 
-/** The living processes of a run. `thorough` reads every environment too (P2); else only group and session. */
-export function members(run: RunIdentity, thorough: boolean): ProcessStat[] {
-  const found: ProcessStat[] = [];
-  for (const stat of allProcesses()) {
-    const inGroup = run.groupIsOurs && (stat.group === run.pid || stat.session === run.pid);
-    if (inGroup || (thorough && readEnvironment(stat.pid)?.get(markers.run) === run.run)) found.push(stat);
-  }
-  return found;
+/** A living process and the marker of its run, if it has one. */
+type Scanned = ProcessStat & { run: string | undefined };
+
+/**
+ * All of this machine's processes. Callers of one turn of the event loop share
+ * a scan, so that a hundred instances that end at once don't read /proc a
+ * hundred times; the scan begins after all of them have asked.
+ */
+function scan(): Promise<Scanned[]> {
+  scanning ??= new Promise((resolve) => {
+    setImmediate(() => {
+      scanning = undefined;
+      resolve(allProcesses().map((stat) => ({ ...stat, run: readEnvironment(stat.pid)?.get(markers.run) })));
+    });
+  });
+  return scanning;
+}
+
+/** Of the machine, like what it holds: all runtimes of a process may share it. */
+let scanning: Promise<Scanned[]> | undefined;
+
+/** The living processes of a run (P2). */
+export async function members(run: RunIdentity): Promise<ProcessStat[]> {
+  return (await scan()).filter(
+    (found) => found.run === run.run || (run.groupIsOurs && (found.group === run.pid || found.session === run.pid)),
+  );
 }
 
 /** Sends a signal; false if nobody was there to get it. */
@@ -162,9 +180,9 @@ export function send(target: number, signal: NodeJS.Signals): boolean {
 }
 
 /** To a run: its group at once, then members that left the group. */
-export function sendToRun(run: RunIdentity, signal: NodeJS.Signals): void {
+export async function sendToRun(run: RunIdentity, signal: NodeJS.Signals): Promise<void> {
   if (run.groupIsOurs) send(-run.pid, signal);
-  for (const stat of members(run, true)) if (!run.groupIsOurs || stat.group !== run.pid) send(stat.pid, signal);
+  for (const stat of await members(run)) if (!run.groupIsOurs || stat.group !== run.pid) send(stat.pid, signal);
 }
 
 /** First and longest wait between two looks at what is to end. */
@@ -182,8 +200,8 @@ const killLimitMs = 10_000;
  * processes that the kernel holds.
  */
 export async function endRun(run: RunIdentity, signal: NodeJS.Signals, graceMs: number): Promise<number[]> {
-  sendToRun(run, signal);
-  sendToRun(run, "SIGCONT"); // a paused process would never see the signal
+  await sendToRun(run, signal);
+  await sendToRun(run, "SIGCONT"); // a paused process would never see the signal
   const graceEnds = performance.now() + graceMs;
   let lookMs = lookFirstMs;
   while (performance.now() < graceEnds && leaderLives(run)) {
@@ -198,11 +216,12 @@ export async function killRun(run: RunIdentity): Promise<number[]> {
   const killEnds = performance.now() + killLimitMs;
   let lookMs = lookFirstMs;
   for (;;) {
-    const left = members(run, true);
+    const left = await members(run);
     if (left.length === 0) return [];
     // All are frozen before any is killed: what forks faster than we look cannot get away.
     for (const stat of left) send(stat.pid, "SIGSTOP");
-    sendToRun(run, "SIGKILL");
+    if (run.groupIsOurs) send(-run.pid, "SIGKILL");
+    for (const stat of left) send(stat.pid, "SIGKILL");
     if (performance.now() > killEnds) return left.map((stat) => stat.pid);
     await systemClock.sleep(lookMs);
     lookMs = Math.min(lookMs * 2, lookMaxMs);
@@ -215,7 +234,7 @@ const freezeLooks = 40;
 /** SIGSTOP for all of a run. False if some of it still runs after about 2 s. */
 export async function freezeRun(run: RunIdentity): Promise<boolean> {
   for (let look = 0; look < freezeLooks; look += 1) {
-    const moving = members(run, true).filter((stat) => stat.state !== "T" && stat.state !== "t");
+    const moving = (await members(run)).filter((stat) => stat.state !== "T" && stat.state !== "t");
     if (moving.length === 0) return true;
     for (const stat of moving) send(stat.pid, "SIGSTOP");
     await systemClock.sleep(lookFirstMs * Math.min(look + 1, 5));

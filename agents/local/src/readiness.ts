@@ -2,9 +2,10 @@
  * Whether an instance is what a converge waits for, and what an observer sees.
  */
 import type { InstancePhase, ObservedInstance } from "@bowline/agent-core";
-import type { Instance, Phase } from "./instances.ts";
+import type { Instance } from "./instances.ts";
 import type { Exit } from "./launch.ts";
 import { excerpt } from "./logs.ts";
+import type { Phase } from "./phases.ts";
 import { Refusal } from "./refusal.ts";
 import { isJob } from "./workloads.ts";
 
@@ -79,7 +80,7 @@ export function observeInstance(instance: Instance): ObservedInstance {
     ...(state.exit?.code === undefined ? {} : { exitCode: state.exit.code }),
     image: workload.image,
     ports: definition.ports.map(({ name, container, address, published }) => ({ name, container, address, published })),
-    reason: reasonOf(phase),
+    reason: reasonOf(phase, state.exit),
     ...(running === undefined ? {} : { startedAt: new Date(running.startedAt) }),
   };
 }
@@ -94,7 +95,8 @@ const phaseNames = {
   exited: "EXITED",
 } as const satisfies Record<Phase["kind"], InstancePhase>;
 
-function reasonOf(phase: Phase): string {
+function reasonOf(phase: Phase, last: Exit | undefined): string {
   if (phase.kind === "running") return phase.reason;
+  if (phase.kind === "idle") return last?.reason ?? "";
   return phase.kind === "backing-off" || phase.kind === "exited" ? phase.exit.reason : "";
 }

@@ -9,6 +9,7 @@
  *     that is (R3).
  */
 import type { ConvergeEnd, ConvergeProgress, WorkloadProgress } from "@bowline/agent-core";
+import { crashPoint } from "@bowline/kernel";
 import { Dependency_Condition } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
 import type { Plan } from "./plan.ts";
@@ -60,6 +61,7 @@ export async function rollOut(
     };
   }
   const current = [...attempt.instances.values()].flat();
+  crashPoint("local.before-commit");
   await held.saveRecord({
     generation: spec.generation,
     settled: true,
@@ -67,6 +69,7 @@ export async function rollOut(
     current: current.map(({ definition }) => definition.slot),
     levels: plan.levels,
   });
+  crashPoint("local.after-commit");
   await Promise.all(plan.leaving.map((instance) => held.removeSlot(instance)));
   return { kind: "succeeded" };
 }

@@ -5,7 +5,7 @@
  * `deployments/` and `volumes/` there and leaves everything else alone.
  */
 import { homedir, release } from "node:os";
-import { delimiter, dirname } from "node:path";
+import { delimiter, dirname, resolve } from "node:path";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
 import { converge } from "./converge.ts";
 import { holdDeployment, storedDeployments } from "./deployments.ts";
@@ -24,7 +24,7 @@ import { isFolder, volumeFolder } from "./volumes.ts";
 import { environmentOf } from "./workloads.ts";
 
 export interface LocalRuntimeOptions {
-  /** Made if it is not there. Best absolute. */
+  /** Made if it is not there. */
   dataDir: string;
   /** Where it says what it does; pino's loggers fit. */
   log: Record<"info" | "warn" | "error", (facts: Record<string, unknown>, message: string) => void>;
@@ -67,11 +67,11 @@ const usualPath = [
  */
 export async function createLocalRuntime(options: LocalRuntimeOptions): Promise<Runtime> {
   if (process.platform !== "linux") throw new Error(`the local runtime needs Linux's /proc, not ${process.platform}`);
-  const { dataDir } = options;
+  const dataDir = resolve(options.dataDir); // links to volumes must hold from anywhere
   await makeFolder(dataDir);
   const lock = await lockFolder(dataDir);
   try {
-    return await createLocked(options, lock);
+    return await createLocked({ ...options, dataDir }, lock);
   } catch (error) {
     await lock.release();
     throw error;
@@ -175,7 +175,10 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
           openSecrets,
         };
         const end = await converge(deployment, spec, ports, report, { cancel: signal, quit: quitting.signal });
-        if (deployment.slots.size === 0 && deployment.record.desired === "ABSENT") held.delete(spec.id);
+        const { desired, settled } = deployment.record;
+        const refused = !settled && end.kind !== "succeeded" && deployment.slots.size === 0;
+        if (refused) await deployment.erase();
+        if (refused || (deployment.slots.size === 0 && desired === "ABSENT")) held.delete(spec.id);
         observations.changed(spec.id);
         return end;
       });
@@ -188,7 +191,10 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
     watch: (changed, signal) => observations.watch(changed, signal),
 
     async upstream(deploymentId, workload, port) {
-      const found = findPort(held.get(deploymentId)?.find(workload, 0)?.definition.ports ?? [], port);
+      const instance = held.get(deploymentId)?.find(workload, 0);
+      // What is only waiting for its next start keeps its address.
+      if (instance === undefined || ["idle", "exited"].includes(instance.phase().kind)) return undefined;
+      const found = findPort(instance.definition.ports, port);
       return found === undefined ? undefined : reachable(found);
     },
 

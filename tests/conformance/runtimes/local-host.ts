@@ -1,22 +1,25 @@
 /**
  * A process that hosts a local runtime, for tests that kill one:
  *
- *     local-host.ts <options as JSON> <spec as JSON> [crash point]
+ *     local-host.ts <options as JSON> <specs as JSON> [crash point]
  *
- * Converges the spec, writes how that ended as a line of JSON, and stays.
+ * Converges the specs, writes how the last one ended as a line of JSON, and stays.
  */
-import { fromJsonString } from "@bufbuild/protobuf";
+import { fromJson } from "@bufbuild/protobuf";
 import { createLocalRuntime } from "@bowline/agent-local";
 import { DeploymentSchema } from "@bowline/contract/deployments";
 import { configureFaults } from "@bowline/kernel";
 
-const [options = "", spec = "", fault] = process.argv.slice(2);
+const [options = "", specs = "", fault] = process.argv.slice(2);
 configureFaults(fault, () => {
   process.kill(process.pid, "SIGKILL");
   throw new Error("killed"); // not reached
 });
 const say = (facts: Record<string, unknown>, message: string) => console.error(message, JSON.stringify(facts));
 const runtime = await createLocalRuntime({ ...JSON.parse(options), log: { info: say, warn: say, error: say } });
-const end = await runtime.converge(fromJsonString(DeploymentSchema, spec), () => {}, new AbortController().signal);
+let end: unknown;
+for (const spec of JSON.parse(specs)) {
+  end = await runtime.converge(fromJson(DeploymentSchema, spec), () => {}, new AbortController().signal);
+}
 console.log(JSON.stringify(end));
 setInterval(() => {}, 1 << 30); // stays until it is killed

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { create, toJsonString } from "@bufbuild/protobuf";
+import { create, toJson } from "@bufbuild/protobuf";
 import { createLocalRuntime } from "@bowline/agent-local";
 import { DeploymentSchema } from "@bowline/contract/deployments";
 import { removeFolder, startProcess, temporaryFolder } from "@bowline/testing";
@@ -28,8 +28,8 @@ async function localPlace(): Promise<Place> {
     logBytes,
     program: (...args) => ({ image: "suite/program", command: [process.execPath, programFile, token, ...args] }),
     open: async () => await createLocalRuntime({ ...options, log: { info: quiet, warn: quiet, error: quiet } }),
-    async host(spec, fault) {
-      const json = toJsonString(DeploymentSchema, create(DeploymentSchema, spec));
+    async host(specs, fault) {
+      const json = JSON.stringify(specs.map((spec) => toJson(DeploymentSchema, create(DeploymentSchema, spec))));
       const command = ["node", hostFile, JSON.stringify(options), json, ...(fault === undefined ? [] : [fault])];
       const host = startProcess({ command });
       const kill = async (): Promise<void> => {
@@ -67,4 +67,19 @@ async function foldersIn(dataDir: string): Promise<string[]> {
   return found;
 }
 
-describeRuntime("local", { place: localPlace }, ["local.before-spawn", "local.after-spawn"]);
+describeRuntime(
+  "local",
+  { place: localPlace },
+  {
+    starting: ["local.before-spawn", "local.after-spawn"],
+    // The first start and stop belong to the first generation.
+    updating: [
+      "local.before-spawn@3",
+      "local.after-spawn@4",
+      "local.before-stop",
+      "local.before-commit@2",
+      "local.after-commit@2",
+    ],
+    removing: ["local.before-removal", "local.before-stop", "local.before-erasure"],
+  },
+);

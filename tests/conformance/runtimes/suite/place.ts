@@ -20,11 +20,11 @@ export interface Place {
   /** A runtime of this place in this process. At most one at a time. */
   open(): Promise<Runtime>;
   /**
-   * A runtime of this place in a process of its own that converges `spec` and
-   * stays until it is killed. Resolves when it has converged, or, with `fault`,
-   * when it has died at that crash point.
+   * A runtime of this place in a process of its own that converges `specs`, one
+   * after the other, and stays until it is killed. Resolves when it has, or,
+   * with `fault`, when it has died at that crash point.
    */
-  host(spec: DeploymentInit, fault?: string): Promise<{ end?: ConvergeEnd; kill(): Promise<void> }>;
+  host(specs: DeploymentInit[], fault?: string): Promise<{ end?: ConvergeEnd; kill(): Promise<void> }>;
   /** Image and command that run the suite's program (program.js) with these arguments. */
   program(...args: string[]): Pick<WorkloadInit, "image" | "command">;
   /** Everything that runs or is kept for this place, for people; empty after the last ABSENT. */

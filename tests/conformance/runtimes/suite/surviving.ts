@@ -1,17 +1,25 @@
 import { expect, test } from "@jest/globals";
 import { Deployment_Desired } from "@bowline/contract/deployments";
+import { freePort as unusedPort } from "@bowline/testing";
 import { server } from "./place.ts";
 import type { Subject } from "./place.ts";
 
-/** Crash points of a runtime between the intent to start an instance and its record. */
-export type CrashPoints = readonly string[];
+/** Where a runtime of this kind can be made to die, see libs/kernel/src/faults.ts. */
+export interface CrashPoints {
+  /** Between the intent to start an instance and its record. */
+  starting: readonly string[];
+  /** In an update of one instance by another, from its start to the old one's end. */
+  updating: readonly string[];
+  /** While a deployment is removed. */
+  removing: readonly string[];
+}
 
 export function survivingTests(subject: () => Subject, crashPoints: CrashPoints): void {
   test("an instance outlives its killed agent and is adopted by the next one", async () => {
     const s = subject();
     const spec = s.next([server(s.place)]);
     await s.runtime.close({ stopWorkloads: false });
-    const host = await s.place.host(spec);
+    const host = await s.place.host([spec]);
     expect(host.end).toEqual({ kind: "succeeded" });
     await host.kill();
 
@@ -23,17 +31,56 @@ export function survivingTests(subject: () => Subject, crashPoints: CrashPoints)
     expect((await s.observed())?.instances).toMatchObject([{ phase: "RUNNING", restarts: 0 }]);
   });
 
-  for (const point of crashPoints) {
+  for (const point of crashPoints.starting) {
     test(`an agent that dies at ${point} does not double the instance`, async () => {
       const s = subject();
       const spec = s.next([server(s.place)]);
       await s.runtime.close({ stopWorkloads: false });
-      await s.place.host(spec, point);
+      await s.place.host([spec], point);
 
       s.runtime = await s.place.open();
       expect(await s.converge(spec)).toEqual({ kind: "succeeded" });
       expect((await s.observed())?.instances).toHaveLength(1);
       await s.absent();
+      expect(await s.place.leftovers()).toEqual([]);
+    });
+  }
+
+  for (const point of crashPoints.updating) {
+    test(`an agent that dies at ${point} of an update leaves one that can be finished, or taken back`, async () => {
+      const s = subject();
+      const port = await unusedPort();
+      const ports = [{ name: "http", container: 8080, published: port }];
+      const [first, second] = [1, 2].map((version) =>
+        s.next([
+          server(s.place, { ports, environment: { VERSION: String(version) } }),
+          server(s.place, { name: "beside", environment: { VERSION: String(version) } }),
+        ]),
+      );
+      const third = s.next([server(s.place, { ports, environment: { VERSION: "3" } })]);
+      await s.runtime.close({ stopWorkloads: false });
+      await s.place.host([first!, second!], point);
+
+      s.runtime = await s.place.open();
+      expect(await s.converge(second!)).toEqual({ kind: "succeeded" });
+      expect((await s.about("web")).env).toMatchObject({ VERSION: "2" });
+      expect((await s.about("beside")).env).toMatchObject({ VERSION: "2" });
+      expect((await s.place.leftovers()).filter((left) => left.includes("program.js"))).toHaveLength(2);
+      expect(await s.converge(third)).toEqual({ kind: "succeeded" });
+      expect((await s.place.leftovers()).filter((left) => left.includes("program.js"))).toHaveLength(1);
+    });
+  }
+
+  for (const point of crashPoints.removing) {
+    test(`a removal whose agent dies at ${point} is finished by the next one`, async () => {
+      const s = subject();
+      const spec = s.next([server(s.place)]);
+      const absent = s.next([], { desired: Deployment_Desired.ABSENT });
+      await s.runtime.close({ stopWorkloads: false });
+      await s.place.host([spec, absent], point);
+
+      s.runtime = await s.place.open();
+      expect(await s.converge(absent)).toEqual({ kind: "succeeded" });
       expect(await s.place.leftovers()).toEqual([]);
     });
   }
