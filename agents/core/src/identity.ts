@@ -2,6 +2,7 @@
  * Who this agent is: its keys, what the server called it, and the counter of
  * its assertions, all in its data folder.
  */
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type KeyPair, loadOrCreateKey, readPrivateFile, writePrivateFile } from "@bowline/auth";
 
@@ -26,17 +27,26 @@ export interface Identity {
   nextCounter(floor?: number): Promise<number>;
 }
 
-/** Loads the keys in `dataDir`, or makes them. The folder exists and belongs to this process. */
+/** Loads the keys in `dataDir`, or makes both (mode 0700 and 0600). */
 export async function loadIdentity(dataDir: string, now: () => number = Date.now): Promise<Identity> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const stateFile = join(dataDir, "agent.json");
   const counterFile = join(dataDir, "assertion-counter");
-  let last = Number((await readPrivateFile(counterFile)) ?? 0);
+  const kept = Number((await readPrivateFile(counterFile)) ?? 0);
+  let last = Number.isSafeInteger(kept) ? kept : 0; // The clock alone is above it, or the server tells the floor.
   return {
     signing: await loadOrCreateKey(join(dataDir, "signing-key.json"), "Ed25519"),
     sealing: await loadOrCreateKey(join(dataDir, "sealing-key.json"), "X25519"),
     async enrolled() {
       const text = await readPrivateFile(stateFile);
-      return text === undefined ? undefined : (JSON.parse(text) as Enrolled);
+      if (text === undefined) return undefined;
+      try {
+        const enrolled = JSON.parse(text) as Enrolled;
+        if (typeof enrolled.agentId === "string" && typeof enrolled.installationId === "string") return enrolled;
+      } catch {
+        // Said below: not JSON is one way of not being an agent's state.
+      }
+      throw new Error(`${stateFile} is not the state of an agent; remove it to enrol anew`);
     },
     keep: (enrolled) => writePrivateFile(stateFile, `${JSON.stringify(enrolled, null, 2)}\n`),
     async nextCounter(floor = 0) {

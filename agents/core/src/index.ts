@@ -1,2 +1,22 @@
-/** The agent: connect, supervise, journal, converge; and its ports, runtime and data plane. */
-export {};
+/**
+ * The agent's core: everything that does not depend on what things run with.
+ *
+ *   runtime.ts, dataplane.ts   the ports: what a runtime and a gateway class implement
+ *   config.ts, log.ts          settings and log of a runtime's main.ts
+ *   program.ts                 what every main.ts does: signals, lifeline, exit codes
+ *   supervise.ts               the agent's life, in stages
+ *   identity.ts, enrol.ts      keys, state, enrolment
+ *   connect.ts, serve.ts       the stream: dialling, and one session
+ *   intake.ts, fetch.ts        from a push to the journal
+ *   journal.ts                 what survives a crash
+ *   converge.ts, gateways.ts   from the journal to a result
+ *   observe.ts, load.ts        what runs, and how busy the machine is
+ */
+export * from "./config.ts";
+export * from "./dataplane.ts";
+export * from "./identity.ts";
+export * from "./log.ts";
+export * from "./program.ts";
+export * from "./runtime.ts";
+export * from "./supervise.ts";
+export { agentVersion } from "./version.ts";

@@ -1,401 +1,333 @@
 /**
  * One session, from greeting to end.
  *
- * N1: nothing about commands is said before the last SyncReply.
- * N2: a receipt is sent after the journal is on the disk (J1).
- * N3: a result is sent again on every new session until it is acknowledged (J2).
+ *   connect.ts  dials, and waits between sessions    intake.ts   takes what is pushed
+ *   pages.ts    what Sync tells                      observe.ts  what runs
+ *
+ * S1: nothing about commands is said before the last SyncReply.
+ * S2: a result is sent on every session, and again within one, until it is
+ *     acknowledged (J2).
+ * S3: the session ends in order with Goodbye where this agent ends it.
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import type { Transport } from "@connectrpc/connect";
 import {
-  type AgentMessage,
   AgentMessageSchema,
   CommandReceipt_Disposition,
-  type ConnectResponse,
-  type DeployCommand,
-  type DeploymentState,
-  type DeployResult,
   ResultAck_Disposition,
-  type ServerMessage,
   SyncDecision_Action,
+  type ConnectResponse,
+  type DeployResult,
+  type ResultAck,
+  type SyncDecision,
   type SyncReply,
 } from "@bowline/contract/agent";
-import { type Clock, problem } from "@bowline/kernel";
-import { type AgentChannel, type ChannelEnd, describeEnd, openSession, refusalOf } from "@bowline/session";
+import { accessTokenLifeMs } from "@bowline/auth";
+import type { Clock } from "@bowline/kernel";
+import {
+  describeEnd,
+  openSession,
+  refusalOf,
+  silenceLimitMs,
+  type AgentTransport,
+  type ChannelEnd,
+} from "@bowline/session";
+import type { AgentConfig } from "./config.ts";
 import type { Converger } from "./converge.ts";
-import { createFetcher, type Fetcher } from "./fetch.ts";
-import type { Journal, JournalledCommand } from "./journal.ts";
-import { capacityOf, stateDigest } from "./load.ts";
-import type { ConvergeProgress, Runtime, RuntimeDescription } from "./runtime.ts";
-import { agentVersion } from "./version.ts";
+import { createFetcher } from "./fetch.ts";
+import { createIntake } from "./intake.ts";
+import type { Journal } from "./journal.ts";
+import { capacityOf } from "./load.ts";
+import type { Log } from "./log.ts";
+import type { Observer } from "./observe.ts";
+import { syncPages } from "./pages.ts";
+import type { Runtime } from "./runtime.ts";
+import { stateDigestOf } from "./specs.ts";
+import { agentVersion, protocol } from "./version.ts";
 
 /** How a session ended, for connect.ts. */
 export type SessionEnd =
+  /** This agent stops. */
   | { kind: "stopped" }
+  /** The server refuses this agent for good. */
   | { kind: "refused"; reason: string; message: string }
+  /** The replica goes away; come back within the spread. */
   | { kind: "drained"; spreadMs: number }
+  /** Another process with this identity took over. */
   | { kind: "superseded" }
-  /** The counter was not above the floor: sign again above it. */
+  /** The counter was not above the server's: sign above it. */
   | { kind: "replayed"; floor: number }
-  | { kind: "lost"; message: string; retryAfterMs: number | undefined };
+  | { kind: "lost"; reason: string; message: string; retryAfterMs: number | undefined };
 
 export interface ServePorts {
-  stream: Transport;
-  unary: Transport;
+  config: Pick<AgentConfig, "dataDir" | "labels">;
+  /** Tells two processes with one identity apart. */
+  processId: string;
+  runtime: Runtime;
+  /** `gateway-class/<name>` of each data plane class here. */
+  gatewayClasses: readonly string[];
   journal: Journal;
   converger: Converger;
-  runtime: Runtime;
-  describe(): Promise<RuntimeDescription>;
-  dataDir: string;
-  labels: Record<string, string>;
-  processId: string;
+  observer: Observer;
   clock: Clock;
-  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
-  /** Everything that was observed so far, for the report after each greeting. */
-  observed(): readonly DeploymentState[];
-  /** Gives whoever makes reports a way out while this session serves. */
-  attach(session: Uplink | undefined): void;
-}
-
-/** What the rest of the agent says while a session serves. */
-export interface Uplink {
-  result(result: DeployResult): void;
-  progress(command: JournalledCommand, progress: ConvergeProgress): void;
-  states(states: readonly DeploymentState[]): void;
+  log: Log;
 }
 
 /** Reasons after which dialling again is pointless until an operator acts. */
-const refusals = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "PROTOCOL_UNSUPPORTED"]);
-/** The whole report, journal and results go in pages well below 64 KiB. */
-const pageEntries = 50;
-const statesPerReport = 20;
+const forGood = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "ASSERTION_INVALID"]);
+/** The answer to the greeting takes a round trip and a commit; more is a dead line. */
+const greetingWithinMs = 20_000;
 /** Heartbeats vary by this share, so that a fleet's don't come together. */
 const heartbeatJitter = 0.1;
-/** Half the life of an access token (10 min). */
-const renewEveryMs = 5 * 60_000;
-/** Space that a journal needs to go on; below it new work is refused with NOT_NOW. */
-const minDiskFreeBytes = 16n * 1024n * 1024n;
+/** A result without an answer for this long is sent again with the next heartbeat. */
+const repeatResultAfterMs = 10_000;
 
-/** Runs one session. Resolves with its end; never rejects for what a network or a server does. */
-export async function serve(ports: ServePorts, assertion: string, signal: AbortSignal): Promise<SessionEnd> {
-  const { journal, clock } = ports;
-  const channel = openSession(ports.stream, { assertion, clock }, signal);
-  const say = (message: MessageInitShape<typeof AgentMessageSchema>["message"]): void => {
-    const outcome = channel.send(
-      create(AgentMessageSchema, { message } as MessageInitShape<typeof AgentMessageSchema>),
-    );
-    if (outcome === "too-large") ports.log.warn({ message: message?.case }, "a message is too large for the stream");
-  };
+/** Runs one session. Resolves with its end; what a network or a server does is never an error here. */
+export async function serve(
+  ports: ServePorts,
+  transport: AgentTransport,
+  assertion: string,
+  signal: AbortSignal,
+): Promise<SessionEnd> {
+  const { journal, converger, observer, clock, log } = ports;
+  const cut = new AbortController();
+  const channel = openSession(transport.stream, { assertion, clock, silenceMs: greetingWithinMs }, cut.signal);
   let end: SessionEnd | undefined;
+  let serving = false;
   let accessToken = "";
-  let tokenCame: (() => void)[] = [];
+  const tokenCame = new Set<() => void>();
+  /** When each result was last sent; Infinity: the server wants it on another session only. */
+  const sentAt = new Map<string, number>();
+
   const fetcher = createFetcher(
-    ports.unary,
+    transport.unary,
     {
       token: () => accessToken,
       renew: () => {
         say({ case: "tokenRequest", value: {} });
-        return new Promise((resolve) => tokenCame.push(resolve));
+        return new Promise((resolve) => tokenCame.add(resolve));
       },
     },
     channel.signal,
   );
-  const stop = (): void => {
+  const intake = createIntake({
+    ...{ journal, converger, fetcher, log },
+    dataDir: ports.config.dataDir,
+    receipt: (receipt) => say({ case: "commandReceipt", value: receipt }),
+    result: sendResult,
+  });
+  const goodbye = (): void => {
     end ??= { kind: "stopped" };
-    say({ case: "goodbye", value: { reason: "the agent stops" } });
+    if (serving) say({ case: "goodbye", value: { reason: "the agent stops" } }); // S3
     channel.close();
+    if (!serving) cut.abort();
   };
-
-  say({ case: "connectRequest", value: await greeting(ports) });
-  for await (const { message } of channel.messages) {
-    switch (message.case) {
-      case "connectResponse":
-        await welcomed(message.value);
-        break;
-      case "syncReply":
-        await synced(message.value);
-        break;
-      case "deployCommand":
-        void receive(ports, fetcher, say, message.value);
-        break;
-      case "cancelCommand":
-        ports.converger.cancel(message.value.commandId);
-        break;
-      case "resultAck":
-        await acknowledged(message.value);
-        break;
-      case "sessionToken":
-        accessToken = message.value.accessToken;
-        for (const resume of tokenCame.splice(0)) resume();
-        break;
-      case "drain":
-        end ??= { kind: "drained", spreadMs: message.value.spreadMs };
-        break;
-      case "superseded":
-        end ??= { kind: "superseded" };
-        break;
-      case "messageRefused":
-        ports.log.warn(
-          { reason: message.value.reason, detail: message.value.message, command: message.value.commandId },
-          "the server did not take a message",
-        );
-        break;
-      default:
-        break; // acknowledgements of heartbeats; messages of a newer server
+  signal.addEventListener("abort", goodbye, { once: true });
+  try {
+    if (signal.aborted) goodbye();
+    else say({ case: "connectRequest", value: await greeting() });
+    for await (const { message } of channel.messages) {
+      switch (message.case) {
+        case "connectResponse":
+          await welcomed(message.value);
+          break;
+        case "syncReply":
+          await synced(message.value);
+          break;
+        case "deployCommand":
+          void intake.push(message.value);
+          break;
+        case "cancelCommand":
+          intake.cancel(message.value.commandId, message.value.attempt);
+          break;
+        case "resultAck":
+          await acknowledged(message.value);
+          break;
+        case "sessionToken":
+          accessToken = message.value.accessToken;
+          for (const resume of tokenCame) resume();
+          tokenCame.clear();
+          break;
+        case "drain":
+          end ??= { kind: "drained", spreadMs: message.value.spreadMs };
+          channel.close();
+          break;
+        case "superseded":
+          end ??= { kind: "superseded" };
+          channel.close();
+          break;
+        case "messageRefused": {
+          const { reason, message: detail, commandId } = message.value;
+          log.warn(
+            { reason, detail, ...(commandId === "" ? {} : { command: commandId }) },
+            "the server did not take a message",
+          );
+          break;
+        }
+        default:
+          break; // Answers to heartbeats; credentials and tunnels, which this build has none of; newer words.
+      }
     }
+  } finally {
+    signal.removeEventListener("abort", goodbye);
+    observer.report(undefined);
+    converger.listener = undefined;
+    channel.close();
   }
-  ports.attach(undefined);
-  signal.removeEventListener("abort", stop);
   const how = await channel.ended;
   await channel.released;
-  return end ?? endOf(how, signal);
+  return end ?? endOf(how);
+
+  function say(message: MessageInitShape<typeof AgentMessageSchema>["message"]): void {
+    const outcome = channel.send(
+      create(AgentMessageSchema, { message } as MessageInitShape<typeof AgentMessageSchema>),
+    );
+    if (outcome === "too-large") log.error({ message: message?.case }, "a message is too large for the stream");
+  }
+
+  async function greeting() {
+    const { kind, version, identity, problem, capabilities } = await ports.runtime.describe();
+    return {
+      processId: ports.processId,
+      agentVersion,
+      protocolMin: protocol.min,
+      protocolMax: protocol.max,
+      runtime: kind,
+      runtimeVersion: version,
+      runtimeIdentity: identity,
+      runtimeProblem: problem,
+      capabilities: [...capabilities, ...ports.gatewayClasses],
+      labels: { ...ports.config.labels },
+      journalId: journal.id,
+      journalCounter: journal.counter,
+      highestEpoch: journal.number("epoch"),
+      incarnation: journal.number("incarnation"),
+      stateDigest: stateDigestOf(journal.good()),
+      capacity: await capacity(),
+    };
+  }
+
+  async function capacity() {
+    const { instanceLimit } = await ports.runtime.describe();
+    const inFlight = journal.inFlight().length;
+    return capacityOf({ dataDir: ports.config.dataDir, running: observer.running(), instanceLimit, inFlight });
+  }
 
   async function welcomed(response: ConnectResponse): Promise<void> {
     accessToken = response.accessToken;
-    channel.limitSilence(response.silenceLimitMs);
+    channel.limitSilence(response.silenceLimitMs || silenceLimitMs);
     await journal.setNumber("epoch", Math.max(response.epoch, journal.number("epoch")));
     await journal.setNumber("incarnation", response.incarnation);
-    void heartbeats(ports, say, response.heartbeatIntervalMs, channel);
-    void renewals(say, clock, channel);
-    for (const page of syncPages(journal)) say({ case: "sync", value: page });
-    ports.log.info({ sessionId: response.sessionId, epoch: response.epoch }, "connected");
+    for (const page of syncPages(journal, converger, !response.stateKnown)) say({ case: "sync", value: page });
+    void heartbeats(response.heartbeatIntervalMs);
+    void renewals();
+    log.info({ session: response.sessionId, epoch: response.epoch }, "connected");
   }
 
   async function synced(reply: SyncReply): Promise<void> {
+    for (const decision of reply.decisions) decide(decision);
     for (const ack of reply.results) await acknowledged(ack);
-    const commands = new Map(journal.inFlight().map((command) => [command.commandId, command]));
-    for (const { commandId, action } of reply.decisions) {
-      const command = commands.get(commandId);
-      if (command === undefined) continue;
-      await decide(command, action);
-    }
     if (!reply.last) return;
-    const uplink: Uplink = {
-      result: (result) => say({ case: "deployResult", value: result }),
-      progress: (command, { phase, percent, message, workloads }) =>
+    serving = true; // S1
+    converger.listener = {
+      finished: sendResult,
+      progressed: ({ commandId, attempt, phase, percent, message, workloads }) =>
         say({
           case: "commandProgress",
           value: {
-            commandId: command.commandId,
-            attempt: command.attempt,
-            phase,
+            ...{ commandId, attempt, phase, message },
             percent: Math.round(percent),
-            message,
-            workloads: [...workloads],
+            workloads: workloads.slice(0, 100).map((one) => ({ ...one, percent: Math.round(one.percent) })),
           },
         }),
-      states: (states) => {
-        for (let at = 0; at < states.length; at += statesPerReport) void report(states.slice(at, at + statesPerReport));
-      },
     };
-    ports.attach(uplink);
-    for (const result of journal.unacknowledged()) uplink.result(result); // N3: ended since the Sync was sent
-    uplink.states(ports.observed());
+    for (const result of journal.unacknowledged()) if (!sentAt.has(keyOf(result))) sendResult(result); // S2
+    observer.report((report) => say({ case: "stateReport", value: report }));
   }
 
-  async function report(deployments: readonly DeploymentState[]): Promise<void> {
-    const observation = journal.number("observation") + 1;
-    await journal.setNumber("observation", observation);
-    say({ case: "stateReport", value: { observation, deployments: [...deployments] } });
-  }
-
-  async function decide(command: JournalledCommand, action: SyncDecision_Action): Promise<void> {
-    const { commandId, attempt } = command;
+  /** `journal` says which commands are here; they run since before this session. */
+  function decide({ commandId, attempt, action }: SyncDecision): void {
     switch (action) {
-      case SyncDecision_Action.REPORT_AGAIN:
-        say({
-          case: "commandReceipt",
-          value: { commandId, attempt, disposition: CommandReceipt_Disposition.DUPLICATE },
-        });
-        ports.converger.take(command);
+      case SyncDecision_Action.REPORT_AGAIN: {
+        const done = journal.outcomeOf(commandId, attempt);
+        if (done !== undefined) sendResult(done);
+        else
+          say({
+            case: "commandReceipt",
+            value: { commandId, attempt, disposition: CommandReceipt_Disposition.DUPLICATE },
+          });
+        return;
+      }
+      case SyncDecision_Action.CANCEL:
+        intake.cancel(commandId, attempt);
+        return;
+      case SyncDecision_Action.HOLD:
+        log.warn(
+          { command: commandId },
+          "the server does not know a command that this agent has; what it made is kept",
+        );
         return;
       case SyncDecision_Action.CONTINUE:
-        ports.converger.take(command);
-        return;
-      case SyncDecision_Action.CANCEL:
-        ports.converger.take(command); // one that waits after a restart ends CANCELLED without a start
-        ports.converger.cancel(commandId);
+      case SyncDecision_Action.ACTION_UNSPECIFIED:
         return;
       default:
-        ports.log.warn({ command: commandId }, "the server does not know a command that this agent has; it is held");
+        return; // A newer server's word; the command goes on.
     }
   }
 
-  async function acknowledged(ack: {
-    commandId: string;
-    attempt: number;
-    disposition: ResultAck_Disposition;
-  }): Promise<void> {
+  async function acknowledged(ack: ResultAck): Promise<void> {
     switch (ack.disposition) {
       case ResultAck_Disposition.RECORDED:
       case ResultAck_Disposition.ALREADY_RECORDED:
       case ResultAck_Disposition.OBSOLETE:
+        sentAt.delete(keyOf(ack));
         await journal.acknowledge(ack.commandId, ack.attempt);
         return;
-      default:
-        return; // RESEND: with the next session. UNKNOWN: kept, the server may have forgotten.
+      default: // RESEND: on the next session. UNKNOWN: kept, the server may be a restored one.
+        sentAt.set(keyOf(ack), Infinity);
+    }
+  }
+
+  function sendResult(result: DeployResult): void {
+    sentAt.set(keyOf(result), clock.monotonicMs());
+    say({ case: "deployResult", value: result });
+  }
+
+  async function heartbeats(intervalMs: number): Promise<void> {
+    for (let number = 1; ; number += 1) {
+      await clock.sleep(intervalMs * (1 + heartbeatJitter * (2 * Math.random() - 1)), channel.signal);
+      if (channel.signal.aborted) return;
+      const { problem } = await ports.runtime.describe();
+      const stateDigest = stateDigestOf(journal.good());
+      const value = { number, runtimeProblem: problem, agentTime: timestampNow(), stateDigest };
+      say({ case: "heartbeat", value: { ...value, capacity: await capacity(), observation: observer.observation } });
+      if (!serving) continue;
+      for (const result of journal.unacknowledged()) {
+        if (clock.monotonicMs() - (sentAt.get(keyOf(result)) ?? -Infinity) >= repeatResultAfterMs) sendResult(result);
+      }
+    }
+  }
+
+  async function renewals(): Promise<void> {
+    for (;;) {
+      await clock.sleep(accessTokenLifeMs / 2, channel.signal);
+      if (channel.signal.aborted) return;
+      say({ case: "tokenRequest", value: {} });
     }
   }
 }
 
-/** Fetches, journals, answers with a receipt, and hands over. */
-async function receive(
-  ports: ServePorts,
-  fetcher: Fetcher,
-  say: (
-    message:
-      | AgentMessage["message"]
-      | {
-          case: "commandReceipt";
-          value: MessageInitShape<typeof import("@bowline/contract/agent").CommandReceiptSchema>;
-        }
-      | { case: "deployResult"; value: DeployResult },
-  ) => void,
-  command: DeployCommand,
-): Promise<void> {
-  const { journal, log } = ports;
-  const { commandId, attempt } = command;
-  const receipt = (disposition: CommandReceipt_Disposition, reason = "", message = ""): void =>
-    say({
-      case: "commandReceipt",
-      value: { $typeName: "bowline.agent.v1.CommandReceipt", commandId, attempt, disposition, reason, message },
-    });
-  const done = journal.outcomeOf(commandId, attempt);
-  if (done !== undefined) return say({ case: "deployResult", value: done });
-  const known = journal.inFlight().find((one) => one.commandId === commandId);
-  if (known?.attempt === attempt) {
-    ports.converger.take(known);
-    return receipt(CommandReceipt_Disposition.DUPLICATE);
+function endOf(how: ChannelEnd): SessionEnd {
+  if (how.kind !== "failed") {
+    return { kind: "lost", reason: how.kind.toUpperCase(), message: describeEnd(how), retryAfterMs: undefined };
   }
-  try {
-    if ((await capacityOf(ports)).diskFreeBytes < minDiskFreeBytes && !command.reduces) {
-      return receipt(CommandReceipt_Disposition.NOT_NOW, "DISK_FULL", "too little space is left on the agent's disk");
-    }
-    const fetched = await fetcher.fetch(command);
-    if (fetched.kind === "not-in-flight") return; // the server moved on; what it wants now comes by itself
-    if (fetched.kind === "wrong-digest") {
-      return receipt(
-        CommandReceipt_Disposition.REJECTED,
-        "SPEC_INVALID",
-        "the spec's bytes are not what the command names",
-      );
-    }
-    const { deploymentId, generation, digest, productPublishId, runTimeoutMs, reduces } = command;
-    const journalled = {
-      commandId,
-      attempt,
-      deploymentId,
-      generation,
-      digest,
-      productPublishId,
-      runTimeoutMs,
-      reduces,
-      spec: fetched.spec,
-      starts: 0,
-    };
-    await journal.receive([journalled]); // N2
-    receipt(CommandReceipt_Disposition.ACCEPTED);
-    ports.converger.take(journal.inFlight().find((one) => one.commandId === commandId) ?? journalled);
-  } catch (error) {
-    if (isDiskFull(error))
-      return receipt(CommandReceipt_Disposition.NOT_NOW, "DISK_FULL", "the journal cannot be written");
-    log.warn({ error, command: commandId }, "a command could not be fetched; it is pushed again");
-  }
+  const { reason, message, retryAfterMs, metadata } = refusalOf(how.error);
+  if (reason === "ASSERTION_REPLAYED") return { kind: "replayed", floor: Number(metadata["floor"] ?? 0) };
+  if (reason === "SESSION_SUPERSEDED") return { kind: "superseded" };
+  if (forGood.has(reason)) return { kind: "refused", reason, message };
+  return { kind: "lost", reason, message, retryAfterMs };
 }
 
-function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
+function keyOf({ commandId, attempt }: { commandId: string; attempt: number }): string {
+  return `${commandId} ${attempt}`;
 }
-
-async function greeting(ports: ServePorts) {
-  const described = await ports.describe();
-  const { journal } = ports;
-  return {
-    processId: ports.processId,
-    agentVersion,
-    protocolMin: 1,
-    protocolMax: 1,
-    runtime: described.kind,
-    runtimeVersion: described.version,
-    runtimeIdentity: described.identity,
-    runtimeProblem: described.problem,
-    capabilities: [...described.capabilities],
-    labels: ports.labels,
-    journalId: journal.id,
-    journalCounter: journal.counter,
-    highestEpoch: journal.number("epoch"),
-    incarnation: journal.number("incarnation"),
-    stateDigest: stateDigest(journal),
-    capacity: await capacityOf(ports),
-  };
-}
-
-function* syncPages(journal: Journal) {
-  const entries = journal.inFlight().map(({ commandId, attempt, deploymentId, generation, starts }) => ({
-    commandId,
-    attempt,
-    deploymentId,
-    generation,
-    phase: starts > 0 ? "RUNNING" : "RECEIVED",
-  }));
-  const deployments = journal
-    .good()
-    .map(({ deploymentId, generation, digest }) => ({ deploymentId, generation, digest }));
-  const results = [...journal.unacknowledged()];
-  for (let at = 0; at < entries.length; at += pageEntries) yield { journal: entries.slice(at, at + pageEntries) };
-  for (let at = 0; at < deployments.length; at += pageEntries)
-    yield { deployments: deployments.slice(at, at + pageEntries) };
-  for (let at = 0; at < results.length; at += statesPerReport)
-    yield { results: results.slice(at, at + statesPerReport) };
-  yield { last: true };
-}
-
-async function heartbeats(
-  ports: ServePorts,
-  say: (message: MessageInitShape<typeof AgentMessageSchema>["message"]) => void,
-  intervalMs: number,
-  channel: AgentChannel,
-): Promise<void> {
-  for (let number = 1; ; number += 1) {
-    await ports.clock.sleep(intervalMs * (1 - heartbeatJitter + 2 * heartbeatJitter * Math.random()), channel.signal);
-    if (channel.signal.aborted) return;
-    const described = await ports.describe();
-    say({
-      case: "heartbeat",
-      value: {
-        number,
-        capacity: await capacityOf(ports),
-        runtimeProblem: described.problem,
-        agentTime: timestampNow(),
-        stateDigest: stateDigest(ports.journal),
-        observation: ports.journal.number("observation"),
-      },
-    });
-  }
-}
-
-async function renewals(
-  say: (message: MessageInitShape<typeof AgentMessageSchema>["message"]) => void,
-  clock: Clock,
-  channel: AgentChannel,
-): Promise<void> {
-  for (;;) {
-    await clock.sleep(renewEveryMs, channel.signal);
-    if (channel.signal.aborted) return;
-    say({ case: "tokenRequest", value: {} });
-  }
-}
-
-function endOf(how: ChannelEnd, signal: AbortSignal): SessionEnd {
-  if (signal.aborted) return { kind: "stopped" };
-  if (how.kind !== "failed") return { kind: "lost", message: describeEnd(how), retryAfterMs: undefined };
-  const refusal = refusalOf(how.error);
-  if (refusal.reason === "ASSERTION_REPLAYED")
-    return { kind: "replayed", floor: Number(refusal.metadata["floor"] ?? 0) };
-  if (refusals.has(refusal.reason)) return { kind: "refused", reason: refusal.reason, message: refusal.message };
-  return { kind: "lost", message: `${refusal.reason}: ${refusal.message}`, retryAfterMs: refusal.retryAfterMs };
-}
-
-export type { ServerMessage };
-export { problem };

@@ -1,0 +1,228 @@
+/**
+ * Data planes and the routes that attach to them, at this agent.
+ *
+ *   converge.ts  decides when; this knows which data plane is ready and what attaches
+ *
+ * W1: routes are applied only while their data plane is ready; they wait for it
+ *     within their own run timeout.
+ * W2: a data plane is changed only while nothing is being applied to it.
+ * W3: a change that fails brings back the last good generation, of a data plane
+ *     as well as of routes.
+ */
+import { Deployment_Desired, type Deployment, type Routes } from "@bowline/contract/deployments";
+import type { Clock } from "@bowline/kernel";
+import type { AttachedRoutes, DataPlaneClass } from "./dataplane.ts";
+import type { GoodGeneration, Journal } from "./journal.ts";
+import type { Log } from "./log.ts";
+import type { ConvergeEnd, ConvergeProgress, Runtime } from "./runtime.ts";
+import { readSpec } from "./specs.ts";
+
+export interface Gateways {
+  /** Makes a data plane's spec true: its workload by the runtime, then its class on top. */
+  convergeDataPlane(spec: Deployment, report: Report, signal: AbortSignal): Promise<ConvergeEnd>;
+  /** Makes a routes spec true, once its data plane is ready (W1). */
+  convergeRoutes(spec: Deployment, report: Report, signal: AbortSignal): Promise<ConvergeEnd>;
+  /** After a restart of the agent: attaches to a data plane that runs. */
+  adopt(good: GoodGeneration, signal: AbortSignal): Promise<ConvergeEnd>;
+  /** What this deployment is or was at this agent; the spec of a removal need not say it. */
+  kindOf(spec: Deployment): "data-plane" | "routes" | "plain";
+}
+
+type Report = (progress: ConvergeProgress) => void;
+
+/** A data plane here. `ready`: its class has answered. `applying`: routes being applied to it now. */
+type Place = { ready: boolean; applying: number; waiting: Set<() => void> };
+
+/** Bringing back what served before outlives the attempt's own time, so that a failed attempt leaves it serving. */
+const bringBackWithinMs = 30_000;
+
+const succeeded: ConvergeEnd = { kind: "succeeded" };
+
+export function createGateways(ports: {
+  runtime: Runtime;
+  dataPlanes: readonly DataPlaneClass[];
+  journal: Journal;
+  log: Log;
+  clock: Clock;
+}): Gateways {
+  const { runtime, journal, log } = ports;
+  const classes = new Map(ports.dataPlanes.map((dataPlane) => [dataPlane.name, dataPlane]));
+  const places = new Map<string, Place>();
+
+  return {
+    kindOf(spec) {
+      const good = goodSpec(spec.id);
+      if (spec.dataPlane !== undefined || good?.dataPlane !== undefined) return "data-plane";
+      return spec.routes !== undefined || good?.routes !== undefined ? "routes" : "plain";
+    },
+
+    async convergeDataPlane(spec, report, signal) {
+      const place = placeOf(spec.id);
+      const wasReady = place.ready;
+      const before = goodSpec(spec.id);
+      place.ready = false;
+      await until(place, () => place.applying === 0, signal); // W2
+      if (signal.aborted) {
+        setReady(place, wasReady);
+        return { kind: "cancelled" };
+      }
+      const end = await change(spec, report, signal);
+      if (spec.desired !== Deployment_Desired.RUNNING) return end;
+      if (end.kind === "succeeded") setReady(place, true);
+      else if (before?.desired === Deployment_Desired.RUNNING) setReady(place, await bringBack(before)); // W3
+      return end;
+    },
+
+    async convergeRoutes(spec, report, signal) {
+      const before = goodSpec(spec.id);
+      if (spec.desired !== Deployment_Desired.RUNNING) {
+        const routes = spec.routes ?? before?.routes;
+        if (routes === undefined) return succeeded; // Never served here.
+        return await detach(routes, spec, signal);
+      }
+      const routes = spec.routes;
+      if (routes === undefined) return failed("SPEC_INVALID", "the spec of routes has none");
+      const dataPlaneId = routes.dataPlaneDeploymentId;
+      const place = placeOf(dataPlaneId);
+      if (!place.ready)
+        report({ phase: "WAITING", percent: 0, message: `waits for the data plane ${dataPlaneId}`, workloads: [] });
+      await until(place, () => place.ready, signal);
+      if (!place.ready) return notReady(dataPlaneId);
+      const found = classOf(goodSpec(dataPlaneId));
+      if (found === undefined) return notReady(dataPlaneId);
+      place.applying += 1;
+      try {
+        const next = { deploymentId: spec.id, generation: spec.generation, routes };
+        const previous = before === undefined ? undefined : servedBy(before);
+        const moved = previous !== undefined && previous.routes.dataPlaneDeploymentId !== dataPlaneId;
+        const end = await found.apply(dataPlaneId, next, moved ? undefined : previous, runtime, report, signal);
+        if (end.kind === "succeeded" && moved) await detach(previous.routes, spec, signal);
+        return end;
+      } finally {
+        place.applying -= 1;
+        wake(place);
+      }
+    },
+
+    async adopt(good, signal) {
+      const read = readSpec(good.spec, good);
+      if (!read.ok) return failed(read.reason, read.message);
+      const { spec } = read;
+      const place = placeOf(spec.id);
+      if (spec.dataPlane === undefined || spec.desired !== Deployment_Desired.RUNNING) return succeeded;
+      const found = classOf(spec);
+      if (found === undefined) return unsupported(spec);
+      const end = await found.start(spec.id, spec.dataPlane, attachedTo(spec.id), runtime, signal);
+      if (end.kind === "succeeded") setReady(place, true);
+      return end;
+    },
+  };
+
+  async function change(spec: Deployment, report: Report, signal: AbortSignal): Promise<ConvergeEnd> {
+    const { dataPlane } = spec;
+    if (spec.desired === Deployment_Desired.ABSENT || dataPlane === undefined) {
+      return await runtime.converge(spec, report, signal);
+    }
+    const found = classOf(spec);
+    if (found === undefined) return unsupported(spec);
+    const end = await runtime.converge(found.compile(spec, dataPlane, runtime), report, signal);
+    if (end.kind !== "succeeded" || spec.desired !== Deployment_Desired.RUNNING) return end;
+    return await found.start(spec.id, dataPlane, attachedTo(spec.id), runtime, signal);
+  }
+
+  async function bringBack(before: Deployment): Promise<boolean> {
+    const end = await change(before, () => {}, AbortSignal.timeout(bringBackWithinMs));
+    if (end.kind === "failed") {
+      const { reason, message } = end;
+      log.error(
+        { deployment: before.id, generation: before.generation, reason, detail: message },
+        "the last good data plane could not be brought back",
+      );
+    }
+    return end.kind === "succeeded";
+  }
+
+  async function detach(routes: Routes, spec: Deployment, signal: AbortSignal): Promise<ConvergeEnd> {
+    const dataPlaneId = routes.dataPlaneDeploymentId;
+    const found = classOf(goodSpec(dataPlaneId));
+    if (found === undefined) return succeeded; // No data plane, nothing that serves them.
+    const place = placeOf(dataPlaneId);
+    place.applying += 1;
+    try {
+      return await found.remove(dataPlaneId, spec.id, spec.generation, runtime, signal);
+    } finally {
+      place.applying -= 1;
+      wake(place);
+    }
+  }
+
+  /** The last good generation of everything that attaches to a data plane, oldest first. */
+  function attachedTo(dataPlaneId: string): AttachedRoutes[] {
+    return journal
+      .good()
+      .toSorted((a, b) => a.sinceMs - b.sinceMs)
+      .flatMap((good) => {
+        const read = readSpec(good.spec, good);
+        const served = read.ok ? servedBy(read.spec) : undefined;
+        return served?.routes.dataPlaneDeploymentId === dataPlaneId ? [served] : [];
+      });
+  }
+
+  function goodSpec(deploymentId: string): Deployment | undefined {
+    const good = journal.goodOf(deploymentId);
+    const read = good === undefined ? undefined : readSpec(good.spec, good);
+    return read?.ok === true ? read.spec : undefined;
+  }
+
+  function classOf(spec: Deployment | undefined): DataPlaneClass | undefined {
+    return spec?.dataPlane === undefined ? undefined : classes.get(spec.dataPlane.gatewayClass);
+  }
+
+  function placeOf(dataPlaneId: string): Place {
+    let place = places.get(dataPlaneId);
+    if (place === undefined) places.set(dataPlaneId, (place = { ready: false, applying: 0, waiting: new Set() }));
+    return place;
+  }
+
+  function notReady(dataPlaneId: string): ConvergeEnd {
+    const message = `the data plane ${dataPlaneId} was not there in time`;
+    return { kind: "failed", reason: "DATA_PLANE_NOT_READY", message, worthRetry: true };
+  }
+}
+
+function servedBy(spec: Deployment): AttachedRoutes | undefined {
+  if (spec.routes === undefined || spec.desired !== Deployment_Desired.RUNNING) return undefined;
+  return { deploymentId: spec.id, generation: spec.generation, routes: spec.routes };
+}
+
+function unsupported(spec: Deployment): ConvergeEnd {
+  return failed("UNSUPPORTED", `this agent has no gateway class ${JSON.stringify(spec.dataPlane?.gatewayClass)}`);
+}
+
+function failed(reason: "SPEC_INVALID" | "UNSUPPORTED", message: string): ConvergeEnd {
+  return { kind: "failed", reason, message, worthRetry: false };
+}
+
+function setReady(place: Place, ready: boolean): void {
+  place.ready = ready;
+  wake(place);
+}
+
+function wake(place: Place): void {
+  for (const look of place.waiting) look();
+}
+
+/** Resolves when `holds` does, or when `signal` aborts. */
+function until(place: Place, holds: () => boolean, signal: AbortSignal): Promise<void> {
+  if (holds() || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const look = (): void => {
+      if (!holds() && !signal.aborted) return;
+      place.waiting.delete(look);
+      signal.removeEventListener("abort", look);
+      resolve();
+    };
+    place.waiting.add(look);
+    signal.addEventListener("abort", look);
+  });
+}

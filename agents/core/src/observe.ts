@@ -1,0 +1,153 @@
+/**
+ * What runs, on its way up: the runtime's watch becomes StateReports, batched
+ * and small enough for the stream.
+ *
+ * B1: observations are numbered over the life of the journal, and a number is
+ *     never used twice. Numbers are reserved in blocks, so that not every
+ *     report costs an fsync; a restart leaves a gap.
+ * B2: after each reconnect everything is told again; in between only what changed.
+ */
+import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  DeploymentStateSchema,
+  StateReportSchema,
+  type DeploymentState,
+  type StateReport,
+} from "@bowline/contract/agent";
+import { fullJitter, type Clock } from "@bowline/kernel";
+import type { Journal } from "./journal.ts";
+import type { Log } from "./log.ts";
+import type { ObservedDeployment, Runtime } from "./runtime.ts";
+
+export interface Observer {
+  /** Tells everything to `tell`, then what changes, until it is given another; undefined: nobody listens. */
+  report(tell: ((report: StateReport) => void) | undefined): void;
+  /** Number of the newest observation that was told. */
+  readonly observation: number;
+  /** Instances that run now. */
+  running(): number;
+  /** Watches until `signal` aborts. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Changes within this time share a report. */
+const gatherMs = 100;
+/** Half of a stream message: room for the envelope and for estimates. */
+const maxReportBytes = 32 * 1024;
+/** Instances of one deployment per report; with reasons of at most 200 characters they stay below the limit. */
+const maxInstances = 100;
+const maxReasonCharacters = 200;
+const reservedNumbers = 1_000;
+/** A watch that fails (the engine is away) is started again. */
+const watchAgain = { floorMs: 500, baseMs: 1_000, capMs: 30_000 };
+
+export async function createObserver(ports: {
+  runtime: Runtime;
+  journal: Journal;
+  log: Log;
+  clock: Clock;
+}): Promise<Observer> {
+  const { runtime, journal, log, clock } = ports;
+  const newest = new Map<string, ObservedDeployment>();
+  const changed = new Set<string>();
+  let tell: ((report: StateReport) => void) | undefined;
+  let number = journal.number("observation");
+  let reserved = number;
+  let flushing: Promise<void> | undefined;
+  let stopped: AbortSignal | undefined;
+
+  return {
+    report(listener) {
+      tell = listener;
+      if (listener === undefined) return;
+      for (const id of newest.keys()) changed.add(id);
+      schedule();
+    },
+    get observation() {
+      return number;
+    },
+    running() {
+      const instances = [...newest.values()].flatMap((observed) => observed.instances);
+      return instances.filter(({ phase }) => phase === "RUNNING").length;
+    },
+    async run(signal) {
+      stopped = signal;
+      for (let attempt = 0; !signal.aborted; attempt += 1) {
+        try {
+          for (const observed of await runtime.list()) note(observed);
+          await runtime.watch(note, signal);
+        } catch (error) {
+          log.warn({ error: error instanceof Error ? error.message : String(error) }, "what runs cannot be observed");
+        }
+        if (!signal.aborted) await clock.sleep(fullJitter(watchAgain, attempt), signal);
+      }
+      await flushing;
+    },
+  };
+
+  function note(observed: ObservedDeployment): void {
+    newest.set(observed.deploymentId, observed);
+    changed.add(observed.deploymentId);
+    schedule();
+  }
+
+  function schedule(): void {
+    if (tell === undefined || changed.size === 0) return;
+    flushing ??= flush()
+      .catch((error: unknown) => {
+        log.warn(
+          { error: error instanceof Error ? error.message : String(error) },
+          "observations could not be numbered",
+        );
+      })
+      .finally(() => {
+        flushing = undefined;
+        schedule(); // what changed meanwhile
+      });
+  }
+
+  async function flush(): Promise<void> {
+    await clock.sleep(gatherMs, stopped);
+    const states: DeploymentState[] = [];
+    let bytes = 0;
+    for (const id of changed) {
+      const observed = newest.get(id);
+      if (observed === undefined) continue;
+      const state = deploymentState(observed);
+      const size = toBinary(DeploymentStateSchema, state).byteLength;
+      if (states.length > 0 && bytes + size > maxReportBytes) break; // the rest goes into the next report
+      changed.delete(id);
+      if (observed.absent) newest.delete(id);
+      states.push(state);
+      bytes += size;
+    }
+    if (states.length === 0 || tell === undefined) return;
+    if (number + 1 >= reserved) {
+      reserved = number + reservedNumbers;
+      await journal.setNumber("observation", reserved); // B1
+    }
+    number += 1;
+    tell?.(create(StateReportSchema, { observation: number, deployments: states }));
+  }
+}
+
+/** As the stream carries it. */
+export function deploymentState(observed: ObservedDeployment): DeploymentState {
+  const { deploymentId, generation, absent } = observed;
+  return create(DeploymentStateSchema, {
+    deploymentId,
+    generation,
+    absent,
+    instances: observed.instances.slice(0, maxInstances).map(({ ports, startedAt, reason, exitCode, ...rest }) => {
+      const instance: NonNullable<MessageInitShape<typeof DeploymentStateSchema>["instances"]>[number] = {
+        ...rest,
+        reason: reason.slice(0, maxReasonCharacters),
+        ports: ports.map((port) => ({ ...port })),
+      };
+      if (startedAt !== undefined) instance.startedAt = timestampFromDate(startedAt);
+      if (exitCode !== undefined) instance.exitCode = exitCode;
+      return instance;
+    }),
+  });
+}

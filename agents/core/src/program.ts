@@ -1,0 +1,85 @@
+/**
+ * What the program of every agent does, whatever its runtime: settings, log,
+ * signals, lifeline, exit code.
+ *
+ * Exit codes: 0 it was stopped; 1 it failed; 4 it was refused for good.
+ */
+import { openSealed } from "@bowline/auth";
+import { configureFaults } from "@bowline/kernel";
+import { ConfigError, readConfig, type AgentConfig } from "./config.ts";
+import type { DataPlaneClass } from "./dataplane.ts";
+import { loadIdentity } from "./identity.ts";
+import { createLog, type Log } from "./log.ts";
+import type { Runtime } from "./runtime.ts";
+import { run } from "./supervise.ts";
+
+/** After this the process ends, whatever hangs: below the 8 s that a parent waits for its lifeline. */
+const exitWithinMs = 7_500;
+/** A second signal ends it at once, as people expect of Ctrl-C. */
+const impatient = 130;
+
+/** Runs an agent with this runtime to its end, and exits the process. */
+export async function runProgram(parts: {
+  createRuntime(facts: {
+    config: AgentConfig;
+    log: Log;
+    openSecret: (sealed: string) => Promise<string>;
+  }): Promise<Runtime>;
+  dataPlanes: readonly DataPlaneClass[];
+}): Promise<never> {
+  let config: AgentConfig;
+  try {
+    config = readConfig(process.argv.slice(2));
+    configureFaults(config.faults, () => process.kill(process.pid, "SIGKILL") as never);
+  } catch (error) {
+    if (!(error instanceof ConfigError) && !(error instanceof RangeError)) throw error;
+    return fail("CONFIG_INVALID", error.message);
+  }
+  const log = createLog({ format: config.logFormat, level: config.logLevel });
+  const ending = new AbortController();
+  let stopWorkloads = config.stopWorkloadsOnExit;
+  const stop = (why: string): void => {
+    if (ending.signal.aborted) process.exit(impatient);
+    log.info({ why }, "stopping");
+    ending.abort();
+    setTimeout(() => fail("STOP_OVERDUE", `not stopped after ${exitWithinMs} ms`), exitWithinMs).unref();
+  };
+  process.on("SIGTERM", () => stop("SIGTERM"));
+  process.on("SIGINT", () => stop("SIGINT"));
+  if (config.lifelineStdin) {
+    const cut = (): void => {
+      stopWorkloads = true; // Whoever held the other end is gone, and nobody else would stop them.
+      if (!ending.signal.aborted) stop("the lifeline ended");
+    };
+    process.stdin.on("end", cut).on("close", cut).on("error", cut).resume();
+  }
+
+  try {
+    const identity = await loadIdentity(config.dataDir);
+    const openSecret = async (sealed: string): Promise<string> =>
+      new TextDecoder().decode(await openSealed(identity.sealing.privateJwk, sealed));
+    const runtime = await parts.createRuntime({ config, log, openSecret });
+    try {
+      const end = await run({ runtime, dataPlanes: parts.dataPlanes, config, identity, log }, ending.signal);
+      if (end.exitCode !== 0) {
+        process.exitCode = end.exitCode;
+        process.stderr.write(`bowline agent: ${end.reason}: ${end.message}\n`);
+      }
+    } finally {
+      await runtime.close({ stopWorkloads });
+    }
+    log.info({}, "stopped");
+  } catch (error) {
+    const { reason } = (error ?? {}) as { reason?: unknown };
+    return fail(
+      typeof reason === "string" ? reason : "AGENT_FAILED",
+      error instanceof Error ? error.message : String(error),
+    );
+  }
+  return process.exit();
+}
+
+function fail(reason: string, message: string): never {
+  process.stderr.write(`bowline agent: ${reason}: ${message}\n`);
+  return process.exit(1);
+}

@@ -1,0 +1,193 @@
+/**
+ * An agent's life: what starts in which order, and stops in reverse.
+ *
+ *   journal → observer → converger with what was under way → data planes → session
+ *
+ * L1: what runs here works without a server: workloads, data planes and
+ *     commands that were taken go on before the first dial and while it fails.
+ * L2: at the end the session says Goodbye first, then what is under way is left
+ *     to the next start (V4), and only then the journal closes.
+ *
+ * That one process has the data folder is the runtime's to see to: it is made
+ * before, and refuses a folder in use.
+ */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { signAssertion } from "@bowline/auth";
+import { crashPoint, startStages, systemClock, type Clock, type Stage } from "@bowline/kernel";
+import { createAgentTransport } from "@bowline/session";
+import type { AgentConfig } from "./config.ts";
+import { connect } from "./connect.ts";
+import { createConverger } from "./converge.ts";
+import type { DataPlaneClass } from "./dataplane.ts";
+import { enrol } from "./enrol.ts";
+import { createGateways } from "./gateways.ts";
+import type { Enrolled, Identity } from "./identity.ts";
+import { openJournal, type Journal } from "./journal.ts";
+import type { Log } from "./log.ts";
+import { createObserver } from "./observe.ts";
+import type { Runtime } from "./runtime.ts";
+import { serve } from "./serve.ts";
+
+/** How an agent's life ended. `exitCode`: 0 it was stopped, 4 the server refuses it for good. */
+export type AgentEnd = { exitCode: 0 } | { exitCode: 4; reason: string; message: string };
+
+export interface AgentParts {
+  runtime: Runtime;
+  dataPlanes: readonly DataPlaneClass[];
+  config: AgentConfig;
+  identity: Identity;
+  log: Log;
+  clock?: Clock;
+}
+
+/** A converge ends within a workload's stop grace (10 s by default) when it is aborted. */
+const convergerStopMs = 15_000;
+const quickStopMs = 3_000;
+/** A data plane comes up beside the agent, so the first tries may be too early; then an operator has to look. */
+const adoptTries = 30;
+const adoptAgainMs = 2_000;
+
+/** Runs until `signal` aborts or the server refuses this agent for good. Does not close the runtime. Throws where its own disk fails. */
+export async function run(parts: AgentParts, signal: AbortSignal): Promise<AgentEnd> {
+  const { runtime, dataPlanes, config, identity, log, clock = systemClock } = parts;
+  const over = new AbortController();
+  const stopped = AbortSignal.any([signal, over.signal]);
+  let journal: Journal | undefined;
+  let inOrder: (() => Promise<unknown>) | undefined;
+  try {
+    const enrolled = await whoAmI();
+    if ("exitCode" in enrolled) return enrolled;
+    journal = await openJournal(config.dataDir, log, () => clock.now());
+    const observer = await createObserver({ runtime, journal, log, clock });
+    const gateways = createGateways({ runtime, dataPlanes, journal, log, clock });
+    const converger = createConverger({ runtime, gateways, journal, log, clock });
+    const stages: Stage[] = [
+      {
+        name: "observer",
+        stopWithinMs: quickStopMs,
+        start: async () => {
+          const watching = new AbortController();
+          const watched = observer.run(watching.signal);
+          return async () => {
+            watching.abort();
+            await watched;
+          };
+        },
+      },
+      {
+        name: "converger",
+        stopWithinMs: convergerStopMs,
+        start: async () => {
+          adoptDataPlanes(journal as Journal, gateways, converger);
+          for (const command of (journal as Journal).inFlight()) converger.run(command); // L1
+          return () => converger.stop();
+        },
+      },
+    ];
+    inOrder = await startStages(stages, { signal, clock });
+    crashPoint("supervise.started");
+    const processId = randomUUID();
+    const gatewayClasses = dataPlanes.map(({ name }) => `gateway-class/${name}`);
+    const end = await connect(
+      {
+        sign: async (floor) =>
+          signAssertion(identity.signing, {
+            agentId: enrolled.agentId,
+            audience: enrolled.installationId,
+            counter: await identity.nextCounter(floor),
+            now: clock.now(),
+          }),
+        dial,
+        serve: (transport, assertion, ending) =>
+          serve(
+            {
+              config,
+              processId,
+              runtime,
+              gatewayClasses,
+              journal: journal as Journal,
+              converger,
+              observer,
+              clock,
+              log,
+            },
+            transport,
+            assertion,
+            ending,
+          ),
+        clock,
+        log,
+      },
+      signal,
+    );
+    return end.kind === "stopped" ? { exitCode: 0 } : { exitCode: 4, reason: end.reason, message: end.message };
+  } finally {
+    over.abort();
+    await inOrder?.();
+    await journal?.close();
+  }
+
+  function dial() {
+    return createAgentTransport({ url: config.server, ...(config.ca === undefined ? {} : { ca: config.ca }) });
+  }
+
+  async function whoAmI(): Promise<Enrolled | AgentEnd> {
+    const known = await identity.enrolled();
+    if (known !== undefined) return known;
+    const { server, name, labels, registrationToken: token } = config;
+    if (token === undefined) {
+      const message =
+        "not enrolled yet: give a registration token (--token-file, --token-stdin or BOWLINE_REGISTRATION_TOKEN)";
+      return { exitCode: 4, reason: "REGISTRATION_TOKEN_MISSING", message };
+    }
+    const { kind: runtimeKind, identity: runtimeIdentity } = await runtime.describe();
+    const facts = {
+      server,
+      token,
+      name,
+      hostname: hostname(),
+      labels: { ...labels },
+      runtime: runtimeKind,
+      runtimeIdentity,
+    };
+    const transport = dial();
+    const end = await enrol(transport.unary, identity, facts, { clock, log }, signal).finally(() => transport.close());
+    switch (end.kind) {
+      case "enrolled":
+        log.info({ agent: end.enrolled.name, cluster: end.enrolled.cluster }, "enrolled");
+        return end.enrolled;
+      case "refused":
+        return { exitCode: 4, reason: end.reason, message: end.message };
+      case "stopped":
+        return { exitCode: 0 };
+      default:
+        return end satisfies never;
+    }
+  }
+
+  /** In the deployments' turns, so that a command for one of them comes after. */
+  function adoptDataPlanes(
+    journal: Journal,
+    gateways: ReturnType<typeof createGateways>,
+    converger: ReturnType<typeof createConverger>,
+  ): void {
+    for (const good of journal.good()) {
+      converger.inTurn(good.deploymentId, async () => {
+        for (let tries = 1; tries <= adoptTries && !stopped.aborted; tries += 1) {
+          const end = await gateways.adopt(good, stopped).catch((error: unknown) => {
+            const message = error instanceof Error ? error.message : String(error);
+            return { kind: "failed", reason: "INTERNAL", message } as const;
+          });
+          if (end.kind !== "failed") return;
+          const { reason, message } = end;
+          log.warn(
+            { deployment: good.deploymentId, reason, detail: message, tries },
+            "a data plane could not be adopted",
+          );
+          await clock.sleep(adoptAgainMs, stopped);
+        }
+      });
+    }
+  }
+}
