@@ -20,7 +20,7 @@ import {
 } from "@bowline/contract/agent";
 import { Deployment_Desired, type Deployment } from "@bowline/contract/deployments";
 import { crashPoint, type Clock } from "@bowline/kernel";
-import type { Gateways } from "./gateways.ts";
+import { whyAborted, type AbortReason, type Gateways } from "./gateways.ts";
 import type { Journal, JournalledCommand } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { deploymentState } from "./observe.ts";
@@ -55,9 +55,6 @@ const maxMessageCharacters = 4_000;
 const maxResultBytes = 32 * 1024;
 
 type Running = { ending: AbortController; started: boolean };
-/** Why an attempt was aborted. */
-type AbortReason = "cancelled" | "timeout" | "stopping";
-
 export function createConverger(ports: {
   runtime: Runtime;
   gateways: Gateways;
@@ -118,10 +115,10 @@ export function createConverger(ports: {
   async function attempt(command: JournalledCommand, entry: Running): Promise<void> {
     const startedAt = clock.monotonicMs();
     const { signal } = entry.ending;
-    if (abortReason(signal) === "stopping") return; // V4
+    if (whyAborted(signal) === "stopping") return; // V4
     entry.started = true;
     const end = signal.aborted ? ({ kind: "cancelled" } as const) : await carryOut(command, entry.ending);
-    if (end.kind === "cancelled" && abortReason(signal) === "stopping") return; // V4
+    if (end.kind !== "succeeded" && whyAborted(signal) === "stopping") return; // V4
     const result = await resultOf(command, end, clock.monotonicMs() - startedAt);
     crashPoint("converge.before-result");
     await journal.finish(result, outcomeOf(command, end)); // V3
@@ -161,7 +158,7 @@ export function createConverger(ports: {
     try {
       const end = await converge(read.spec, command, ending.signal);
       crashPoint("converge.effect");
-      if (end.kind === "cancelled" && abortReason(ending.signal) === "timeout") {
+      if (end.kind === "cancelled" && whyAborted(ending.signal) === "timeout") {
         const message = `not done after ${Math.round(command.runTimeoutMs / 1000)} s`;
         return { kind: "failed", reason: "RUN_TIMEOUT", message, worthRetry: true };
       }
@@ -234,10 +231,6 @@ const outcomes = {
 
 function keyOf(commandId: string, attempt: number): string {
   return `${commandId} ${attempt}`;
-}
-
-function abortReason(signal: AbortSignal): AbortReason | undefined {
-  return signal.aborted ? (signal.reason as AbortReason) : undefined;
 }
 
 function textOf(error: unknown): string {

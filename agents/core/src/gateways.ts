@@ -28,10 +28,17 @@ export interface Gateways {
   kindOf(spec: Deployment): "data-plane" | "routes" | "plain";
 }
 
+/** Why an attempt was aborted: `signal.reason` of its signal. `stopping`: the agent ends, and the next start goes on. */
+export type AbortReason = "cancelled" | "timeout" | "stopping";
+
+export function whyAborted(signal: AbortSignal): AbortReason | undefined {
+  return signal.aborted ? (signal.reason as AbortReason) : undefined;
+}
+
 type Report = (progress: ConvergeProgress) => void;
 
-/** A data plane here. `ready`: its class has answered. `applying`: routes being applied to it now. */
-type Place = { ready: boolean; applying: number; waiting: Set<() => void> };
+/** A data plane here. `ready`: the class that has answered for it. `applying`: routes being applied to it now. */
+type Place = { ready: DataPlaneClass | undefined; applying: number; waiting: Set<() => void> };
 
 /** Bringing back what served before outlives the attempt's own time, so that a failed attempt leaves it serving. */
 const bringBackWithinMs = 30_000;
@@ -60,7 +67,7 @@ export function createGateways(ports: {
       const place = placeOf(spec.id);
       const wasReady = place.ready;
       const before = goodSpec(spec.id);
-      place.ready = false;
+      place.ready = undefined;
       await until(place, () => place.applying === 0, signal); // W2
       if (signal.aborted) {
         setReady(place, wasReady);
@@ -68,8 +75,10 @@ export function createGateways(ports: {
       }
       const end = await change(spec, report, signal);
       if (spec.desired !== Deployment_Desired.RUNNING) return end;
-      if (end.kind === "succeeded") setReady(place, true);
-      else if (before?.desired === Deployment_Desired.RUNNING) setReady(place, await bringBack(before)); // W3
+      if (end.kind === "succeeded") setReady(place, classOf(spec));
+      else if (before?.desired === Deployment_Desired.RUNNING && whyAborted(signal) !== "stopping") {
+        setReady(place, await bringBack(before)); // W3
+      }
       return end;
     },
 
@@ -84,12 +93,11 @@ export function createGateways(ports: {
       if (routes === undefined) return failed("SPEC_INVALID", "the spec of routes has none");
       const dataPlaneId = routes.dataPlaneDeploymentId;
       const place = placeOf(dataPlaneId);
-      if (!place.ready)
+      if (place.ready === undefined)
         report({ phase: "WAITING", percent: 0, message: `waits for the data plane ${dataPlaneId}`, workloads: [] });
-      await until(place, () => place.ready, signal);
-      if (!place.ready) return notReady(dataPlaneId);
-      const found = classOf(goodSpec(dataPlaneId));
-      if (found === undefined) return notReady(dataPlaneId);
+      await until(place, () => place.ready !== undefined, signal);
+      const found = place.ready;
+      if (found === undefined) return whyAborted(signal) === "timeout" ? notReady(dataPlaneId) : { kind: "cancelled" };
       place.applying += 1;
       try {
         const next = { deploymentId: spec.id, generation: spec.generation, routes };
@@ -113,7 +121,7 @@ export function createGateways(ports: {
       const found = classOf(spec);
       if (found === undefined) return unsupported(spec);
       const end = await found.start(spec.id, spec.dataPlane, attachedTo(spec.id), runtime, signal);
-      if (end.kind === "succeeded") setReady(place, true);
+      if (end.kind === "succeeded") setReady(place, found);
       return end;
     },
   };
@@ -130,7 +138,7 @@ export function createGateways(ports: {
     return await found.start(spec.id, dataPlane, attachedTo(spec.id), runtime, signal);
   }
 
-  async function bringBack(before: Deployment): Promise<boolean> {
+  async function bringBack(before: Deployment): Promise<DataPlaneClass | undefined> {
     const end = await change(before, () => {}, AbortSignal.timeout(bringBackWithinMs));
     if (end.kind === "failed") {
       const { reason, message } = end;
@@ -139,14 +147,14 @@ export function createGateways(ports: {
         "the last good data plane could not be brought back",
       );
     }
-    return end.kind === "succeeded";
+    return end.kind === "succeeded" ? classOf(before) : undefined;
   }
 
   async function detach(routes: Routes, spec: Deployment, signal: AbortSignal): Promise<ConvergeEnd> {
     const dataPlaneId = routes.dataPlaneDeploymentId;
-    const found = classOf(goodSpec(dataPlaneId));
-    if (found === undefined) return succeeded; // No data plane, nothing that serves them.
     const place = placeOf(dataPlaneId);
+    const found = place.ready ?? classOf(goodSpec(dataPlaneId));
+    if (found === undefined) return succeeded; // No data plane, nothing that serves them.
     place.applying += 1;
     try {
       return await found.remove(dataPlaneId, spec.id, spec.generation, runtime, signal);
@@ -180,12 +188,15 @@ export function createGateways(ports: {
 
   function placeOf(dataPlaneId: string): Place {
     let place = places.get(dataPlaneId);
-    if (place === undefined) places.set(dataPlaneId, (place = { ready: false, applying: 0, waiting: new Set() }));
+    if (place === undefined) places.set(dataPlaneId, (place = { ready: undefined, applying: 0, waiting: new Set() }));
     return place;
   }
 
-  function notReady(dataPlaneId: string): ConvergeEnd {
-    const message = `the data plane ${dataPlaneId} was not there in time`;
+  function notReady(dataPlaneId: string, problem?: string): ConvergeEnd {
+    const message =
+      problem === undefined
+        ? `the data plane ${dataPlaneId} was not there in time`
+        : `the data plane failed: ${problem}`;
     return { kind: "failed", reason: "DATA_PLANE_NOT_READY", message, worthRetry: true };
   }
 }
@@ -203,7 +214,7 @@ function failed(reason: "SPEC_INVALID" | "UNSUPPORTED", message: string): Conver
   return { kind: "failed", reason, message, worthRetry: false };
 }
 
-function setReady(place: Place, ready: boolean): void {
+function setReady(place: Place, ready: DataPlaneClass | undefined): void {
   place.ready = ready;
   wake(place);
 }
