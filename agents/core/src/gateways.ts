@@ -37,8 +37,16 @@ export function whyAborted(signal: AbortSignal): AbortReason | undefined {
 
 type Report = (progress: ConvergeProgress) => void;
 
-/** A data plane here. `ready`: the class that has answered for it. `applying`: routes being applied to it now. */
-type Place = { ready: DataPlaneClass | undefined; applying: number; waiting: Set<() => void> };
+/**
+ * A data plane here. `ready`: the class that has answered for it. `applying`: routes being applied to it now.
+ * `problem`: why its last attempt failed; routes that wait fail with it instead of waiting out their time.
+ */
+type Place = {
+  ready: DataPlaneClass | undefined;
+  applying: number;
+  problem: string | undefined;
+  waiting: Set<() => void>;
+};
 
 /** Bringing back what served before outlives the attempt's own time, so that a failed attempt leaves it serving. */
 const bringBackWithinMs = 30_000;
@@ -68,6 +76,7 @@ export function createGateways(ports: {
       const wasReady = place.ready;
       const before = goodSpec(spec.id);
       place.ready = undefined;
+      place.problem = undefined;
       await until(place, () => place.applying === 0, signal); // W2
       if (signal.aborted) {
         setReady(place, wasReady);
@@ -75,10 +84,11 @@ export function createGateways(ports: {
       }
       const end = await change(spec, report, signal);
       if (spec.desired !== Deployment_Desired.RUNNING) return end;
+      if (end.kind === "failed") place.problem = `${end.reason}: ${end.message}`;
       if (end.kind === "succeeded") setReady(place, classOf(spec));
       else if (before?.desired === Deployment_Desired.RUNNING && whyAborted(signal) !== "stopping") {
         setReady(place, await bringBack(before)); // W3
-      }
+      } else wake(place);
       return end;
     },
 
@@ -95,9 +105,12 @@ export function createGateways(ports: {
       const place = placeOf(dataPlaneId);
       if (place.ready === undefined)
         report({ phase: "WAITING", percent: 0, message: `waits for the data plane ${dataPlaneId}`, workloads: [] });
-      await until(place, () => place.ready !== undefined, signal);
+      await until(place, () => place.ready !== undefined || place.problem !== undefined, signal);
       const found = place.ready;
-      if (found === undefined) return whyAborted(signal) === "timeout" ? notReady(dataPlaneId) : { kind: "cancelled" };
+      if (found === undefined) {
+        const why = whyAborted(signal);
+        return why === undefined || why === "timeout" ? notReady(dataPlaneId, place.problem) : { kind: "cancelled" };
+      }
       place.applying += 1;
       try {
         const next = { deploymentId: spec.id, generation: spec.generation, routes };
@@ -188,7 +201,8 @@ export function createGateways(ports: {
 
   function placeOf(dataPlaneId: string): Place {
     let place = places.get(dataPlaneId);
-    if (place === undefined) places.set(dataPlaneId, (place = { ready: undefined, applying: 0, waiting: new Set() }));
+    if (place === undefined)
+      places.set(dataPlaneId, (place = { ready: undefined, applying: 0, problem: undefined, waiting: new Set() }));
     return place;
   }
 
