@@ -43,7 +43,11 @@ const server = createServer((request, response) => {
       return answer(200, "text/plain; charset=utf-8", `Hello, ${name}! Served through Bowline.\n`);
     }
     case "/hello/time":
-      return answer(200, "application/json", `${JSON.stringify({ time: new Date().toISOString(), pid: process.pid })}\n`);
+      return answer(
+        200,
+        "application/json",
+        `${JSON.stringify({ time: new Date().toISOString(), pid: process.pid })}\n`,
+      );
     default:
       return answer(404, "application/json", `${JSON.stringify({ error: "not found", path: url.pathname })}\n`);
   }
