@@ -7,6 +7,8 @@
  *   redis.ts      an empty Redis per caller        embedded-postgres.ts  the supervisor under test
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
+ *   server.ts     a control plane as a process     operator.ts  its first steps over the API
+ *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
  *   jest/         environment, setup and teardown of the run
  */
 export { atEnd, type Ending } from "./endings.ts";
@@ -30,4 +32,9 @@ export {
   type RunningProcess,
 } from "./processes.ts";
 export { askRedis, testRedis, type TestRedis } from "./redis.ts";
+export { openRawStream, type RawStream } from "./raw-stream.ts";
+export type { Operator, PublishOptions } from "./operator.ts";
+export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
+export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";
+export { startServer, type ServerOptions, type TestServer } from "./server.ts";
 export { until } from "./until.ts";
