@@ -183,8 +183,9 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       return {
         detail: `${port.url}   REST, gRPC, Connect`,
         stop: async () => {
-          wired.draining.abort();
+          // First: the abort ends every stream that is open, and Drain would not go out any more.
           await wired.sessions.drain(0);
+          wired.draining.abort();
           rmSync(serverFile, { force: true });
           await port.close(drainMs);
         },

@@ -73,9 +73,7 @@ export async function recordResults(
     },
     () => (answers.length = 0),
   );
-  for (const result of results) {
-    if (!seen.has(result.message.commandId)) answer(result, ResultAck_Disposition.UNKNOWN);
-  }
+  for (const result of results) if (!seen.has(result)) answer(result, ResultAck_Disposition.UNKNOWN);
   return answers;
 }
 
@@ -171,7 +169,7 @@ export async function recordProgress(ports: EnginePorts, reports: readonly From<
   });
 }
 
-/** What all reports share: locks in order (T2), the fence, the owners. Returns the ids that are known to their agents. */
+/** What all reports share: locks in order (T2), the fence, the owners. Returns the messages whose command is their agent's. */
 async function reported<Message extends { commandId: string; attempt: number }>(
   ports: EnginePorts,
   messages: readonly From<Message>[],
@@ -183,7 +181,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
     changes: ChangedCommand[],
   ) => Promise<void>,
   reset: () => void = () => undefined,
-): Promise<Set<string>> {
+): Promise<Set<From<Message>>> {
   if (messages.length === 0) return new Set();
   return transact(ports.db, async (work) => {
     reset();
@@ -203,11 +201,11 @@ async function reported<Message extends { commandId: string; attempt: number }>(
     );
     const commands = new Map((await lockCommands(work.tx, { ids })).map((command) => [command.id, command]));
     const changes: ChangedCommand[] = [];
-    const seen = new Set<string>();
+    const seen = new Set<From<Message>>();
     for (const from of messages) {
       const command = commands.get(from.message.commandId);
       if (command === undefined || command.agentId !== from.agentId) continue; // another agent's: as if unknown
-      seen.add(command.id);
+      seen.add(from);
       const fence = {
         attempt: from.message.attempt,
         epoch: from.epoch,

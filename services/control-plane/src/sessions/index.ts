@@ -6,12 +6,13 @@
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
+ *   storable.ts what PostgreSQL can hold
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";
 import type { Clock } from "@bowline/kernel";
 import type { EncryptionKey } from "@bowline/auth";
-import { hangUpKey } from "@bowline/session";
+import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
@@ -61,31 +62,36 @@ export function createSessions(ports: SessionsPorts): Sessions {
     lastHeard: (agentId) => live.of(agentId)?.lastSeen,
     counts: () => ({ sessions: live.count(), waiting: intakeOf().waiting(), foundByPoll: dispatcher.foundByPoll() }),
     register(router) {
-      router.service(AgentService, {
-        enroll: (request, context) => ports.enrol(request, context),
-        connect: async function* (messages, context) {
-          const asserted = await verifyDialler(ports.db, ports.installationId, context.requestHeader);
-          const { remoteAddress } = context.values.get(requestKey);
-          yield* serveStream(
-            {
-              engine: ports.engine,
-              live,
-              dispatcher,
-              intake: intakeOf(),
-              tokens,
-              clock: ports.clock,
-              replicaId: ports.settings.replicaId,
-              heartbeatIntervalMs: ports.settings.heartbeatIntervalMs,
-              silenceLimitMs: ports.settings.silenceLimitMs,
-            },
-            asserted,
-            { remoteAddress, hangUp: context.values.get(hangUpKey), aborted: context.signal },
-            messages,
-          );
+      router.service(
+        AgentService,
+        {
+          enroll: (request, context) => ports.enrol(request, context),
+          connect: async function* (messages, context) {
+            const asserted = await verifyDialler(ports.db, ports.installationId, context.requestHeader);
+            const { remoteAddress } = context.values.get(requestKey);
+            yield* serveStream(
+              {
+                engine: ports.engine,
+                live,
+                dispatcher,
+                intake: intakeOf(),
+                tokens,
+                clock: ports.clock,
+                replicaId: ports.settings.replicaId,
+                heartbeatIntervalMs: ports.settings.heartbeatIntervalMs,
+                silenceLimitMs: ports.settings.silenceLimitMs,
+              },
+              asserted,
+              { remoteAddress, hangUp: context.values.get(hangUpKey), aborted: context.signal },
+              messages,
+            );
+          },
+          fetchDeployments: async (request, context) =>
+            fetchDeployments(ports.db, await tokens.verify(bearer(context.requestHeader)), request),
         },
-        fetchDeployments: async (request, context) =>
-          fetchDeployments(ports.db, await tokens.verify(bearer(context.requestHeader)), request),
-      });
+        // What an agent asks by unary calls is smaller than that too.
+        { readMaxBytes: maxStreamMessageBytes },
+      );
     },
     async prepare() {
       await renewLease(ports.engine(), ports.settings);

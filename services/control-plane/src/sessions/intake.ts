@@ -53,9 +53,12 @@ export function createIntake(
       const answers = await recordResults(ports, items);
       return items.map((item) => {
         const at = answers.findIndex(
-          (answer) => answer.commandId === item.message.commandId && answer.attempt === item.message.attempt,
+          (answer) =>
+            answer.agentId === item.agentId &&
+            answer.commandId === item.message.commandId &&
+            answer.attempt === item.message.attempt,
         );
-        const [answer] = answers.splice(at, 1);
+        const [answer] = at < 0 ? [] : answers.splice(at, 1);
         if (answer === undefined) throw problem("INTERNAL");
         return answer;
       });

@@ -28,6 +28,7 @@ import type { Intake } from "./intake.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
 import { endSession, type OpenedSession, openSession, protocolVersion, serveSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
+import { storable } from "./storable.ts";
 
 export interface StreamPorts {
   engine: () => EnginePorts;
@@ -87,7 +88,7 @@ export async function* serveStream(
   try {
     session.send(await greetingAnswer(ports, opened, agentId));
     void read(ports, session, opened, messages).then(
-      (why) => session.close(why),
+      (why) => (why === undefined ? channel.close() : session.close(why)),
       (error: unknown) => {
         ports.engine().log.warn({ error, agentId }, "a stream ended with an error");
         reason ??= isProblem(error, "PROTOCOL_VIOLATION") ? "PROTOCOL_VIOLATION" : "CONNECTION_LOST";
@@ -141,7 +142,7 @@ async function greet(
   if (first === undefined || first.done === true || first.value.message.case !== "connectRequest") {
     throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
   }
-  const greeting = first.value.message.value;
+  const greeting = storable(first.value.message.value);
   const opened = await openSession(ports.engine(), {
     agentId,
     counter,
@@ -173,19 +174,19 @@ async function greetingAnswer(ports: StreamPorts, opened: OpenedSession, agentId
   };
 }
 
-/** Reads until the agent or the connection ends. */
+/** Reads until the agent or the connection ends. Undefined: the channel knows why. */
 async function read(
   ports: StreamPorts,
   session: LiveSession,
   opened: OpenedSession,
   messages: AsyncIterator<AgentMessage>,
-): Promise<EndReason> {
+): Promise<EndReason | undefined> {
   const pages: Sync[] = [];
   for (;;) {
     const next = await messages.next();
-    if (next.done === true || session.phase === "ended") return "CONNECTION_LOST";
+    if (next.done === true || session.phase === "ended") return undefined;
     session.lastSeen = new Date();
-    const { message } = next.value;
+    const { message } = storable(next.value);
     switch (message.case) {
       case "sync":
         pages.push(message.value);
@@ -313,7 +314,7 @@ async function guarded(
   try {
     await body();
   } catch (error) {
-    const reason = isProblem(error) ? error.reason : "INTERNAL";
+    const { reason } = problemOf(error);
     ports.engine().log.warn({ error, agentId: session.agentId, commandId }, "a message could not be recorded");
     session.send({
       message: {
