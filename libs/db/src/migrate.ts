@@ -6,9 +6,11 @@ import { type Kysely, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
 import type { Database } from "./tables.ts";
 import * as spine from "./migrations/0001-spine.ts";
+import * as publishOrder from "./migrations/0002-publish-order.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
+  "0002-publish-order": publishOrder,
 };
 
 /** Name of the newest migration that this build knows. */

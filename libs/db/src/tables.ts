@@ -358,6 +358,8 @@ export interface ProductPublishesTable {
   created_by: string;
   version: Generated<number>;
   live_at: Generated<Date | null>;
+  /** Null: a draft, or one that was thrown away. */
+  deployed_at: Generated<Date | null>;
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
 }

@@ -44,6 +44,11 @@ export interface ChangedCommand extends LockedCommand {
  */
 export interface Owner {
   changed(work: Work, commands: readonly ChangedCommand[]): Promise<void>;
+  /** One of its deployments is converged anew, by a retry or a reconcile: this command carries its wish now. */
+  renewed?(
+    work: Work,
+    command: { deploymentId: string; commandId: string; generation: number; ownerId: string },
+  ): Promise<void>;
   /** The progress of one of its commands was written. */
   progressed?(work: Work, commandId: string): Promise<void>;
   /** Observed state of its deployments was written. */

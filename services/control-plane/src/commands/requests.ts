@@ -100,5 +100,6 @@ export async function again(
     },
   ]);
   if (enqueued === undefined) throw problem("INTERNAL");
+  await ports.owners.get(how.ownerKind ?? row.kind)?.renewed?.(work, { ...enqueued, ownerId: row.owner_id });
   return enqueued;
 }

@@ -2,8 +2,12 @@
  * Products: what provider teams offer, and placing it on clusters.
  *
  *   catalogue/            API services, gateways, products, revisions
- *   publishes.ts          create, deploy, roll back, unpublish, place
- *   attachments.ts        which agents, which deployments there
+ *   publishes.ts          create, deploy, roll back
+ *   unpublish.ts          the way back
+ *   placing.ts            on agents, now and later
+ *   attachments.ts, detachments.ts       which agents, which deployments there
+ *   publish-checks.ts     what is refused
+ *   publish-rows.ts, publish-ports.ts    locks, and what is needed of others
  *   compile.ts            revision and gateway to deployment specs
  *   owner.ts              what outcomes of commands do to publishes
  *   publish-states.ts     the life of a publish, as data
@@ -13,10 +17,10 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { Resident } from "../clusters/index.ts";
 import type { Owner } from "../commands/index.ts";
 import { createBell } from "../platform/bell.ts";
-import { transact } from "../platform/transactions.ts";
 import { dataPlaneOwner, publishOwner } from "./owner.ts";
-import { placeEverywhere, unpublishAll } from "./publishes.ts";
+import { placeEverywhere } from "./placing.ts";
 import { type PublishRpcPorts, registerPublishes } from "./publish-rpc.ts";
+import { unpublishAll } from "./unpublish.ts";
 
 export { gatewayChanged } from "./attachments.ts";
 export * from "./catalogue/index.ts";
@@ -50,11 +54,10 @@ export function createPublishes(ports: PublishRpcPorts): Publishes {
     async run(signal) {
       while (!signal.aborted) {
         const seen = bell.count();
-        const { db, log } = ports.engine();
         try {
-          await placeEverywhere(ports, (body) => transact(db, body));
+          await placeEverywhere(ports);
         } catch (error) {
-          if (!signal.aborted) log.warn({ error }, "placement failed; tried again");
+          if (!signal.aborted) ports.engine().log.warn({ error }, "placement failed; tried again");
         }
         await bell.wait(seen, placeEveryMs, signal);
       }

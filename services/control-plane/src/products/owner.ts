@@ -5,12 +5,16 @@
  * O1: over several agents the worst decides, and a publish that is LIVE stays
  *     LIVE whoever joins or leaves.
  * O2: UNPUBLISHING ends only in UNPUBLISHED.
+ * O3: what was live at an agent stays so while it is converged anew, until that
+ *     fails.
+ * O4: a publish that FAILED comes back only while it is the newest of its place.
  */
 import type { CommandState } from "@bowline/db";
 import { sql } from "kysely";
 import { type ChangedCommand, defaultLimits, type EnginePorts, type Owner } from "../commands/index.ts";
 import type { Work } from "../platform/transactions.ts";
-import { detached } from "./attachments.ts";
+import { detached } from "./detachments.ts";
+import { hasNewer } from "./publish-rows.ts";
 import { aggregate, type PublishState, type TargetState, targetStateOf } from "./publish-states.ts";
 
 /** Owner of routes deployments. */
@@ -19,20 +23,28 @@ export function publishOwner(ports: () => EnginePorts): Owner {
     async changed(work, commands) {
       const touched = new Set<string>();
       for (const command of commands) {
-        if (command.productPublishId === "") continue;
-        if (command.isRemoval) await removalChanged(ports(), work, command);
-        else await targetChanged(work, command);
-        touched.add(command.productPublishId);
+        const publishId = publishIdOf(command);
+        if (command.isRemoval) await removalChanged(ports(), work, command, publishId);
+        else await targetChanged(work, command, publishId);
+        touched.add(publishId);
       }
       for (const publishId of touched) await settle(ports(), work, publishId);
+    },
+    async renewed(work, command) {
+      await sql`
+        UPDATE publish_targets SET command_id = ${command.commandId}, generation = ${command.generation}, updated_at = now(),
+          state = CASE WHEN state IN ('LIVE', 'UNPUBLISHING', 'UNPUBLISHED') THEN state ELSE 'PENDING' END, -- O2, O3
+          reason = '', message = ''
+        WHERE product_publish_id = ${command.ownerId} AND deployment_id = ${command.deploymentId}`.execute(work.tx);
+      await settle(ports(), work, command.ownerId);
     },
     async progressed(work, commandId) {
       const row = await work.tx
         .selectFrom("commands")
-        .select("product_publish_id")
+        .select(["product_publish_id as productPublishId", "owner_id as ownerId"])
         .where("id", "=", commandId)
         .executeTakeFirst();
-      if (row !== undefined) await touch(ports(), work, row.product_publish_id);
+      if (row !== undefined) await touch(ports(), work, publishIdOf(row));
     },
     async observed(work, deploymentIds) {
       const rows = await work.tx
@@ -45,6 +57,14 @@ export function publishOwner(ports: () => EnginePorts): Owner {
     },
   };
 }
+
+/** A command that a reconcile made names no publish; its deployment's owner is the one it carries. */
+function publishIdOf(command: { productPublishId: string; ownerId: string }): string {
+  return command.productPublishId || command.ownerId;
+}
+
+/** What leaves nothing at the agent: done, or the agent is gone for good (C3). */
+const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
 
 /** Owner of data planes: their publishes show how they are. */
 export function dataPlaneOwner(ports: () => EnginePorts): Owner {
@@ -61,7 +81,7 @@ export function dataPlaneOwner(ports: () => EnginePorts): Owner {
   return {
     async changed(work, commands) {
       const ended = commands
-        .filter((command) => command.isRemoval && command.state === "SUCCEEDED")
+        .filter((command) => command.isRemoval && gone.includes(command.state))
         .map((command) => command.deploymentId);
       if (ended.length > 0) await work.tx.deleteFrom("data_planes").where("deployment_id", "in", ended).execute();
       for (const publishId of await publishesOf(
@@ -77,44 +97,48 @@ export function dataPlaneOwner(ports: () => EnginePorts): Owner {
   };
 }
 
-async function targetChanged(work: Work, command: ChangedCommand): Promise<void> {
+async function targetChanged(work: Work, command: ChangedCommand, publishId: string): Promise<void> {
   const state = targetStateOf(command.state);
-  if (state === undefined) return;
-  await work.tx
-    .updateTable("publish_targets")
-    .set({ state, reason: command.reason, message: command.message, updated_at: sql`now()` })
-    .where("product_publish_id", "=", command.productPublishId)
-    .where("agent_id", "=", command.agentId)
-    .where((where) => where.or([where("command_id", "=", command.id), where("generation", "<=", command.generation)]))
-    .execute();
+  await sql`
+    UPDATE publish_targets SET reason = ${command.reason}, message = ${command.message}, updated_at = now(),
+      state = CASE WHEN state = 'LIVE' AND ${state} <> 'FAILED' THEN 'LIVE' ELSE ${state} END -- O3
+    WHERE product_publish_id = ${publishId} AND agent_id = ${command.agentId}
+      AND (command_id = ${command.id} OR generation <= ${command.generation})`.execute(work.tx);
   if (command.state !== "SUCCEEDED") return;
   await sql`
     UPDATE route_attachments AS r SET serving_publish_id = p.id, serving_revision = v.number, serving_generation = ${command.generation}
     FROM product_publishes AS p JOIN product_revisions AS v ON v.id = p.revision_id
-    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${command.productPublishId}
+    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${publishId}
       AND r.serving_generation <= ${command.generation}`.execute(work.tx);
 }
 
-async function removalChanged(ports: EnginePorts, work: Work, command: ChangedCommand): Promise<void> {
-  // A removal ends well, or with its agent (C3); either way nothing is left to serve.
-  const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
-  const state: TargetState = gone.includes(command.state) ? "UNPUBLISHED" : "UNPUBLISHING";
+async function removalChanged(
+  ports: EnginePorts,
+  work: Work,
+  command: ChangedCommand,
+  publishId: string,
+): Promise<void> {
+  const isGone = gone.includes(command.state);
+  const state: TargetState = isGone ? "UNPUBLISHED" : "UNPUBLISHING";
   await work.tx
     .updateTable("publish_targets")
     .set({ state, reason: command.reason, message: command.message, updated_at: sql`now()` })
-    .where("product_publish_id", "=", command.productPublishId)
+    .where("product_publish_id", "=", publishId)
     .where("agent_id", "=", command.agentId)
+    .where("deployment_id", "=", command.deploymentId)
     .execute();
-  if (state === "UNPUBLISHED") await detached(ports, work, command.deploymentId, defaultLimits);
+  if (isGone) {
+    await detached(ports, work, command.deploymentId, defaultLimits, { agentGone: command.state !== "SUCCEEDED" });
+  }
 }
 
 /** Derives a publish's state from its targets (O1, O2) and notes the change. */
 export async function settle(ports: EnginePorts, work: Work, publishId: string): Promise<void> {
   const publish = await work.tx
-    .selectFrom("product_publishes")
-    .select(["state"])
-    .where("id", "=", publishId)
-    .forUpdate()
+    .selectFrom("product_publishes as p")
+    .select(["p.state", hasNewer.as("hasNewer")])
+    .where("p.id", "=", publishId)
+    .forUpdate("p")
     .executeTakeFirst();
   if (publish === undefined) return;
   const targets = await work.tx
@@ -123,6 +147,7 @@ export async function settle(ports: EnginePorts, work: Work, publishId: string):
     .where("product_publish_id", "=", publishId)
     .execute();
   const before = publish.state as PublishState;
+  if (before === "FAILED" && publish.hasNewer) return touch(ports, work, publishId); // O4
   const { state, because } = aggregate(
     before,
     targets.map((target) => ({ ...target, state: target.state as TargetState })),

@@ -22,8 +22,11 @@ import { type Caller, callerOf, type Principal, seesAll } from "../platform/cont
 import { once } from "../platform/idempotency.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
-import { authorise, createPublish, deploy, type PublishPorts, rollback, unpublish } from "./publishes.ts";
+import type { PublishPorts } from "./publish-ports.ts";
 import { listPublishes, readPublishes } from "./publish-queries.ts";
+import { authorise } from "./publish-rows.ts";
+import { createPublish, deploy, rollback } from "./publishes.ts";
+import { unpublish } from "./unpublish.ts";
 
 export interface PublishRpcPorts extends PublishPorts {
   diff(before: ProductManifest, after: ProductManifest): Change[];
@@ -81,19 +84,13 @@ export function registerPublishes(router: ConnectRouter, ports: PublishRpcPorts)
     deployProductPublish: (request, context) =>
       started(context, DeployProductPublishRequestSchema, request, async (work, caller) => {
         await authorise(work.tx, caller, request.id);
-        const row = await work.tx
-          .selectFrom("product_publishes")
-          .select("cluster_id")
-          .where("id", "=", request.id)
-          .executeTakeFirstOrThrow();
-        await ports.lockCluster(work.tx, row.cluster_id, caller.principal);
         await deploy(ports, work, caller, request.id);
         return request.id;
       }),
     rollbackProductPublish: (request, context) =>
       started(context, RollbackProductPublishRequestSchema, request, async (work, caller) => {
         await authorise(work.tx, caller, request.id);
-        return (await rollback(ports, work, caller, request.id)).publishId;
+        return rollback(ports, work, caller, request.id);
       }),
     unpublishProductPublish: (request, context) =>
       started(context, UnpublishProductPublishRequestSchema, request, async (work, caller) => {

@@ -3,7 +3,7 @@ import type { CommandState } from "@bowline/db";
 
 /** Where each state may lead; a state that stays is not listed. */
 export const publishTransitions = {
-  DRAFT: ["PENDING"],
+  DRAFT: ["PENDING", "UNPUBLISHED"], // deployed, or thrown away
   PENDING: ["DISPATCHED", "APPLYING", "LIVE", "FAILED", "SUPERSEDED", "UNPUBLISHING"],
   DISPATCHED: ["PENDING", "APPLYING", "LIVE", "FAILED", "SUPERSEDED", "UNPUBLISHING"],
   APPLYING: ["PENDING", "DISPATCHED", "LIVE", "FAILED", "SUPERSEDED", "UNPUBLISHING"],
@@ -17,8 +17,8 @@ export const publishTransitions = {
 export type PublishState = keyof typeof publishTransitions;
 export type TargetState = Exclude<PublishState, "DRAFT">;
 
-/** A target's state while its command is in this one; undefined: the publish was superseded and stays so. */
-export function targetStateOf(state: CommandState): TargetState | undefined {
+/** A target's state while its command is in this one. */
+export function targetStateOf(state: CommandState): TargetState {
   switch (state) {
     case "BLOCKED":
     case "READY":

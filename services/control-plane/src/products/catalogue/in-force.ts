@@ -15,12 +15,11 @@ export async function publishInForce(tx: Tx, of: Of): Promise<{ id: string; stat
     .distinctOn(["product_id", "gateway_id", "cluster_id"])
     .select(["id", "state"])
     .where(of.column, "=", of.id)
-    .where("state", "<>", "DRAFT")
+    .where("deployed_at", "is not", null)
     .orderBy("product_id")
     .orderBy("gateway_id")
     .orderBy("cluster_id")
-    .orderBy("created_at", "desc")
-    .orderBy("id", "desc")
+    .orderBy("deployed_at", "desc")
     .execute();
   return newest.find((publish) => publish.state !== "UNPUBLISHED");
 }

@@ -53,6 +53,7 @@ async function start() {
           state,
           created_by: "test",
           created_at: createdAt,
+          deployed_at: state === "DRAFT" ? null : createdAt,
         })
         .execute();
       return id;

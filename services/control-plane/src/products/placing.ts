@@ -1,0 +1,93 @@
+/** Placing publishes in force on agents: at once, and on those that come later. */
+import { fromBinary } from "@bufbuild/protobuf";
+import { ProductManifestSchema } from "@bowline/contract/products";
+import { isProblem } from "@bowline/kernel";
+import type { Caller } from "../platform/context.ts";
+import { transact, type Work } from "../platform/transactions.ts";
+import { attach, eligibleAgents, unplaced } from "./attachments.ts";
+import { settle } from "./owner.ts";
+import type { PublishPorts } from "./publish-ports.ts";
+import { inForceStates, itself, limitsOf, lockPublish } from "./publish-rows.ts";
+
+/** Gives a publish that is in force to every eligible agent that lacks it. The caller holds the cluster. */
+export async function place(ports: PublishPorts, work: Work, caller: Caller, publishId: string): Promise<void> {
+  const { publish, gateway } = await lockPublish(ports, work, publishId);
+  if (!inForceStates.some((state) => state === publish.state)) return;
+  const row = await work.tx
+    .selectFrom("product_publishes as p")
+    .innerJoin("product_revisions as v", "v.id", "p.revision_id")
+    .innerJoin("clusters as c", "c.id", "p.cluster_id")
+    .select(["v.number", "v.content", "c.policy"])
+    .where("p.id", "=", publishId)
+    .executeTakeFirstOrThrow();
+  const target = { clusterId: publish.cluster_id, productId: publish.product_id, gateway };
+  const known = await work.tx
+    .selectFrom("publish_targets")
+    .select("agent_id")
+    .where("product_publish_id", "=", publishId)
+    .execute();
+  const chosen = (await eligibleAgents(work.tx, target)).filter(
+    (agentId) => !known.some((other) => other.agent_id === agentId),
+  );
+  const commands = await attach(
+    ports.engine(),
+    work,
+    caller,
+    target,
+    {
+      publishId,
+      revision: row.number,
+      apiServices: publish.api_services,
+      content: fromBinary(ProductManifestSchema, row.content),
+      allowPrivateBackends: (row.policy as { allowPrivateBackends?: boolean }).allowPrivateBackends === true,
+      organisationId: publish.organisation_id,
+      limits: limitsOf(publish.limits),
+    },
+    chosen,
+  );
+  if (commands.length > 0) {
+    await work.tx
+      .insertInto("publish_targets")
+      .values(
+        commands.map((command) => ({
+          product_publish_id: publishId,
+          agent_id: command.agentId,
+          deployment_id: command.deploymentId,
+          generation: command.generation,
+          command_id: command.commandId,
+          state: "PENDING",
+        })),
+      )
+      .execute();
+  }
+  await settle(ports.engine(), work, publishId);
+}
+
+/** Publishes that one round places; the next round finds the rest. */
+const roundSize = 200;
+
+/**
+ * Places what is in force on agents that came, came back or got a label since. One transaction per publish; one that
+ * fails does not keep the others from their agents.
+ */
+export async function placeEverywhere(ports: PublishPorts): Promise<void> {
+  const { db, log } = ports.engine();
+  for (const publishId of await unplaced(db, roundSize)) {
+    try {
+      await transact(db, async (work) => {
+        const row = await work.tx
+          .selectFrom("product_publishes")
+          .select("cluster_id")
+          .where("id", "=", publishId)
+          .executeTakeFirst();
+        if (row === undefined) return; // deleted since
+        await ports.lockCluster(work.tx, row.cluster_id, itself.principal);
+        await place(ports, work, itself, publishId);
+      });
+    } catch (error) {
+      // The cluster takes nothing new any more since it was looked at.
+      if (isProblem(error, "CLUSTER_INACTIVE") || isProblem(error, "CLUSTER_DELETING")) continue;
+      log.warn({ error, publishId }, "a publish could not be placed; tried again");
+    }
+  }
+}
