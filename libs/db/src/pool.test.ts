@@ -45,6 +45,20 @@ test("a restart of PostgreSQL is reported and survived", async () => {
   await pool.end();
 });
 
+test("a connection that ends between two statements of a transaction fails that transaction, and nothing else", async () => {
+  const { db, open } = await testDatabase({ migrated: false });
+  const pool = open({ maxConnections: 1 });
+  const cut = pool.db.transaction().execute(async (tx) => {
+    const { rows } = await sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`.execute(tx);
+    const gone = sql<{ left: number }>`SELECT count(*) AS left FROM pg_stat_activity WHERE pid = ${rows[0]?.pid}`;
+    await sql`SELECT pg_terminate_backend(${rows[0]?.pid})`.execute(db);
+    await until(async () => (await gone.execute(db)).rows[0]?.left === 0);
+    await sql`SELECT 1`.execute(tx);
+  });
+  await expect(cut).rejects.toThrow();
+  expect((await sql`SELECT 1 AS one`.execute(pool.db)).rows).toEqual([{ one: 1 }]);
+});
+
 test("the end of a pool may be asked for twice, and without use", async () => {
   const pool = openDatabase({ address: "postgres://nobody@127.0.0.1:1/none", applicationName: "unused" });
   await pool.end();

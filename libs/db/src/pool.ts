@@ -57,6 +57,8 @@ export function openDatabase(settings: DatabaseSettings): OpenDatabase {
   });
   // Without a listener the loss of an idle connection would end the process.
   pool.on("error", (error) => settings.onConnectionLost?.(error));
+  // The same for one in use, between two statements of a transaction: its next statement tells, and the pool drops it.
+  pool.on("connect", (client) => client.on("error", () => {}));
   const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
   let ending: Promise<void> | undefined;
   return {

@@ -120,7 +120,8 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         address,
         applicationName: `bowline ${replicaId}`,
         maxConnections: config.maxConnections,
-        onConnectionLost: (error) => log.warn({ error }, "a connection to the database was lost"),
+        // Not the error itself: the driver hangs its whole client on it.
+        onConnectionLost: ({ message }) => log.warn({ detail: message }, "a connection to the database was lost"),
       });
       try {
         const { applied, current } = await migrate(database.db);
