@@ -8,7 +8,7 @@ import { sql } from "kysely";
 import { hold } from "../deployments/index.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
-import { type CancelReason, type CommandEvent, isTerminal, step, type Verdict } from "./transitions.ts";
+import { type CancelReason, type CommandEvent, isInFlight, isTerminal, step, type Verdict } from "./transitions.ts";
 
 /** What an event says beside its kind. */
 export interface Telling {
@@ -120,7 +120,9 @@ export async function apply(
     { topic: "command", subjectId: command.id, organisationId: command.organisationId, clusterId: command.clusterId },
   ]);
   for (const effect of verdict.effects) await carryOut(ports, work, command, effect, changes, reason ?? to);
-  if (to === "READY") work.after(() => ports.signals.wake([command.agentId]));
+  // Work to claim, or a place for it: a try that ended frees one, whoever ended it.
+  const placeFreed = isInFlight(before) && !isInFlight(to);
+  if (to === "READY" || placeFreed) work.after(() => ports.signals.wake([command.agentId]));
   return verdict;
 }
 

@@ -12,7 +12,6 @@ import {
   CommandReceipt_Disposition,
   type DeployResult,
   type JournalEntry,
-  ResultAck_Disposition,
   type ServerMessage,
   ServerMessageSchema,
   type Sync,
@@ -286,7 +285,6 @@ async function handle(
           message: message.value,
         });
         session.send({ message: { case: "resultAck", value: { commandId, attempt, disposition } } });
-        if (disposition === ResultAck_Disposition.RECORDED) ports.dispatcher.wake([agentId]); // a place is free
       });
       return;
     case "stateReport":
