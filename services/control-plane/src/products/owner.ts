@@ -8,10 +8,12 @@
  * O3: what was live at an agent stays so while it is converged anew, until that
  *     fails.
  * O4: a publish that FAILED comes back only while it is the newest of its place.
+ * O5: routes that are tried again take a data plane that failed along: without
+ *     it they would fail again, whatever was mended.
  */
 import type { CommandState } from "@bowline/db";
 import { sql } from "kysely";
-import { type ChangedCommand, defaultLimits, type EnginePorts, type Owner } from "../commands/index.ts";
+import { again, type ChangedCommand, defaultLimits, type EnginePorts, type Owner } from "../commands/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import { detached } from "./detachments.ts";
 import { hasNewer } from "./publish-rows.ts";
@@ -37,6 +39,11 @@ export function publishOwner(ports: () => EnginePorts): Owner {
           reason = '', message = ''
         WHERE product_publish_id = ${command.ownerId} AND deployment_id = ${command.deploymentId}`.execute(work.tx);
       await settle(ports(), work, command.ownerId);
+      const dataPlane = await heldDataPlaneOf(work, command.deploymentId);
+      if (dataPlane !== undefined) {
+        const limits = { priority: defaultLimits.priority - 1 }; // before the routes that wait for it
+        await again(ports(), work, dataPlane, { createdBy: "system", limits }); // O5
+      }
     },
     async progressed(work, commandId) {
       const row = await work.tx
@@ -56,6 +63,18 @@ export function publishOwner(ports: () => EnginePorts): Owner {
       for (const row of rows) await touch(ports(), work, row.product_publish_id);
     },
   };
+}
+
+/** The data plane of a routes deployment, if its last command did not succeed. */
+async function heldDataPlaneOf(work: Work, deploymentId: string): Promise<string | undefined> {
+  const row = await work.tx
+    .selectFrom("route_attachments as r")
+    .innerJoin("deployments as d", "d.id", "r.data_plane_deployment_id")
+    .select("d.id")
+    .where("r.deployment_id", "=", deploymentId)
+    .where("d.held_reason", "<>", "")
+    .executeTakeFirst();
+  return row?.id;
 }
 
 /** A command that a reconcile made names no publish; its deployment's owner is the one it carries. */
