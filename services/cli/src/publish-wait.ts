@@ -135,7 +135,8 @@ function below(publish: ProductPublish, target: PublishTarget): string[] {
   return [...(target.message === "" ? [] : [target.message]), ...still];
 }
 
-function servingText(publish: ProductPublish, target: PublishTarget): string {
+/** Which revision an agent serves, and as which generation. */
+export function servingText(publish: ProductPublish, target: PublishTarget): string {
   return `${publish.product} r${target.servingRevision} (generation ${target.servingGeneration})`;
 }
 

@@ -5,7 +5,7 @@ import {
   ProductPublish_State as State,
   ProductPublishSchema,
 } from "@bowline/contract/products";
-import type { ProductPublish } from "@bowline/contract/products";
+import type { ProductPublish, PublishTarget } from "@bowline/contract/products";
 import type { Command } from "commander";
 import { named, publishActions } from "./publish-actions.ts";
 import { changeLines } from "./changes.ts";
@@ -15,7 +15,7 @@ import { openApi } from "../client.ts";
 import { usage } from "../failure.ts";
 import { hint, json, printJson, printList, printOne } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
-import { expectState, followPublish, publishTitle } from "../publish-wait.ts";
+import { expectState, followPublish, publishTitle, servingText } from "../publish-wait.ts";
 import { findPublish } from "../resolve.ts";
 import { enumName, nothing, when } from "../text.ts";
 
@@ -132,6 +132,12 @@ function stateText(publish: ProductPublish): string {
   return `${enumName(State, publish.state)}${why}${beside.length === 0 ? "" : ` (${beside.join(", ")})`}`;
 }
 
+/** What a failure left in place. */
+function stillServing(publish: ProductPublish, target: PublishTarget): [string, string][] {
+  if (target.state !== State.FAILED || target.servingRevision === 0) return [];
+  return [["still serving", servingText(publish, target)]];
+}
+
 function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
   printOne(cli, flags, {
     schema: ProductPublishSchema,
@@ -145,11 +151,14 @@ function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
       ["gateway", publish.gateway],
       ["API services", publish.apiServices.join(", ")],
       ["live at", `${publish.liveTargets} of ${publish.targets.length}`],
-      ...publish.targets.map((target): [string, string] => [
-        `at ${target.agent}`,
-        [enumName(State, target.state), target.reason, target.message, ...target.urls]
-          .filter((part) => part !== "")
-          .join("  "),
+      ...publish.targets.flatMap((target): [string, string][] => [
+        [
+          `at ${target.agent}`,
+          [enumName(State, target.state), target.reason, target.message, ...target.urls]
+            .filter((part) => part !== "")
+            .join("  "),
+        ],
+        ...stillServing(publish, target),
       ]),
       ["rollback of", publish.rollbackOf],
       ["superseded by", publish.supersededBy],
