@@ -80,28 +80,27 @@ export type ConvergeEnd =
   | { kind: "failed"; reason: FailureReason; message: string; worthRetry: boolean }
   | { kind: "cancelled" };
 
-/** Stable reasons of a failed converge. Documented in docs/errors.md. */
-export const failureReasons = [
-  "IMAGE_UNAVAILABLE", // image or program is not there
-  "START_FAILED", // the process or container did not start, or ended at once
-  "UNHEALTHY", // it runs, its health check does not pass in time
-  "PORT_TAKEN", // a published port or a listener's port is in use
-  "VOLUME_FAILED",
-  "DEPENDENCY_FAILED", // a workload that it depends on failed
-  "UNSUPPORTED", // a feature of the spec that this agent does not have
-  "RUN_TIMEOUT", // the attempt took longer than its run timeout
-  "AGENT_CRASHED", // third start of the same attempt
-  "DATA_PLANE_NOT_READY", // the routes' data plane is not there yet
-  "BACKEND_UNREACHABLE", // a backend does not take connections
-  "PRIVATE_BACKEND", // a backend resolves to an address that the policy forbids
-  "ROUTES_REFUSED", // the data plane refuses these routes
-  "PROBE_FAILED", // the data plane does not answer with the new generation
-  "DISK_FULL",
-  "RUNTIME_UNAVAILABLE", // engine or API server does not answer
-  "SPEC_INVALID", // the bytes do not match the digest, or cannot be read
-  "INTERNAL", // a defect of the agent; the log has more
-] as const;
-export type FailureReason = (typeof failureReasons)[number];
+/** Stable reasons of a failed converge, and what each means. docs/errors.md is made of this. */
+export const failureReasons = {
+  IMAGE_UNAVAILABLE: "The image or the program is not there.",
+  START_FAILED: "The process or container did not start, or ended at once.",
+  UNHEALTHY: "It runs, but its health check did not pass in time.",
+  PORT_TAKEN: "Something else has a published port, or a port of the gateway's listeners.",
+  VOLUME_FAILED: "A volume cannot be made.",
+  DEPENDENCY_FAILED: "A workload that it depends on failed.",
+  UNSUPPORTED: "The spec has a feature that this agent does not have.",
+  RUN_TIMEOUT: "The attempt took longer than its run timeout.",
+  AGENT_CRASHED: "The agent ended three times during the same attempt.",
+  DATA_PLANE_NOT_READY: "The data plane that the routes belong to is not there yet, or has failed.",
+  BACKEND_UNREACHABLE: "A backend does not take connections.",
+  PRIVATE_BACKEND: "A backend's name leads to an address that the cluster's policy forbids.",
+  ROUTES_REFUSED: "The data plane refuses the routes.",
+  PROBE_FAILED: "The data plane does not answer with the new generation.",
+  DISK_FULL: "There is no space left where the agent keeps its data.",
+  SPEC_INVALID: "The spec does not match its digest, or cannot be read.",
+  INTERNAL: "A defect of the agent; its log has more.",
+} as const satisfies Record<string, string>;
+export type FailureReason = keyof typeof failureReasons;
 
 export interface Runtime {
   describe(): Promise<RuntimeDescription>;

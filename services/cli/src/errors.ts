@@ -31,7 +31,6 @@ const remedies: Record<string, { lines?: readonly string[]; next?: readonly stri
   CLUSTER_INACTIVE: { next: ["cluster update <name> --active"] },
   NO_AGENT: { next: ["token create --cluster <name>", "agent list"] },
   ROUTE_CONFLICT: { lines: ["Nothing was published; what was live serves on."] },
-  UNSUPPORTED_BY_GATEWAY_CLASS: { lines: ["Nothing was published; what was live serves on."] },
   PRIVATE_BACKEND: {
     lines: ["Nothing was published; what was live serves on.", "An operator can allow it:"],
     next: ["cluster update <name> --allow-private-backends"],

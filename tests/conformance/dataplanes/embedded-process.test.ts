@@ -91,6 +91,25 @@ test("the admin port answers only to the secret of the volume, which only its ow
   expect(outside.status).toBe(404);
 });
 
+test("a listener that does not answer with the new generation is PROBE_FAILED, and what was served serves on", async () => {
+  const quick = embeddedDataPlane({ backendWaitScale: 0.01, probeWithinMs: 200 });
+  const gateway = await ownGateway(quick);
+  const [one, two] = [await ownUpstream("one"), await ownUpstream("two")];
+  succeeded(await gateway.apply(hello(one.url)));
+  // Somebody else answers where the listener is looked for.
+  const upstream = gateway.runtime.upstream.bind(gateway.runtime);
+  const stranger = new URL(two.url);
+  gateway.runtime.upstream = async (id, workload, port) =>
+    port === "web" ? { host: stranger.hostname, port: Number(stranger.port) } : upstream(id, workload, port);
+  expect(await gateway.apply({ ...hello(two.url), generation: 2 }, hello(one.url))).toMatchObject({
+    kind: "failed",
+    reason: "PROBE_FAILED",
+    worthRetry: true,
+    message: expect.stringContaining(`listener "web"`),
+  });
+  expect((await gateway.ask("/")).text).toContain("one");
+});
+
 test("requests are counted by deployment", async () => {
   const gateway = await ownGateway(dataPlane);
   const upstream = await ownUpstream("one");

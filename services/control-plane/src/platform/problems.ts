@@ -1,4 +1,5 @@
 /** The one place where problems become Connect errors; gRPC, Connect and REST answer from these. */
+import { types } from "node:util";
 import { create } from "@bufbuild/protobuf";
 import { DurationSchema, durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -71,7 +72,7 @@ export function problemOf(error: unknown): Problem {
 }
 
 export function isDatabaseAway(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
+  if (!types.isNativeError(error)) return false; // also one of another realm, as Node's own are under a test runner
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (awayStates.test(code) || awayCodes.has(code)) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/i.test(

@@ -298,10 +298,10 @@ test("unpublishing ends what is in flight first; a removal that fails is tried u
   expect((await get(second.id)).state).toBe(State.UNPUBLISHING);
   const [removal] = await agent.claim();
   if (removal === undefined) throw new Error("nothing to claim");
-  await agent.fail(removal, "RUNTIME_UNAVAILABLE");
+  await agent.fail(removal, "START_FAILED");
   expect(await get(second.id)).toMatchObject({
     state: State.UNPUBLISHING,
-    targets: [{ state: State.UNPUBLISHING, reason: "RUNTIME_UNAVAILABLE" }],
+    targets: [{ state: State.UNPUBLISHING, reason: "START_FAILED" }],
   });
   await db.updateTable("command_states").set({ state: "READY" }).where("command_id", "=", removal.commandId).execute();
   expect(await agent.workOff()).toEqual(["routes gone", "data plane gone"]);

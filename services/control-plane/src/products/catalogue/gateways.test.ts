@@ -2,7 +2,9 @@ import { expect, test } from "@jest/globals";
 import { create } from "@bufbuild/protobuf";
 import { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
 import { GatewayService } from "@bowline/contract/products";
-import { testDatabase } from "@bowline/testing";
+import { newId } from "@bowline/kernel";
+import { testDatabase, until } from "@bowline/testing";
+import { sql } from "kysely";
 import { reasonOf } from "../../platform/in-process.ts";
 import { transact } from "../../platform/transactions.ts";
 import { catalogueInProcess } from "./in-process.ts";
@@ -137,4 +139,37 @@ test("a gateway is changed with its ETag and deleted when nothing is on it", asy
   expect(await reasonOf(alpha.deleteGateway({ id: "edge", etag: "9" }))).toBe("STALE_ETAG");
   await alpha.deleteGateway({ id: "edge", etag: "1" });
   expect(await reasonOf(alpha.getGateway({ id: "edge" }))).toBe("NOT_FOUND");
+});
+
+test("a first publish that meets somebody who takes the name of its default gateway is UNAVAILABLE, and works again", async () => {
+  const { db, gateway, caller } = await start();
+  let taken: () => void = () => undefined;
+  let goOn: () => void = () => undefined;
+  const hasTaken = new Promise<void>((resolve) => (taken = resolve));
+  const mayCommit = new Promise<void>((resolve) => (goOn = resolve));
+  const other = db.transaction().execute(async (tx) => {
+    await tx
+      .insertInto("gateways")
+      .values({
+        id: newId("gateway"),
+        organisation_id: caller("alpha").principal.organisationId,
+        name: "default",
+        gateway_class: "embedded",
+        listeners: "[]",
+      })
+      .execute();
+    taken();
+    await mayCommit;
+  });
+  await hasTaken;
+  const first = gateway("alpha", "").catch((error: unknown) => error);
+  await until(async () => {
+    const { rows } = await sql`
+      SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`.execute(db);
+    return rows.length > 0;
+  });
+  goOn();
+  await other;
+  expect(await first).toMatchObject({ reason: "UNAVAILABLE" });
+  expect(await gateway("alpha", "")).toMatchObject({ name: "default-2" });
 });
