@@ -2,9 +2,8 @@
  * Who this agent is: its keys, what the server called it, and the counter of
  * its assertions, all in its data folder.
  */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { type KeyPair, loadOrCreateKey, readPrivateFile, writePrivateFile } from "@bowline/auth";
+import { type KeyPair, loadOrCreateKey, makePrivateFolder, readPrivateFile, writePrivateFile } from "@bowline/auth";
 
 /** What enrolment gave; written as `agent.json`. */
 export interface Enrolled {
@@ -29,7 +28,7 @@ export interface Identity {
 
 /** Loads the keys in `dataDir`, or makes both (mode 0700 and 0600). */
 export async function loadIdentity(dataDir: string, now: () => number = Date.now): Promise<Identity> {
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  await makePrivateFolder(dataDir);
   const stateFile = join(dataDir, "agent.json");
   const counterFile = join(dataDir, "assertion-counter");
   const kept = Number((await readPrivateFile(counterFile)) ?? 0);

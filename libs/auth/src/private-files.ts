@@ -3,10 +3,35 @@
  * stops.
  */
 import { randomBytes } from "node:crypto";
-import { link, open, readFile, rename, unlink } from "node:fs/promises";
+import { link, mkdir, open, readFile, rename, stat, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 
 const ownerOnly = 0o600;
+const ownerOnlyFolder = 0o700;
+
+/**
+ * Makes a folder of mode 0700 and what it lies in. One by one, because Node's
+ * `recursive` never returns on a file system that refuses folders with ENOENT
+ * (/proc). Throws what the file system says.
+ */
+export async function makePrivateFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: ownerOnlyFolder });
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
+    if (code !== "ENOENT" || (await exists(dirname(path)))) throw error;
+    await makePrivateFolder(dirname(path));
+    await mkdir(path, { mode: ownerOnlyFolder });
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false, // whatever the reason: there is nothing that one can enter
+  );
+}
 
 /** Replaces the file in one step; when it returns, the new content is on the disk. The folder must exist. */
 export async function writePrivateFile(path: string, content: string | Uint8Array): Promise<void> {

@@ -5,11 +5,11 @@
  *   config.ts   settings                 log.ts     the log
  *   platform/   what every slice uses    others: one folder per slice
  */
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { type ConnectRouter, createContextValues, createRouterTransport } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { type EncryptionKey, loadOrCreateKeyFile, writePrivateFile } from "@bowline/auth";
+import { type EncryptionKey, loadOrCreateKeyFile, makePrivateFolder, writePrivateFile } from "@bowline/auth";
 import { services } from "@bowline/contract";
 import { type DatabaseAddress, migrate, type OpenDatabase, openDatabase, runEmbeddedPostgres } from "@bowline/db";
 import { newId, problem, type Stage, startStages, type StopAll, systemClock } from "@bowline/kernel";
@@ -95,7 +95,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
 
   const stages: Stage[] = [
     timed("folder", stopWithinMs, async () => {
-      prepareFolder(config.dataDir);
+      await prepareFolder(config.dataDir);
       encryption = await loadOrCreateKeyFile(config.encryptionKeyFile || join(config.dataDir, "encryption-key"));
       return { detail: config.dataDir, stop: nothing };
     }),
@@ -198,9 +198,9 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   return { url: port.url, adminTokenFile, failed, stop };
 }
 
-function prepareFolder(dataDir: string): void {
+async function prepareFolder(dataDir: string): Promise<void> {
   try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+    await makePrivateFolder(dataDir);
   } catch (error) {
     throw problem(
       "INVALID_ARGUMENT",

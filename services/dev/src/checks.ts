@@ -1,6 +1,6 @@
 /** What is looked at before anything is started: clear words instead of a stack from below. */
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import type { Options } from "./config.ts";
 import { StartFailure } from "./failure.ts";
 import { holderOf, holderText, isFree } from "./ports.ts";
@@ -16,7 +16,7 @@ export async function checkBeforeStart(options: Options): Promise<void> {
 async function checkWritable({ dataDir }: Options): Promise<void> {
   const probe = join(dataDir, `.probe-${process.pid}`);
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await makeFolder(dataDir);
     await writeFile(probe, "");
     await rm(probe);
   } catch (error) {
@@ -24,6 +24,17 @@ async function checkWritable({ dataDir }: Options): Promise<void> {
       "Take another one: npm start -- --data-dir DIR",
     ]);
   }
+}
+
+/** One by one: Node's `recursive` never returns where a file system refuses folders with ENOENT (/proc). */
+async function makeFolder(path: string): Promise<void> {
+  const there = (folder: string): Promise<boolean> =>
+    stat(folder)
+      .then((found) => found.isDirectory())
+      .catch(() => false);
+  if (await there(path)) return;
+  if (dirname(path) !== path && !(await there(dirname(path)))) await makeFolder(dirname(path));
+  await mkdir(path, { mode: 0o700 });
 }
 
 async function checkUnused({ dataDir }: Options): Promise<void> {
