@@ -1251,7 +1251,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductPublish.updated_at": "When it changed last.",
   "bowline.products.v1.ProductPublishService": "Publishes of an organisation.",
   "bowline.products.v1.ProductPublishService.CreateProductPublish":
-    "Publishes a product to a cluster. Answers when it is durable, not when it is live. Errors: CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING, ROUTE_CONFLICT, UNSUPPORTED_BY_GATEWAY_CLASS, PRIVATE_BACKEND, IDEMPOTENCY_CONFLICT.",
+    "Publishes a product to a cluster. Answers when it is durable, not when it is live. Errors: CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING, ROUTE_CONFLICT, PRIVATE_BACKEND, IDEMPOTENCY_CONFLICT.",
   "bowline.products.v1.ProductPublishService.DeployProductPublish": "Deploys a draft.",
   "bowline.products.v1.ProductPublishService.DiffProductPublish":
     "Tells what differs between this publish and another, or the product as it is now.",

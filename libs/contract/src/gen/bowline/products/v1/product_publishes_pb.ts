@@ -1503,8 +1503,7 @@ export const ProductPublishService: GenService<{
   /**
    * Publishes a product to a cluster. Answers when it is durable, not when it is
    * live. Errors: CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING,
-   * ROUTE_CONFLICT, UNSUPPORTED_BY_GATEWAY_CLASS, PRIVATE_BACKEND,
-   * IDEMPOTENCY_CONFLICT.
+   * ROUTE_CONFLICT, PRIVATE_BACKEND, IDEMPOTENCY_CONFLICT.
    *
    * @generated from rpc bowline.products.v1.ProductPublishService.CreateProductPublish
    */
