@@ -18,7 +18,11 @@ const config: Config = {
     "\\.ts$": [
       "@swc/jest",
       {
-        jsc: { parser: { syntax: "typescript" }, target: "es2024" },
+        jsc: {
+          parser: { syntax: "typescript" },
+          target: "es2024",
+          experimental: { keepImportAttributes: true }, // `with { type: "json" }`
+        },
         module: { type: "es6" },
         sourceMaps: "inline",
       },

@@ -1,46 +1,26 @@
 /**
- * The only place that wires: stages in order, stopped in reverse.
+ * A server in stages, started in order, stopped in reverse. With wire.ts the
+ * only place that wires.
  *
  *   main.ts     the process: arguments, signals, exit codes
+ *   wire.ts     slices to one another, and to one handler
  *   config.ts   settings                 log.ts     the log
  *   platform/   what every slice uses    others: one folder per slice
  */
-import { rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type ConnectRouter, createContextValues, createRouterTransport } from "@connectrpc/connect";
-import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { type EncryptionKey, loadOrCreateKeyFile, makePrivateFolder, writePrivateFile } from "@bowline/auth";
-import { services } from "@bowline/contract";
+import { type EncryptionKey, loadOrCreateKeyFile, writePrivateFile } from "@bowline/auth";
 import { type DatabaseAddress, migrate, type OpenDatabase, openDatabase, runEmbeddedPostgres } from "@bowline/db";
 import { newId, problem, type Stage, startStages, type StopAll, systemClock } from "@bowline/kernel";
-import { createRest } from "@bowline/rest";
-import { hangUpKey, hangUpOf, maxUnaryMessageBytes } from "@bowline/session";
 import { sql } from "kysely";
 import type { Logger } from "pino";
-import { createAgents } from "./agents/index.ts";
-import { createAudit } from "./audit/index.ts";
-import { createClusters, lockClusterForPublish, type Resident } from "./clusters/index.ts";
-import { again, agentGone, defaultLimits, type EnginePorts, registerCommands, sessionEnded } from "./commands/index.ts";
 import type { Config } from "./config.ts";
-import { registerDeployments } from "./deployments/index.ts";
-import { bootstrap, type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { bootstrap, type Bootstrapped } from "./identity/index.ts";
 import { createEvents } from "./platform/events.ts";
-import { createHttpHandler } from "./platform/http.ts";
-import { interceptors } from "./platform/interceptors.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { listen, type Port } from "./platform/port.ts";
-import { openServices, registerHealth, registerReflection } from "./platform/reflection.ts";
-import {
-  createCatalogue,
-  createPublishes,
-  diffManifests,
-  gatewayChanged,
-  manifestOf,
-  privateBackends,
-  routeConflicts,
-} from "./products/index.ts";
-import { createSessions, type Sessions } from "./sessions/index.ts";
 import { serverVersion } from "./version.ts";
+import { wire, type Wired } from "./wire.ts";
 
 /** A server that runs. */
 export interface Server {
@@ -74,7 +54,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   let database: OpenDatabase;
   let encryption: EncryptionKey;
   let installation: Bootstrapped;
-  let wired: ReturnType<typeof wire>;
+  let wired: Wired;
   let port: Port;
 
   const timed = (
@@ -95,7 +75,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
 
   const stages: Stage[] = [
     timed("folder", stopWithinMs, async () => {
-      await prepareFolder(config.dataDir);
+      prepareFolder(config.dataDir);
       encryption = await loadOrCreateKeyFile(config.encryptionKeyFile || join(config.dataDir, "encryption-key"));
       return { detail: config.dataDir, stop: nothing };
     }),
@@ -198,9 +178,9 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   return { url: port.url, adminTokenFile, failed, stop };
 }
 
-async function prepareFolder(dataDir: string): Promise<void> {
+function prepareFolder(dataDir: string): void {
   try {
-    await makePrivateFolder(dataDir);
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw problem(
       "INVALID_ARGUMENT",
@@ -208,144 +188,4 @@ async function prepareFolder(dataDir: string): Promise<void> {
       { cause: error },
     );
   }
-}
-
-interface Foundations {
-  database: OpenDatabase;
-  encryption: EncryptionKey;
-  installation: Bootstrapped;
-  replicaId: string;
-  metrics: ReturnType<typeof createMetrics>;
-  publicUrl: () => string;
-}
-
-/** Every slice, and one handler in front of them. */
-function wire(
-  config: Config,
-  log: Logger,
-  { database, encryption, installation, replicaId, metrics, publicUrl }: Foundations,
-) {
-  const { db } = database;
-  const events = createEvents(db, log);
-  const draining = new AbortController();
-  // The engine and those who listen to it refer to one another; each reads the other when it runs.
-  const engine = (): EnginePorts => enginePorts;
-  const identity = createIdentity({ db, events, serverVersion });
-  const agents = createAgents({
-    db,
-    events,
-    publicUrl,
-    presence: { lastHeard: (agentId: string) => sessions.lastHeard(agentId) },
-    agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
-    sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
-    closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
-    agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),
-  });
-  const residents: Resident[] = [];
-  const clusters = createClusters({
-    db,
-    events,
-    publicUrl,
-    log,
-    residents,
-    countAgents: agents.countByCluster,
-  });
-  const catalogue = createCatalogue({
-    db,
-    events,
-    gatewayChanged: (work, gatewayId) => gatewayChanged(engine(), work, gatewayId, defaultLimits),
-  });
-  const publishes = createPublishes({
-    engine,
-    lockCluster: lockClusterForPublish,
-    revision: catalogue.revisionForPublish,
-    gateway: catalogue.gatewayForPublish,
-    privateBackends,
-    conflicts: routeConflicts,
-    diff: diffManifests,
-    current: async (work, productId) =>
-      manifestOf(
-        work.tx,
-        await work.tx.selectFrom("products").selectAll().where("id", "=", productId).executeTakeFirstOrThrow(),
-      ),
-  });
-  residents.push(publishes.resident, agents.resident);
-  const sessions: Sessions = createSessions({
-    db,
-    engine,
-    clock: systemClock,
-    encryption,
-    installationId: installation.installationId,
-    enrol: agents.enrol,
-    settings: {
-      replicaId,
-      address: "",
-      serverVersion,
-      heartbeatIntervalMs: config.heartbeatIntervalMs,
-      silenceLimitMs: config.silenceLimitMs,
-      leaseMs: config.leaseMs,
-      leaseGraceMs: config.leaseGraceMs,
-    },
-    alone: config.databaseUrl === "",
-  });
-  const enginePorts: EnginePorts = {
-    db,
-    events,
-    owners: new Map(Object.entries(publishes.owners)),
-    signals: sessions.signals,
-    agentChanged: async (work, agentId) => work.after(() => publishes.agentChanged(agentId)),
-    random: Math.random,
-    log,
-  };
-  const audit = createAudit({ db, events });
-  const ready = async (): Promise<boolean> => {
-    if (draining.signal.aborted) return false;
-    return sql`SELECT 1`.execute(db).then(
-      () => true,
-      () => false, // the answer is what it says: not ready
-    );
-  };
-
-  const routes = (router: ConnectRouter): void => {
-    for (const slice of [identity, clusters, agents, catalogue, publishes, sessions, audit]) slice.register(router);
-    registerCommands(router, engine());
-    registerDeployments(router, {
-      db,
-      events,
-      again: async (work, id, createdBy) => void (await again(engine(), work, id, { createdBy })),
-    });
-    registerReflection(router);
-    registerHealth(router, ready);
-  };
-  const around = interceptors({
-    authenticate: identity.authenticate,
-    openServices,
-    log,
-    observe: (call) => metrics.observe(call),
-  });
-  const rest = createRest({
-    services: [...services],
-    transport: createRouterTransport(routes, { router: { interceptors: around } }),
-    info: { title: "Bowline", version: serverVersion },
-    draining: draining.signal,
-    log,
-  });
-  const connect = connectNodeAdapter({
-    routes,
-    interceptors: around,
-    readMaxBytes: maxUnaryMessageBytes,
-    shutdownSignal: draining.signal,
-    contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
-  });
-  const handler = createHttpHandler({
-    rest,
-    connect,
-    version: serverVersion,
-    ready: async () => {
-      const database = (await ready()) ? "ok" : "no answer";
-      return { ready: database === "ok", checks: { database } };
-    },
-    metrics: () => metrics.read(),
-  });
-  return { handler, sessions, draining, loops: [events, sessions, publishes, clusters] };
 }

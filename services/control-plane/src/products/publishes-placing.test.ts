@@ -1,13 +1,14 @@
 /** Which agents get a publish, when, and what becomes of it as they come, go and change. */
 import { expect, test } from "@jest/globals";
 import { GatewayService, ProductPublish_State as State } from "@bowline/contract/products";
+import { testDatabase } from "@bowline/testing";
 import { reasonOf } from "../platform/in-process.ts";
 import { agentGone } from "../commands/index.ts";
 import { transact } from "../platform/transactions.ts";
 import { manifest, startPublishing } from "./publishes.fixture.ts";
 
 async function start(clusterFields: object = {}) {
-  const api = await startPublishing();
+  const api = await startPublishing((await testDatabase()).db);
   const clusterId = await api.cluster("local", clusterFields);
   await api.apply(manifest("hello"));
   const publish = (more: object = {}) =>

@@ -2,11 +2,12 @@
 import { expect, test } from "@jest/globals";
 import { ClusterService } from "@bowline/contract/clusters";
 import { ProductPublish_State as State, ProductPublishService } from "@bowline/contract/products";
+import { testDatabase } from "@bowline/testing";
 import { reasonOf } from "../platform/in-process.ts";
 import { manifest, startPublishing } from "./publishes.fixture.ts";
 
 async function start(clusterFields: object = {}, grantedTo = ["*"]) {
-  const api = await startPublishing();
+  const api = await startPublishing((await testDatabase()).db);
   const clusterId = await api.cluster("local", clusterFields, grantedTo);
   const agent = await api.agent(clusterId);
   await api.apply(manifest("hello"));

@@ -1,13 +1,13 @@
 /** Repeating, comparing, listing and watching publishes. */
 import { expect, test } from "@jest/globals";
 import { Change_Kind, ProductPublish_State as State, ProductPublishService } from "@bowline/contract/products";
-import { atEnd } from "@bowline/testing";
+import { atEnd, testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
 import { reasonOf } from "../platform/in-process.ts";
 import { manifest, startPublishing } from "./publishes.fixture.ts";
 
 async function start() {
-  const api = await startPublishing();
+  const api = await startPublishing((await testDatabase()).db);
   const clusterId = await api.cluster("local");
   const agent = await api.agent(clusterId);
   await api.apply(manifest("hello"));

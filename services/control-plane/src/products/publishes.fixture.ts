@@ -24,7 +24,6 @@ import {
 import type { Database } from "@bowline/db";
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { newId } from "@bowline/kernel";
-import { testDatabase } from "@bowline/testing";
 import type { Kysely } from "kysely";
 import { createAgents } from "../agents/index.ts";
 import { createClusters, lockClusterForPublish, type Resident } from "../clusters/index.ts";
@@ -94,8 +93,7 @@ export interface TestAgent {
   spec(command: Pick<PushedCommand, "deploymentId" | "generation">): Promise<Deployment>;
 }
 
-export async function startPublishing() {
-  const { db } = await testDatabase();
+export async function startPublishing(db: Kysely<Database>) {
   const log = { error: () => undefined, warn: () => undefined, info: () => undefined };
   const events = createEvents(db, log);
   const engine = (): EnginePorts => enginePorts;

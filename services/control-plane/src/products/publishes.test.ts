@@ -8,12 +8,13 @@ import {
   ProductPublishSchema,
   ProductPublishService,
 } from "@bowline/contract/products";
+import { testDatabase } from "@bowline/testing";
 import { reasonOf } from "../platform/in-process.ts";
 import { manifest, startPublishing } from "./publishes.fixture.ts";
 
 /** A product that is live in a cluster with one agent. */
 async function live() {
-  const api = await startPublishing();
+  const api = await startPublishing((await testDatabase()).db);
   const clusterId = await api.cluster("local");
   const agent = await api.agent(clusterId, { name: "one" });
   await api.apply(manifest("hello"));
@@ -31,7 +32,7 @@ async function live() {
 }
 
 test("without an agent a publish waits and says NO_AGENT; it follows when one appears", async () => {
-  const { alpha, apply, cluster, agent, placeEverywhere } = await startPublishing();
+  const { alpha, apply, cluster, agent, placeEverywhere } = await startPublishing((await testDatabase()).db);
   const clusterId = await cluster("local");
   await apply(manifest("hello"));
   const { id, ...made } = await alpha.createProductPublish({ productId: "hello", clusterId });
@@ -79,7 +80,7 @@ test("the first publish brings a data plane of its own; a second product shares 
 });
 
 test("routes name their data plane, their publish and revision, and only the API services that were asked for", async () => {
-  const { alpha, apply, cluster, agent } = await startPublishing();
+  const { alpha, apply, cluster, agent } = await startPublishing((await testDatabase()).db);
   const clusterId = await cluster("local");
   const one = await agent(clusterId);
   const two = manifest("two");
@@ -147,7 +148,7 @@ test("a newer publish supersedes what is on its way or live, and its revision is
 });
 
 test("over several agents the worst decides", async () => {
-  const { alpha, apply, cluster, agent, stateOf } = await startPublishing();
+  const { alpha, apply, cluster, agent, stateOf } = await startPublishing((await testDatabase()).db);
   const clusterId = await cluster("local");
   const [one, two] = [await agent(clusterId), await agent(clusterId)];
   await apply(manifest("hello"));
@@ -213,7 +214,7 @@ test("a reconciled publish stays LIVE meanwhile; one that waits becomes LIVE by 
 });
 
 test("a data plane that failed gets another try with the next publish", async () => {
-  const { alpha, apply, cluster, agent, stateOf } = await startPublishing();
+  const { alpha, apply, cluster, agent, stateOf } = await startPublishing((await testDatabase()).db);
   const clusterId = await cluster("local");
   const one = await agent(clusterId);
   await apply(manifest("hello"));
@@ -268,7 +269,7 @@ test("unpublishing removes the routes, the last one the data plane too; asked tw
 });
 
 test("what was never given to an agent is unpublished at once", async () => {
-  const { alpha, apply, cluster } = await startPublishing();
+  const { alpha, apply, cluster } = await startPublishing((await testDatabase()).db);
   await apply(manifest("hello"));
   const { id } = await alpha.createProductPublish({ productId: "hello", clusterId: await cluster("local") });
   expect((await alpha.unpublishProductPublish({ id })).state).toBe(State.UNPUBLISHED);

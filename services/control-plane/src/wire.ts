@@ -1,0 +1,189 @@
+/**
+ * Every slice, wired to the others, and one handler in front of them. compose.ts
+ * gives it a database and a port; a test of the whole API gives it a database.
+ */
+import { type ConnectRouter, createContextValues, createRouterTransport, type Transport } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import type { EncryptionKey } from "@bowline/auth";
+import { services } from "@bowline/contract";
+import type { OpenDatabase } from "@bowline/db";
+import { systemClock } from "@bowline/kernel";
+import { createRest } from "@bowline/rest";
+import { hangUpKey, hangUpOf, maxUnaryMessageBytes } from "@bowline/session";
+import { sql } from "kysely";
+import type { Logger } from "pino";
+import { createAgents } from "./agents/index.ts";
+import { createAudit } from "./audit/index.ts";
+import { createClusters, lockClusterForPublish, type Resident } from "./clusters/index.ts";
+import { again, agentGone, defaultLimits, type EnginePorts, registerCommands, sessionEnded } from "./commands/index.ts";
+import type { Config } from "./config.ts";
+import { registerDeployments } from "./deployments/index.ts";
+import { type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { createEvents } from "./platform/events.ts";
+import { createHttpHandler } from "./platform/http.ts";
+import { interceptors } from "./platform/interceptors.ts";
+import type { createMetrics } from "./platform/metrics.ts";
+import { openServices, registerHealth, registerReflection } from "./platform/reflection.ts";
+import {
+  createCatalogue,
+  createPublishes,
+  diffManifests,
+  gatewayChanged,
+  manifestOf,
+  privateBackends,
+  routeConflicts,
+} from "./products/index.ts";
+import { createSessions, type Sessions } from "./sessions/index.ts";
+import { serverVersion } from "./version.ts";
+
+/** What slices stand on. */
+export interface Foundations {
+  database: OpenDatabase;
+  encryption: EncryptionKey;
+  installation: Bootstrapped;
+  replicaId: string;
+  metrics: ReturnType<typeof createMetrics>;
+  publicUrl: () => string;
+}
+
+export interface Wired {
+  /** HTTP: REST, Connect, gRPC, the root paths. */
+  handler: ReturnType<typeof createHttpHandler>;
+  /** The same services with the same interceptors, called in this process. */
+  transport: Transport;
+  sessions: Sessions;
+  draining: AbortController;
+  /** Run each until its signal aborts. */
+  loops: { run(signal: AbortSignal): Promise<void> }[];
+}
+
+export function wire(
+  config: Config,
+  log: Logger,
+  { database, encryption, installation, replicaId, metrics, publicUrl }: Foundations,
+): Wired {
+  const { db } = database;
+  const events = createEvents(db, log);
+  const draining = new AbortController();
+  // The engine and those who listen to it refer to one another; each reads the other when it runs.
+  const engine = (): EnginePorts => enginePorts;
+  const identity = createIdentity({ db, events, serverVersion });
+  const agents = createAgents({
+    db,
+    events,
+    publicUrl,
+    presence: { lastHeard: (agentId: string) => sessions.lastHeard(agentId) },
+    agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
+    sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
+    closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
+    agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),
+  });
+  const residents: Resident[] = [];
+  const clusters = createClusters({
+    db,
+    events,
+    publicUrl,
+    log,
+    residents,
+    countAgents: agents.countByCluster,
+  });
+  const catalogue = createCatalogue({
+    db,
+    events,
+    gatewayChanged: (work, gatewayId) => gatewayChanged(engine(), work, gatewayId, defaultLimits),
+  });
+  const publishes = createPublishes({
+    engine,
+    lockCluster: lockClusterForPublish,
+    revision: catalogue.revisionForPublish,
+    gateway: catalogue.gatewayForPublish,
+    privateBackends,
+    conflicts: routeConflicts,
+    diff: diffManifests,
+    current: async (work, productId) =>
+      manifestOf(
+        work.tx,
+        await work.tx.selectFrom("products").selectAll().where("id", "=", productId).executeTakeFirstOrThrow(),
+      ),
+  });
+  residents.push(publishes.resident, agents.resident);
+  const sessions: Sessions = createSessions({
+    db,
+    engine,
+    clock: systemClock,
+    encryption,
+    installationId: installation.installationId,
+    enrol: agents.enrol,
+    settings: {
+      replicaId,
+      address: "",
+      serverVersion,
+      heartbeatIntervalMs: config.heartbeatIntervalMs,
+      silenceLimitMs: config.silenceLimitMs,
+      leaseMs: config.leaseMs,
+      leaseGraceMs: config.leaseGraceMs,
+    },
+    alone: config.databaseUrl === "",
+  });
+  const enginePorts: EnginePorts = {
+    db,
+    events,
+    owners: new Map(Object.entries(publishes.owners)),
+    signals: sessions.signals,
+    agentChanged: async (work, agentId) => work.after(() => publishes.agentChanged(agentId)),
+    random: Math.random,
+    log,
+  };
+  const audit = createAudit({ db, events });
+  const ready = async (): Promise<boolean> => {
+    if (draining.signal.aborted) return false;
+    return sql`SELECT 1`.execute(db).then(
+      () => true,
+      () => false, // the answer is what it says: not ready
+    );
+  };
+
+  const routes = (router: ConnectRouter): void => {
+    for (const slice of [identity, clusters, agents, catalogue, publishes, sessions, audit]) slice.register(router);
+    registerCommands(router, engine());
+    registerDeployments(router, {
+      db,
+      events,
+      again: async (work, id, createdBy) => void (await again(engine(), work, id, { createdBy })),
+    });
+    registerReflection(router);
+    registerHealth(router, ready);
+  };
+  const around = interceptors({
+    authenticate: identity.authenticate,
+    openServices,
+    log,
+    observe: (call) => metrics.observe(call),
+  });
+  const transport = createRouterTransport(routes, { router: { interceptors: around } });
+  const rest = createRest({
+    services: [...services],
+    transport,
+    info: { title: "Bowline", version: serverVersion },
+    draining: draining.signal,
+    log,
+  });
+  const connect = connectNodeAdapter({
+    routes,
+    interceptors: around,
+    readMaxBytes: maxUnaryMessageBytes,
+    shutdownSignal: draining.signal,
+    contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
+  });
+  const handler = createHttpHandler({
+    rest,
+    connect,
+    version: serverVersion,
+    ready: async () => {
+      const database = (await ready()) ? "ok" : "no answer";
+      return { ready: database === "ok", checks: { database } };
+    },
+    metrics: () => metrics.read(),
+  });
+  return { handler, transport, sessions, draining, loops: [events, sessions, publishes, clusters] };
+}
