@@ -147,6 +147,26 @@ test("a revoked agent makes a publish that is not yet live FAILED with that reas
   expect(await get(id)).toMatchObject({ state: State.FAILED, reason: "AGENT_REVOKED", liveTargets: 1 });
 });
 
+test("a failed publish that was left behind at an agent does not come back beside its successor", async () => {
+  const { agent, clusterId, publish, apply, get, change, commands } = await start();
+  const [one, two] = [await agent(clusterId), await agent(clusterId)];
+  const first = await publish();
+  await two.workOff();
+  const [plane, routes] = await one.claim();
+  if (plane === undefined || routes === undefined) throw new Error("two commands were expected");
+  await one.succeed(plane);
+  await one.fail(routes, "ROUTES_REFUSED");
+  await change(one.id, { state: "CONFLICT" }); // nothing new is given to it
+  await apply(manifest("hello", ["/v2"]));
+  const second = await publish();
+  await two.workOff();
+  await change(one.id, { state: "ENROLLED" });
+  await commands.retryCommand({ id: routes.commandId });
+  await one.workOff();
+  expect(await get(first.id)).toMatchObject({ state: State.FAILED, supersededBy: "" });
+  expect(await get(second.id)).toMatchObject({ state: State.LIVE });
+});
+
 test("unpublishing waits for an agent that was revoked, and ends when it is retired", async () => {
   const { agent, clusterId, publish, alpha, get, change, ports, db } = await start();
   const one = await agent(clusterId);
