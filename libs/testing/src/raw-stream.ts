@@ -34,10 +34,12 @@ export function openRawStream(
   stream.on("data", (chunk: Buffer) => (body += chunk.toString("latin1")));
   stream.on("error", () => undefined); // "close" follows, with its code.
   const ended = new Promise<{ status: number; body: string; rstCode: number }>((resolve) => {
-    stream.once("close", () => {
+    const finish = (): void => {
       connection.destroy();
       resolve({ status, body, rstCode: stream.rstCode ?? 0 });
-    });
+    };
+    stream.once("end", finish); // The answer is whole; the request's body may stay open.
+    stream.once("close", finish);
   });
   atEnd(() => connection.destroy());
   return {

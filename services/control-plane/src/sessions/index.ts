@@ -6,7 +6,7 @@
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
- *   storable.ts what PostgreSQL can hold
+ *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";

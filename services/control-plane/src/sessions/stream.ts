@@ -7,27 +7,26 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   type AgentMessage,
   CommandReceipt_Disposition,
-  type DeployResult,
-  type JournalEntry,
   type ServerMessage,
   ServerMessageSchema,
   type Sync,
 } from "@bowline/contract/agent";
-import { type Clock, isProblem, problem } from "@bowline/kernel";
-import { acceptSession, type ChannelEnd } from "@bowline/session";
-import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
+import { type Clock, isProblem, type Problem, problem } from "@bowline/kernel";
+import { acceptSession, type ChannelEnd, maxStreamMessageBytes } from "@bowline/session";
+import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
-import { transact } from "../platform/transactions.ts";
 import { commandWindow, type Dispatcher } from "./dispatcher.ts";
 import type { Asserted } from "./greet.ts";
 import type { Intake } from "./intake.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
-import { endSession, type OpenedSession, openSession, protocolVersion, serveSession } from "./open.ts";
+import { endSession, type OpenedSession, openSession, protocolVersion } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import { storable } from "./storable.ts";
+import { finishSync, maxSyncEntries } from "./sync.ts";
 
 export interface StreamPorts {
   engine: () => EnginePorts;
@@ -43,8 +42,6 @@ export interface StreamPorts {
 
 /** Time for the first message after the dial: one round trip and a slow host. */
 const greetingWithinMs = 10_000;
-/** Journal entries and results of one Sync: far above any window, far below what memory minds. */
-const maxSyncEntries = 100_000;
 
 /** Serves one stream to its end. Throws a problem where the agent is refused. */
 export async function* serveStream(
@@ -56,9 +53,9 @@ export async function* serveStream(
   const { clock } = ports;
   const channel = acceptSession(requests, { clock, hangUp: dialled.hangUp, silenceMs: ports.silenceLimitMs });
   const messages = channel.messages[Symbol.asyncIterator]();
-  const opened = await greet(ports, asserted, dialled.remoteAddress, messages).catch((error: unknown) => {
+  const opened = await greet(ports, asserted, dialled.remoteAddress, messages).catch(async (error: unknown) => {
     channel.close(problemOf(error));
-    throw error;
+    throw whyUnreadable(await channel.ended) ?? error;
   });
   const { agentId } = asserted;
   let reason: EndReason | undefined;
@@ -96,6 +93,11 @@ export async function* serveStream(
       },
     );
     yield* channel.outgoing;
+    const unreadable = whyUnreadable(await channel.ended);
+    if (unreadable !== undefined) {
+      reason ??= "PROTOCOL_VIOLATION";
+      throw unreadable;
+    }
   } finally {
     session.phase = "ended";
     channel.close();
@@ -106,6 +108,20 @@ export async function* serveStream(
         ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
       },
     );
+  }
+}
+
+/** What is told to an agent whose message could not be decoded; undefined where its connection just ended. */
+function whyUnreadable(end: ChannelEnd): Problem | undefined {
+  if (end.kind !== "failed" || !(end.error instanceof ConnectError)) return undefined;
+  switch (end.error.code) {
+    case Code.ResourceExhausted:
+      return problem("BODY_TOO_LARGE", `A message of the stream has at most ${maxStreamMessageBytes} bytes.`);
+    case Code.InvalidArgument:
+    case Code.DataLoss:
+      return problem("MALFORMED_BODY", `A message of the stream cannot be read: ${end.error.rawMessage}`);
+    default:
+      return undefined;
   }
 }
 
@@ -200,53 +216,6 @@ async function read(
         await handle(ports, session, opened, message);
     }
   }
-}
-
-async function finishSync(
-  ports: StreamPorts,
-  session: LiveSession,
-  opened: OpenedSession,
-  pages: readonly Sync[],
-): Promise<void> {
-  const { agentId, epoch } = session;
-  const journal = pages.flatMap((page) => page.journal);
-  const results = pages.flatMap((page) => page.results);
-  const listed = new Set(journal.map((entry) => entry.commandId));
-  // A command with a result is one that the agent has, though it runs no more.
-  const known = [...journal, ...results.filter((result) => !listed.has(result.commandId)).map(entryOf)];
-  const decided = await transact(ports.engine().db, async (work) => {
-    const epochs = await lockSessions(work.tx, [agentId]);
-    if (epochs.get(agentId) !== epoch) return undefined;
-    return reconcile(ports.engine(), work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
-  });
-  if (decided === undefined) return session.close("SUPERSEDED");
-  const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
-  if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
-  session.send({
-    message: {
-      case: "syncReply",
-      value: {
-        decisions: decided.filter((decision) => listed.has(decision.commandId)),
-        results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
-        last: true,
-      },
-    },
-  });
-  session.phase = "serving";
-  await ports.dispatcher.pushUnreceipted(session);
-  ports.dispatcher.wake([agentId]);
-}
-
-function entryOf(result: DeployResult): JournalEntry {
-  const { commandId, attempt } = result;
-  return {
-    $typeName: "bowline.agent.v1.JournalEntry",
-    commandId,
-    attempt,
-    deploymentId: "",
-    generation: 0,
-    phase: "RUNNING",
-  };
 }
 
 async function handle(

@@ -1,0 +1,66 @@
+/** The end of a Sync: what the agent has is reconciled, its results are recorded, and the session serves. */
+import type { DeployResult, JournalEntry, Sync } from "@bowline/contract/agent";
+import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
+import { transact } from "../platform/transactions.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import type { Intake } from "./intake.ts";
+import type { LiveSession } from "./live.ts";
+import { type OpenedSession, serveSession } from "./open.ts";
+
+/** What the end of a Sync needs of its replica. */
+export interface SyncPorts {
+  engine: () => EnginePorts;
+  intake: Intake;
+  dispatcher: Dispatcher;
+}
+
+/** Journal entries and results of one Sync: far above any window, far below what memory minds. */
+export const maxSyncEntries = 100_000;
+
+/** Takes the pages of a Sync that is complete. Ends the session where another one took over meanwhile. */
+export async function finishSync(
+  ports: SyncPorts,
+  session: LiveSession,
+  opened: OpenedSession,
+  pages: readonly Sync[],
+): Promise<void> {
+  const { agentId, epoch } = session;
+  const journal = pages.flatMap((page) => page.journal);
+  const results = pages.flatMap((page) => page.results);
+  const listed = new Set(journal.map((entry) => entry.commandId));
+  // A command with a result is one that the agent has, though it runs no more.
+  const known = [...journal, ...results.filter((result) => !listed.has(result.commandId)).map(entryOf)];
+  const decided = await transact(ports.engine().db, async (work) => {
+    const epochs = await lockSessions(work.tx, [agentId]);
+    if (epochs.get(agentId) !== epoch) return undefined;
+    return reconcile(ports.engine(), work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
+  });
+  if (decided === undefined) return session.close("SUPERSEDED");
+  const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
+  if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
+  session.send({
+    message: {
+      case: "syncReply",
+      value: {
+        decisions: decided.filter((decision) => listed.has(decision.commandId)),
+        results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
+        last: true,
+      },
+    },
+  });
+  session.phase = "serving";
+  await ports.dispatcher.pushUnreceipted(session);
+  ports.dispatcher.wake([agentId]);
+}
+
+function entryOf(result: DeployResult): JournalEntry {
+  const { commandId, attempt } = result;
+  return {
+    $typeName: "bowline.agent.v1.JournalEntry",
+    commandId,
+    attempt,
+    deploymentId: "",
+    generation: 0,
+    phase: "RUNNING",
+  };
+}
