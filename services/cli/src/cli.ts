@@ -11,8 +11,10 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Settings } from "./config.ts";
 import { exitCodesHelp } from "./failure.ts";
-import { defaultLimit } from "./pages.ts";
 import { parseSpan } from "./text.ts";
+
+/** Rows that a list shows where no `--limit` is given: more than a screen, less than a mistake. */
+const defaultLimit = 200;
 
 export type Cli = {
   settings: Settings;

@@ -3,8 +3,6 @@ import type { Cli } from "./cli.ts";
 import { hint } from "./output.ts";
 import type { OutputFlags } from "./output.ts";
 
-/** Rows that a list shows where no `--limit` is given: more than a screen, less than a mistake. */
-export const defaultLimit = 200;
 /** The API's largest page. */
 const maxPageSize = 1_000;
 
