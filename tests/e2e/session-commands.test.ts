@@ -130,6 +130,23 @@ test("while an agent says NOT_NOW, a removal still reaches it", async () => {
   expect(removal).toMatchObject({ deploymentId: kept.deploymentId, generation: 2, reduces: true });
 });
 
+test("a removal that is answered NOT_NOW is pushed again after a heartbeat, not at once", async () => {
+  const agent = await readyAgent("stuck");
+  const kept = await pushed(agent, "stuck-one");
+  await agent.receive(kept);
+  await agent.report(kept, { succeeded: true });
+  await server.client(ProductPublishService).unpublishProductPublish({ id: kept.productPublishId });
+  for (const attempt of [1, 2, 3]) {
+    const removal = await agent.nextCommand();
+    expect(removal).toMatchObject({ reduces: true, attempt });
+    agent.notNow(removal);
+    await server.operator.commandIn(removal.commandId, State.READY);
+    await agent.newToken(); // What was sent before it has arrived.
+    expect((await server.operator.command(removal.commandId)).attempt).toBe(attempt);
+    await agent.heartbeat({ placesFree: 0 });
+  }
+});
+
 test("a command that the agent rejects has failed, with its reason", async () => {
   const agent = await readyAgent("rejects");
   const command = await pushed(agent, "rejects-one");

@@ -34,6 +34,7 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
   function push(command: PushedCommand): void {
     const session = live.of(command.agentId);
     if (session?.phase === "serving" && session.epoch === command.epoch) {
+      if (command.reduces) session.pushedRemovals.add(command.commandId);
       session.send({ message: { case: "deployCommand", value: deployCommand(command) } });
     }
   }
@@ -41,8 +42,8 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
   async function round(agentIds: readonly string[], polled: boolean): Promise<void> {
     const claimants = agentIds.flatMap((agentId) => {
       const session = live.of(agentId);
-      if (session?.phase !== "serving") return [];
-      return [{ agentId, epoch: session.epoch, window: session.notNow ? 0 : commandWindow }];
+      if (session?.phase !== "serving" || session.takes === "nothing") return [];
+      return [{ agentId, epoch: session.epoch, window: session.takes === "removals" ? 0 : commandWindow }];
     });
     const engine = ports();
     const claimed = await transact(engine.db, (work) => claim(engine, work, claimants));

@@ -26,8 +26,15 @@ export interface LiveSession {
   readonly openedAt: number;
   /** SYNCING until the last Sync page is reconciled; commands are claimed only for SERVING. */
   phase: "syncing" | "serving" | "ended";
-  /** The agent said NOT_NOW; until a heartbeat tells places free only removals and stops are claimed. */
-  notNow: boolean;
+  /**
+   * What is claimed for it. After NOT_NOW only removals and stops, until a
+   * heartbeat tells places free; after NOT_NOW for one of those nothing, until
+   * the next heartbeat: else it would be claimed and given back as fast as both
+   * ends can.
+   */
+  takes: "everything" | "removals" | "nothing";
+  /** Removals and stops that were pushed and have no receipt yet. */
+  readonly pushedRemovals: Set<string>;
   /** Wall time of the last message. */
   lastSeen: Date;
   send(message: Outgoing): void;

@@ -66,7 +66,8 @@ export async function* serveStream(
     epoch: opened.epoch,
     openedAt: clock.monotonicMs(),
     phase: "syncing",
-    notNow: false,
+    takes: "everything",
+    pushedRemovals: new Set(),
     lastSeen: new Date(),
     send: (message) => void channel.send(create(ServerMessageSchema, message)),
     close(why, last) {
@@ -228,8 +229,8 @@ async function handle(
   switch (message.case) {
     case "heartbeat":
       ports.intake.seen(agentId, message.value.capacity);
-      if (session.notNow && (message.value.capacity?.placesFree ?? 0) > 0) {
-        session.notNow = false;
+      if (session.takes !== "everything") {
+        session.takes = (message.value.capacity?.placesFree ?? 0) > 0 ? "everything" : "removals";
         ports.dispatcher.wake([agentId]);
       }
       session.send({
@@ -237,7 +238,11 @@ async function handle(
       });
       return;
     case "commandReceipt":
-      if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) session.notNow = true;
+      if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) {
+        const removal = session.pushedRemovals.has(message.value.commandId);
+        session.takes = removal || session.takes === "nothing" ? "nothing" : "removals";
+      }
+      session.pushedRemovals.delete(message.value.commandId);
       await guarded(ports, session, message.value.commandId, () =>
         ports.intake.receipt({ agentId, epoch, message: message.value }),
       );
