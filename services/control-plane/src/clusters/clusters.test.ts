@@ -65,6 +65,11 @@ test("a name is unique; name and runtime are required; a repeated request gets t
   const { operator, create } = await start();
   const request = { cluster: { name: "one", runtime: "local" }, requestId: "r1" };
   expect((await operator.createCluster(request)).id).toBe((await operator.createCluster(request)).id);
+  const keyed = { headers: { "idempotency-key": "r2" } };
+  const again = { cluster: { name: "by-header", runtime: "local" } };
+  expect((await operator.createCluster(again, keyed)).id).toBe((await operator.createCluster(again, keyed)).id);
+  const other = operator.createCluster({ cluster: { name: "another", runtime: "local" } }, keyed);
+  expect(await reasonOf(other)).toBe("IDEMPOTENCY_CONFLICT");
   expect(await reasonOf(create("one"))).toBe("ALREADY_EXISTS");
   expect(await reasonOf(create(""))).toBe("INVALID_ARGUMENT");
   expect(await reasonOf(create("two", { runtime: "" }))).toBe("INVALID_ARGUMENT");

@@ -32,6 +32,7 @@ export function interceptors(ports: InterceptorPorts): Interceptor[] {
   const validator = createValidator();
   return [
     facts,
+    idempotencyKey,
     (next) => observed(next, ports),
     (next) => accessed(next, ports),
     (next) => validated(next, validator),
@@ -42,6 +43,15 @@ const facts: Interceptor = (next) => (request) => {
   const given = request.header.get("x-request-id") ?? "";
   const requestId = requestIdPattern.test(given) ? given : newId("req");
   request.contextValues.set(requestKey, { requestId, remoteAddress: request.header.get(remoteAddressHeader) ?? "" });
+  return next(request);
+};
+
+/** What AIP-155 calls `request_id` may come as the header that HTTP clients send; REST's own mapping does the same. */
+const idempotencyKey: Interceptor = (next) => (request) => {
+  const key = request.header.get("idempotency-key");
+  if (key !== null && !request.stream && "requestId" in request.message && request.message.requestId === "") {
+    request.message.requestId = key;
+  }
   return next(request);
 };
 
