@@ -9,7 +9,8 @@
  *     acknowledged yet, and nothing before it. Damage before the tail is
  *     reported, and what can be read is kept.
  *
- * Specs are kept as they came: secrets in them are sealed.
+ * Specs are kept as they came: secrets in them are sealed. Long because the records,
+ * what they add up to and how they are written must agree in every line.
  */
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";

@@ -1,6 +1,7 @@
 /**
  * The tables as kysely sees them. The migrations are the truth; a test compares
- * the two over a real database.
+ * the two over a real database. Long because it lists every column once; splitting
+ * it would hide which tables there are.
  */
 import type { ColumnType, Generated } from "kysely";
 import type { CommandState } from "./command-states.ts";

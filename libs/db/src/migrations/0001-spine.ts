@@ -3,7 +3,8 @@
  * deployments, commands, products, events, audit.
  *
  * Columns that people filter or join by are columns; what only travels through
- * is bytes (specs, as protobuf) or jsonb. Times are the database's.
+ * is bytes (specs, as protobuf) or jsonb. Times are the database's. Long because a
+ * migration is one step, and never changes once it is released.
  */
 import { type Kysely, sql } from "kysely";
 import { commandStates, sqlList } from "../command-states.ts";

@@ -9,6 +9,7 @@
  *     instead, and the newer one goes on.
  *
  * W = BLOCKED, READY, RETRY_WAIT (no agent has it); F = ASSIGNED, RUNNING.
+ * Long because the table and the function that follows it are read side by side.
  */
 import type { CommandState } from "@bowline/db";
 
