@@ -5,6 +5,8 @@
  * W1: a position is given after the commit, by one sequencer at a time under an
  *     advisory lock; so whoever has seen position n has seen everything below.
  * W2: a watch may repeat, never skips.
+ * W3: the table is read once per replica, not once per watch: `run` keeps the
+ *     newest events in memory, and a watch reads the table only for what is older.
  */
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
@@ -47,6 +49,8 @@ const sequencerLock = 7_310_001;
 const batch = 1_000;
 /** Another replica's commit is found by this poll; this replica's own by its bell. */
 const pollMs = 1_000;
+/** Newest events in memory: some minutes of a busy server, about 2 MB. */
+const keepInMemory = 10_000;
 /** A watch says at least this often that it is alive. Proxies drop idle streams at 30 s and more. */
 export const watchIdleMs = 15_000;
 /** How long a cursor can be resumed from. */
@@ -57,6 +61,43 @@ const pruneEveryMs = 600_000;
 export function createEvents(db: Db, log: { error(fields: object, message: string): void }): Events {
   const committed: Bell = createBell();
   const placed: Bell = createBell();
+
+  /** The newest events in order of position, without a gap from `floor` to `tail` (W3). Undefined until `run` reads. */
+  let memory: { events: (PlacedEvent & { topic: string })[]; floor: number; tail: number } | undefined;
+
+  /** Reads what was placed since, also by other replicas. */
+  async function readNew(): Promise<void> {
+    if (memory === undefined) {
+      const position = await newest();
+      memory = { events: [], floor: position, tail: position };
+    }
+    for (;;) {
+      const rows = await read(memory.tail);
+      memory.events.push(...rows);
+      memory.tail = rows.at(-1)?.position ?? memory.tail;
+      const excess = memory.events.splice(0, Math.max(0, memory.events.length - keepInMemory));
+      memory.floor = excess.at(-1)?.position ?? memory.floor;
+      if (rows.length > 0) placed.ring();
+      if (rows.length < batch) return;
+    }
+  }
+
+  async function read(after: number, topic?: Topic): Promise<(PlacedEvent & { topic: string })[]> {
+    let query = db
+      .selectFrom("events")
+      .select(["position", "topic", "subject_id", "organisation_id", "cluster_id"])
+      .where("position", ">", after)
+      .orderBy("position")
+      .limit(batch);
+    if (topic !== undefined) query = query.where("topic", "=", topic);
+    return (await query.execute()).map((row) => ({
+      position: row.position ?? 0,
+      topic: row.topic,
+      subjectId: row.subject_id,
+      organisationId: row.organisation_id,
+      clusterId: row.cluster_id,
+    }));
+  }
 
   async function place(): Promise<number> {
     return db.transaction().execute(async (tx) => {
@@ -102,8 +143,8 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
           let count = 0;
           do {
             count = await place();
-            if (count > 0) placed.ring();
           } while (count === batch && !signal.aborted);
+          await readNew();
           if (performance.now() - prunedAt > pruneEveryMs) {
             prunedAt = performance.now();
             await sql`DELETE FROM events WHERE created_at < now() - make_interval(hours => ${keepHours})`.execute(db);
@@ -134,20 +175,13 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       let spokeAt = performance.now();
       while (!signal.aborted) {
         const seen = placed.count();
-        const rows = await db
-          .selectFrom("events")
-          .select(["position", "subject_id", "organisation_id", "cluster_id"])
-          .where("topic", "=", topic)
-          .where("position", ">", position)
-          .orderBy("position")
-          .limit(batch)
-          .execute();
-        const events = rows.map((row) => ({
-          position: row.position ?? 0,
-          subjectId: row.subject_id,
-          organisationId: row.organisation_id,
-          clusterId: row.cluster_id,
-        }));
+        const remembered = memory !== undefined && position >= memory.floor ? memory : undefined;
+        const events =
+          remembered === undefined
+            ? await read(position, topic)
+            : since(remembered.events, position).filter((event) => event.topic === topic);
+        // Nothing of this topic up to the tail: the watch stands there, so that memory goes on to cover it.
+        if (remembered !== undefined && events.length === 0) position = Math.max(position, remembered.tail);
         const last = events.at(-1);
         if (last !== undefined) {
           position = last.position;
@@ -163,4 +197,11 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       }
     },
   };
+}
+
+/** The events after a position. Looked for from the end, because as a rule there are few. */
+function since<Event extends PlacedEvent>(events: readonly Event[], position: number): Event[] {
+  let start = events.length;
+  while (start > 0 && (events[start - 1]?.position ?? 0) > position) start -= 1;
+  return events.slice(start);
 }

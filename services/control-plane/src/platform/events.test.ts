@@ -1,0 +1,81 @@
+/** Events and their positions, against a real PostgreSQL. */
+import { expect, test } from "@jest/globals";
+import { atEnd, testDatabase, until } from "@bowline/testing";
+import { createEvents, type Events, type PlacedEvent, type Topic } from "./events.ts";
+import { type Db, transact } from "./transactions.ts";
+
+const quiet = { error: () => {} };
+
+async function start(db: Db): Promise<Events> {
+  const events = createEvents(db, quiet);
+  const stop = new AbortController();
+  const running = events.run(stop.signal);
+  atEnd(async () => {
+    stop.abort();
+    await running;
+  });
+  return events;
+}
+
+/** Everything that a watch is told, until the end of the test. */
+function collect(events: Events, topic: Topic, from: number): PlacedEvent[] {
+  const seen: PlacedEvent[] = [];
+  const stop = new AbortController();
+  const following = (async () => {
+    for await (const batch of events.follow(topic, from, stop.signal)) seen.push(...batch.events);
+  })();
+  atEnd(async () => {
+    stop.abort();
+    await following;
+  });
+  return seen;
+}
+
+const note = (db: Db, events: Events, subjectId: string, topic: Topic = "publish") =>
+  transact(db, (work) => events.note(work, [{ topic, subjectId }]));
+
+test("two transactions that commit in the other order are both seen, on both replicas, in one order", async () => {
+  const { db } = await testDatabase();
+  const [one, two] = [await start(db), await start(db)];
+  const from = await one.position();
+  const watches = [collect(one, "publish", from), collect(two, "publish", from)];
+  let commitFirst: () => void = () => {};
+  const held = new Promise<void>((resolve) => (commitFirst = resolve));
+  const first = transact(db, async (work) => {
+    await one.note(work, [{ topic: "publish", subjectId: "first" }]); // draws the lower number, commits later
+    await held;
+  });
+  await note(db, two, "second");
+  await until(() => watches.every((seen) => seen.length === 1), { what: "the second to be seen" });
+  commitFirst();
+  await first;
+  await until(() => watches.every((seen) => seen.length === 2), { what: "the first to be seen" });
+  for (const seen of watches) expect(seen.map((event) => event.subjectId)).toEqual(["second", "first"]);
+});
+
+test("a watch gets its topic only, and one that resumes gets what it missed", async () => {
+  const { db } = await testDatabase();
+  const events = await start(db);
+  const from = await events.position();
+  const seen = collect(events, "publish", from);
+  await note(db, events, "a");
+  await note(db, events, "agent", "agent");
+  await note(db, events, "b");
+  await until(() => seen.length === 2, { what: "both publishes" });
+  const resumed = collect(events, "publish", await events.positionOf(events.cursorOf(seen[0]?.position ?? 0)));
+  const anew = collect(createEvents(db, quiet), "publish", from); // a replica that has nothing in memory
+  await until(() => resumed.length === 1 && anew.length === 2, { what: "what was missed" });
+  expect(resumed.map((event) => event.subjectId)).toEqual(["b"]);
+});
+
+test("nothing is skipped under many commits at once", async () => {
+  const { db } = await testDatabase();
+  const [one, two] = [await start(db), await start(db)];
+  const seen = collect(two, "command", await one.position());
+  const ids = Array.from({ length: 300 }, (_, index) => `c${index}`);
+  await Promise.all(ids.map((id, index) => note(db, index % 2 === 0 ? one : two, id, "command")));
+  await until(() => seen.length >= ids.length, { what: "all of them" });
+  expect(seen.map((event) => event.subjectId).toSorted()).toEqual(ids.toSorted());
+  const positions = seen.map((event) => event.position);
+  expect(positions).toEqual(positions.toSorted((a, b) => a - b));
+});
