@@ -45,6 +45,7 @@ export const reasons = {
   STALE_ETAG: { code: "aborted", summary: "It has changed since you read it; read it again." },
   IDEMPOTENCY_CONFLICT: { code: "already_exists", summary: "The idempotency key was used for a different request." },
   OVERLOADED: { code: "resource_exhausted", summary: "The server has more than it can do; wait as long as told." },
+  RATE_LIMITED: { code: "resource_exhausted", summary: "Too many calls in a minute; wait as long as told." },
   UNAVAILABLE: { code: "unavailable", summary: "The server cannot answer now; the request may be repeated." },
   DATABASE_UNAVAILABLE: { code: "unavailable", summary: "The database does not answer; the request may be repeated." },
   COMMIT_UNKNOWN: {

@@ -64,6 +64,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       program,
       "start",
       ...["--data-dir", dataDir, "--port", port, "--max-connections", "8"],
+      ...["--rate-limit-principal", "0", "--rate-limit-address", "0"], // a test calls faster than people do
       ...["--log-format", "json", ...(options.flags ?? [])],
     ],
     env: { BOWLINE_DATABASE_URL: database.url },

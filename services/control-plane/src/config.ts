@@ -57,6 +57,16 @@ export const settings = {
     30_000,
     "Added to a passed lease before a replica's sessions are ended, ms.",
   ),
+  rateLimitPrincipal: setting(
+    number(0, 10_000_000),
+    6_000,
+    "Calls per minute that one token may make to a replica. 0: any number.",
+  ),
+  rateLimitAddress: setting(
+    number(0, 10_000_000),
+    3_000,
+    "Calls per minute from one address; agents' are not counted. 0: any number (behind a proxy, whose address all have).",
+  ),
   maxConnections: setting(number(2, 500), 20, "Connections to PostgreSQL."),
 } as const;
 

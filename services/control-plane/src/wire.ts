@@ -159,6 +159,11 @@ export function wire(
     openServices,
     log,
     observe: (call) => metrics.observe(call),
+    rateLimits: {
+      principal: config.rateLimitPrincipal,
+      address: config.rateLimitAddress,
+      refused: (limit) => metrics.refused(limit),
+    },
   });
   const transport = createRouterTransport(routes, { router: { interceptors: around } });
   const rest = createRest({

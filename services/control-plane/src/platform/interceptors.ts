@@ -1,6 +1,6 @@
 /**
  * What happens around every call, in this order: facts of the request, log and
- * metrics, translation of errors, access, validation.
+ * metrics, translation of errors, limits and access, validation.
  *
  * A1: a method without an access rule is refused.
  * A2: a handler of a method with roles never runs without a principal that has one.
@@ -12,6 +12,7 @@ import { methodAccess } from "@bowline/contract";
 import { newId, problem, type Problem } from "@bowline/kernel";
 import { type Principal, principalKey, requestKey } from "./context.ts";
 import { connectErrorOf, problemOf } from "./problems.ts";
+import { createRateLimits, type RateLimits, type RateLimitSettings } from "./rate-limits.ts";
 
 export interface InterceptorPorts {
   /** The principal that a credential names; undefined: no credential. Throws UNAUTHENTICATED or TOKEN_EXPIRED. */
@@ -20,6 +21,8 @@ export interface InterceptorPorts {
   /** Services beside our own that need no credential, by type name. */
   openServices?: ReadonlySet<string>;
   observe(call: { method: string; code: string; seconds: number }): void;
+  /** Undefined: as many calls as come. */
+  rateLimits?: RateLimitSettings;
 }
 
 /** Header in which the port tells who dialled; what a client sends under this name is dropped there. */
@@ -30,11 +33,12 @@ const requestIdPattern = /^[\w.:-]{1,64}$/;
 
 export function interceptors(ports: InterceptorPorts): Interceptor[] {
   const validator = createValidator();
+  const limits = createRateLimits(ports.rateLimits);
   return [
     facts,
     idempotencyKey,
     (next) => observed(next, ports),
-    (next) => accessed(next, ports),
+    (next) => accessed(next, ports, limits),
     (next) => validated(next, validator),
   ];
 }
@@ -120,15 +124,18 @@ async function* translated<T>(
   }
 }
 
-function accessed(next: Next, ports: InterceptorPorts): Next {
+function accessed(next: Next, ports: InterceptorPorts, limits: RateLimits): Next {
   return async (request) => {
     if (ports.openServices?.has(request.service.typeName)) return next(request);
     const access = methodAccess(request.method);
     if (access.kind === "undeclared") throw problem("PERMISSION_DENIED"); // A1
-    if (access.kind === "public") return next(request);
+    const { remoteAddress } = request.contextValues.get(requestKey);
+    // Enrolment: its credential is the registration token in its message.
+    if (access.kind === "public") return limits.guessing("enrolment", remoteAddress, async () => next(request));
     // The agent API authenticates by itself: its credentials are assertions and session tokens.
     if (access.kind === "roles" && access.roles.every((role) => role === "agent")) return next(request);
-    const principal = await ports.authenticate(request.header);
+    await limits.address(remoteAddress);
+    const principal = await limits.guessing("api", remoteAddress, () => ports.authenticate(request.header));
     if (principal === undefined) {
       throw problem(
         "UNAUTHENTICATED",
@@ -136,6 +143,7 @@ function accessed(next: Next, ports: InterceptorPorts): Next {
       );
     }
     request.contextValues.set(principalKey, principal);
+    await limits.principal(principal.id);
     if (access.kind === "roles" && !access.roles.includes(principal.role)) {
       throw problem(
         "PERMISSION_DENIED",

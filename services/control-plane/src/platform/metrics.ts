@@ -1,5 +1,5 @@
 /** Prometheus metrics. Names start with `bowline_`; units are in the names. */
-import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 
 export interface MetricSources {
   sessions(): { sessions: number; waiting: number; foundByPoll: number };
@@ -10,6 +10,8 @@ export interface MetricSources {
 
 export interface Metrics {
   observe(call: { method: string; code: string; seconds: number }): void;
+  /** A call or a dial was refused because of this limit. */
+  refused(limit: string): void;
   watch(sources: MetricSources): void;
   read(): Promise<{ contentType: string; body: string }>;
 }
@@ -24,6 +26,12 @@ export function createMetrics(): Metrics {
     buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10],
     registers: [registry],
   });
+  const refusals = new Counter({
+    name: "bowline_refused_total",
+    help: "Calls and dials that were refused, by the limit that they exceeded.",
+    labelNames: ["limit"],
+    registers: [registry],
+  });
   const gauge = (name: string, help: string, read: () => number): void => {
     void new Gauge({
       name,
@@ -36,6 +44,7 @@ export function createMetrics(): Metrics {
   };
   return {
     observe: ({ method, code, seconds }) => calls.observe({ method, code }, seconds),
+    refused: (limit) => refusals.inc({ limit }),
     watch(sources) {
       gauge("bowline_sessions", "Agents' sessions that this replica holds.", () => sources.sessions().sessions);
       gauge("bowline_reports_waiting", "Reports of agents that wait for a commit.", () => sources.sessions().waiting);
