@@ -92,9 +92,12 @@ test("curl makes a cluster and a token, applies and publishes a product, and wat
   await lines.untilOutput(/"snapshotEnd":true/);
   await events.untilOutput(/"snapshotEnd":true/);
   await obey(agent, 2);
-  const line = await lines.untilLine(/"state":"LIVE"/);
+  // Of the publish itself: that of its target comes after it, and may be ahead.
+  const line = await lines.untilLine(/^\{"productPublish":\{(?:(?!"targets").)*"state":"LIVE"/);
   expect(JSON.parse(line)).toMatchObject({ productPublish: { id, state: "LIVE" }, cursor: expect.stringMatching(/./) });
-  const event = await events.untilOutput(/^id: (.+)\ndata: (.*"state":"LIVE".*)$/m);
+  const event = await events.untilOutput(
+    /^id: (.+)\ndata: (\{"productPublish":\{(?:(?!"targets").)*"state":"LIVE".*)$/m,
+  );
   const { cursor, productPublish } = JSON.parse(event[2] ?? "") as { cursor: string; productPublish: { id: string } };
   expect({ cursor, id: productPublish.id }).toEqual({ cursor: event[1], id });
   await lines.end();

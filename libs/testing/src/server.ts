@@ -25,6 +25,9 @@ const program = fileURLToPath(new URL("../../../services/control-plane/src/main.
 /** A cold start with a migration check on a busy two-core machine. */
 const listeningWithinMs = 45_000;
 
+/** Of the output of a server that died: enough for its last words and a stack. */
+const diedOutputCharacters = 4_000;
+
 export interface ServerOptions {
   /** Default: a new one. Give the one of an older server to start another on the same data. */
   database?: TestDatabase;
@@ -74,7 +77,17 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   const adminToken = readFileSync(join(dataDir, "admin-token"), "utf8").trim();
 
   const connection = new Http2SessionManager(url);
-  atEnd(() => connection.abort());
+  let asked = false;
+  let died: string | undefined;
+  void running.ended.then(({ code, signal }) => {
+    if (!asked)
+      died = `the server ended by itself (${signal ?? code}):\n${running.output().slice(-diedOutputCharacters)}`;
+  });
+  atEnd(() => {
+    asked = true;
+    connection.abort();
+    if (died !== undefined) throw new Error(died);
+  });
   const client: TestServer["client"] = (service, token = adminToken) => {
     const authorize: Interceptor = (next) => (request) => {
       if (token !== "") request.header.set("authorization", `Bearer ${token}`);
@@ -104,11 +117,13 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       return agent;
     },
     async stop() {
+      asked = true;
       connection.abort();
       running.kill("SIGTERM");
       return running.ended;
     },
     async kill() {
+      asked = true;
       running.kill("SIGKILL");
       connection.abort();
       return running.ended;
