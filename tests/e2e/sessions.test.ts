@@ -119,6 +119,17 @@ test("revoking an agent ends its session at once, and it may not come back", asy
   expect(await sessionRow(agent.agentId)).toMatchObject({ state: "ENDED", end_reason: "REVOKED" });
 });
 
+test("retiring an agent by force ends its session at once, and it may not come back", async () => {
+  const agent = await enrolled("retires");
+  const session = await agent.connect();
+  const agents = server.client(AgentsService);
+  await expect(agents.retireAgent({ id: agent.agentId })).rejects.toThrow(/connected/);
+  await agents.retireAgent({ id: agent.agentId, force: true });
+  await session.ended;
+  expect((await refused(agent.connect())).reason).toBe("AGENT_RETIRED");
+  expect(await sessionRow(agent.agentId)).toMatchObject({ state: "ENDED", end_reason: "RETIRED" });
+});
+
 test.each([
   ["RETIRED", "AGENT_RETIRED"],
   ["CONFLICT", "AWAITING_DECISION"],

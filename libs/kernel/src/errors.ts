@@ -93,6 +93,7 @@ export const reasons = {
     summary: "The cluster's policy allows one use per registration token.",
   },
   AGENT_NOT_REVOKED: { code: "failed_precondition", summary: "Only a revoked or retired agent is deleted." },
+  AGENT_ONLINE: { code: "failed_precondition", summary: "The agent is connected; only one that is gone is retired." },
   AGENT_NOT_EMPTY: { code: "failed_precondition", summary: "The agent still owes deployments." },
   AMBIGUOUS_NAME: { code: "invalid_argument", summary: "Several have this name; use the id." },
   NO_AGENT: { code: "failed_precondition", summary: "No agent of the cluster can take this." },

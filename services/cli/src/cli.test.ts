@@ -319,6 +319,10 @@ test("what destroys needs --yes where nobody can be asked, and asks the server f
         connectivity: Agent_Connectivity.ONLINE,
       }),
       revokeAgent: () => ({ id: "agent_1", name: "press-1", state: Agent_State.REVOKED }),
+      retireAgent: ({ force }) => {
+        if (!force) throw refusal(Code.FailedPrecondition, "AGENT_ONLINE", "The agent press-1 is connected.");
+        return { id: "agent_1", name: "press-1", state: Agent_State.RETIRED };
+      },
     }),
   );
   const asked = await bowline(api.env, "agent", "revoke", "press-1");
@@ -326,6 +330,10 @@ test("what destroys needs --yes where nobody can be asked, and asks the server f
   expect(asked.stderr).toContain("refuse agent press-1 of cluster factory-7 for good");
   expect(api.calls).toEqual(["AgentsService.GetAgent"]);
   expect((await bowline(api.env, "agent", "revoke", "press-1", "--yes")).code).toBe(0);
+  expect((await bowline(api.env, "agent", "retire", "press-1")).code).toBe(2);
+  const online = await bowline(api.env, "agent", "retire", "press-1", "--yes");
+  expect(online.stderr).toContain("agent retire <name> --force");
+  expect((await bowline(api.env, "agent", "retire", "press-1", "--yes", "--force")).stdout).toContain("is retired");
 });
 
 test("violations of an applied file are told at their place in the file", async () => {

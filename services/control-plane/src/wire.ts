@@ -15,7 +15,15 @@ import type { Logger } from "pino";
 import { createAgents } from "./agents/index.ts";
 import { createAudit } from "./audit/index.ts";
 import { createClusters, lockClusterForPublish, type Resident } from "./clusters/index.ts";
-import { again, agentGone, defaultLimits, type EnginePorts, registerCommands, sessionEnded } from "./commands/index.ts";
+import {
+  again,
+  agentGone,
+  defaultLimits,
+  type EnginePorts,
+  registerCommands,
+  retireAgent,
+  sessionEnded,
+} from "./commands/index.ts";
 import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
@@ -74,6 +82,7 @@ export function wire(
     publicUrl,
     presence: { lastHeard: (agentId: string) => sessions.lastHeard(agentId) },
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
+    agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
     closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
     agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),

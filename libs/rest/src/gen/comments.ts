@@ -288,7 +288,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.load_millis": "Load average divided by cores, in thousandths. Output only.",
   "bowline.agents.v1.Agent.name": "Unique in its cluster.",
   "bowline.agents.v1.Agent.offline_reason":
-    "Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED, CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING, SUPERSEDED. Output only.",
+    "Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED, CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING, SUPERSEDED, RETIRED. Output only.",
   "bowline.agents.v1.Agent.remote_address": "Address that it dialled from. Output only.",
   "bowline.agents.v1.Agent.replica_id": "Replica that holds its session. Output only.",
   "bowline.agents.v1.Agent.running": "Instances that run. Output only.",
@@ -300,9 +300,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.AgentsService": "Agents.",
   "bowline.agents.v1.AgentsService.CordonAgent": "Placement gives it nothing new. What is there still converges.",
   "bowline.agents.v1.AgentsService.DeleteAgent":
-    "Forgets a revoked agent that owes nothing. FAILED_PRECONDITION otherwise.",
+    "Forgets a revoked or retired agent that owes nothing. FAILED_PRECONDITION otherwise.",
   "bowline.agents.v1.AgentsService.GetAgent": "Gets one by id or unique name.",
   "bowline.agents.v1.AgentsService.ListAgents": "Lists agents by cluster and name.",
+  "bowline.agents.v1.AgentsService.RetireAgent":
+    "For a host that is gone for good: refuses the agent's key, ends its session, its open commands (LOST or CANCELLED, with the reason AGENT_RETIRED) and its deployments in the books, removals too. What still runs there is not removed: nobody can reach it. Publishes that served there count it no more. Refused with AGENT_ONLINE while it is connected and heard, unless forced. Retiring twice changes nothing.",
   "bowline.agents.v1.AgentsService.RevokeAgent": "Ends its session and refuses its key for good.",
   "bowline.agents.v1.AgentsService.UncordonAgent": "Placement may use it again.",
   "bowline.agents.v1.AgentsService.UpdateAgent": "Changes name, labels or capacity limit.",
@@ -325,6 +327,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.ListAgentsResponse.agents": "One page.",
   "bowline.agents.v1.ListAgentsResponse.next_page_token": "Empty on the last page.",
   "bowline.agents.v1.ListAgentsResponse.total_size": "Set where it was asked for.",
+  "bowline.agents.v1.RetireAgentRequest": "See AgentsService.RetireAgent.",
+  "bowline.agents.v1.RetireAgentRequest.force":
+    "Retire it although it is connected. What it runs stays there, unattended.",
+  "bowline.agents.v1.RetireAgentRequest.id": "Id or unique name.",
   "bowline.agents.v1.RevokeAgentRequest": "See AgentsService.RevokeAgent.",
   "bowline.agents.v1.RevokeAgentRequest.id": "Id or unique name.",
   "bowline.agents.v1.UncordonAgentRequest": "See AgentsService.UncordonAgent.",

@@ -123,8 +123,34 @@ export function agentCommand(cli: Cli): Command {
 
   connected(
     verb(agent, {
+      usage: "retire <agent>",
+      summary: "Settle what an agent owes whose host is gone for good",
+      examples: ["agent retire press-3 --yes"],
+    })
+      .option("-y, --yes", "do not ask")
+      .option("--force", "also while it is connected; what it runs stays there, unattended"),
+  ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean; force?: boolean }) => {
+    const api = await openApi(cli, flags);
+    const found = await api.agents.getAgent({ id });
+    await confirm(
+      cli,
+      flags,
+      `retire agent ${found.name} of cluster ${found.cluster} for good; its commands end, and its deployments count as gone`,
+    );
+    const changed = await api.agents.retireAgent({ id: found.id, force: flags.force });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: changed,
+      id: changed.id,
+      text: `Agent ${changed.name} is retired.`,
+    });
+    hint(cli, flags, "To forget it:", `agent delete ${changed.name}`);
+  });
+
+  connected(
+    verb(agent, {
       usage: "delete <agent>",
-      summary: "Forget a revoked agent that owes nothing",
+      summary: "Forget a revoked or retired agent that owes nothing",
       examples: ["agent delete press-3 --yes"],
     }).option("-y, --yes", "do not ask"),
   ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean }) => {
@@ -149,6 +175,7 @@ const offlineWords: Record<string, string> = {
   CONNECTION_LOST: "connection lost",
   REPLICA_LOST: "its replica of the server was lost",
   REVOKED: "revoked",
+  RETIRED: "retired",
   CONFLICT: "identity in conflict",
   REPLICA_DRAINING: "its replica of the server stopped",
   SUPERSEDED: "a newer session took over",

@@ -4,7 +4,7 @@
  *   model.ts     ports, the life of an agent as data, rows as the API shows them
  *   queries.ts   agents in SQL               rpc.ts      AgentsService
  *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
- *   leave.ts     revoke and delete           history.ts  what still refers to one that is deleted
+ *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
  *   residence.ts what a cluster asks of its agents
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";

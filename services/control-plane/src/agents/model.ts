@@ -35,9 +35,11 @@ export interface AgentPorts {
   /** The session with this epoch has ended: nothing is bound to it any more. */
   sessionEnded(work: Work, agentId: string, epoch: number): Promise<void>;
   /** The agent never comes back: its open commands end. */
-  agentGone(work: Work, agentId: string, how: { retired: boolean }): Promise<void>;
+  agentGone(work: Work, agentId: string, how: { retired: boolean }): Promise<unknown>;
+  /** Its host is gone for good: its open commands end and its deployments are absent. Returns how many of each. */
+  agentRetired(work: Work, agentId: string): Promise<{ commands: number; deployments: number }>;
   /** Ends the agent's stream, wherever it is. After the commit; may get lost. */
-  closeSession(agentId: string, reason: "REVOKED"): void;
+  closeSession(agentId: string, reason: "REVOKED" | "RETIRED"): void;
   /** A new agent: whoever places things gives it what belongs to it. */
   agentEnrolled(work: Work, agent: EnrolledAgent): Promise<void>;
   /** Labels, capacity, cordon or life changed: other things may belong to it now. */
@@ -134,7 +136,7 @@ interface Connectivity {
 export function connectivityOf(row: AgentRow, heard: Date | undefined): Connectivity {
   const lastSeenAt = newest(row.last_seen_at ?? undefined, heard);
   if (row.session_state === null || row.opened_at === null) {
-    const reason = row.state === "REVOKED" ? "REVOKED" : "NEVER_CONNECTED";
+    const reason = row.state === "REVOKED" || row.state === "RETIRED" ? row.state : "NEVER_CONNECTED";
     return { is: "OFFLINE", reason, since: row.created_at, lastSeenAt };
   }
   if (row.session_state === "ENDED") {

@@ -22,7 +22,7 @@ import { updated } from "../platform/masks.ts";
 import { uniqueViolation } from "../platform/problems.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
-import { deleteAgent, revokeAgent } from "./leave.ts";
+import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
 import { agentOf, type AgentPorts, type AgentRow } from "./model.ts";
 import { countAgents, findAgent, getAgent, listAgents, lockAgent, mayKnowCluster } from "./queries.ts";
 
@@ -45,6 +45,7 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
     cordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, true),
     uncordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, false),
     revokeAgent: (request, context) => revokeAgent(ports, callerOf(context), request.id),
+    retireAgent: (request, context) => retireAgent(ports, callerOf(context), request),
     deleteAgent: async (request, context) => {
       await deleteAgent(ports, callerOf(context), request);
       return create(EmptySchema);

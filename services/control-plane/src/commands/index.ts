@@ -5,6 +5,7 @@
  *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
  *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
  *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
+ *   retire.ts       what a dead host owes
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
@@ -23,6 +24,7 @@ export {
   type ResultAnswer,
 } from "./reports.ts";
 export { again } from "./requests.ts";
+export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";
 export { countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
 export { isInFlight, isTerminal, isWaiting } from "./transitions.ts";

@@ -51,6 +51,8 @@ export interface Owner {
   ): Promise<void>;
   /** The progress of one of its commands was written. */
   progressed?(work: Work, commandId: string): Promise<void>;
+  /** An agent is gone for good, with all that was there: its commands have ended, its deployments are absent. */
+  retired?(work: Work, agentId: string): Promise<void>;
   /** Observed state of its deployments was written. */
   observed?(work: Work, deploymentIds: readonly string[]): Promise<void>;
 }

@@ -96,19 +96,23 @@ export async function sessionEnded(ports: EnginePorts, work: Work, agentId: stri
   await tellOwners(ports, work, changes);
 }
 
-/** The agent never comes back: revoked, or retired with its host. A removal waits for retire (C3). */
+/**
+ * The agent never comes back: revoked, or retired with its host. A removal waits for retire (C3). Returns how many
+ * commands have ended.
+ */
 export async function agentGone(
   ports: EnginePorts,
   work: Work,
   agentId: string,
   how: { retired: boolean },
-): Promise<void> {
+): Promise<number> {
   const changes: ChangedCommand[] = [];
   for (const command of await lockOfAgent(work, agentId, [])) {
     if (isTerminal(command.state)) continue; // ended by the promotion or end of another of the same deployment
     await apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, changes);
   }
   await tellOwners(ports, work, changes);
+  return new Set(changes.filter((change) => isTerminal(change.state)).map((change) => change.id)).size;
 }
 
 /** Locks the deployments and then the commands of an agent that are open, and those that are named besides. */

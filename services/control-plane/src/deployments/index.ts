@@ -11,8 +11,10 @@ export {
   type DesiredName,
   hold,
   lockDeployments,
+  lockPresent,
   newDeploymentId,
   recordConverged,
+  settleAbsent,
   type Wish,
   type WishedDeployment,
 } from "./store.ts";

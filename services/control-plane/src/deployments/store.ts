@@ -147,6 +147,33 @@ export async function recordConverged(tx: Tx, deploymentId: string, generation: 
       AND d.observed_generation <= ${generation}`.execute(tx);
 }
 
+/** Locks what an agent has that is not known to be gone, in order of id (T2), and returns the ids. */
+export async function lockPresent(tx: Tx, agentId: string): Promise<string[]> {
+  const rows = await tx
+    .selectFrom("deployments")
+    .select("id")
+    .where("agent_id", "=", agentId)
+    .where("is_absent", "=", false)
+    .orderBy("id")
+    .forUpdate()
+    .execute();
+  return rows.map((row) => row.id);
+}
+
+/** The host of these deployments is gone for good, and they with it. Absent is final. */
+export async function settleAbsent(tx: Tx, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  await tx
+    .updateTable("deployments")
+    .set({ desired: "ABSENT", is_absent: true, held_reason: "", drifted: false, updated_at: sql`now()` })
+    .where("id", "in", [...ids])
+    .execute();
+  await tx
+    .deleteFrom("instances")
+    .where("deployment_id", "in", [...ids])
+    .execute();
+}
+
 export function desiredName(desired: Deployment_Desired): DesiredName {
   switch (desired) {
     case Deployment_Desired.STOPPED:

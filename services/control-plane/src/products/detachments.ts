@@ -1,11 +1,13 @@
 /** The end of attachments: a product's routes at a gateway's agents, and data planes that nothing is attached to. */
 import type { ProductManifest } from "@bowline/contract/products";
+import { sql } from "kysely";
 import { converge, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
 import type { Caller } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
 import { lockPlace } from "./attachments.ts";
 import { listenersOf } from "./catalogue/index.ts";
 import { absentSpec, dataPlaneSpec, routesSpec } from "./compile.ts";
+import { inForceStates } from "./publish-rows.ts";
 
 /** Enqueues the removal of a product's routes at a gateway and cluster. One answer per agent that had them. */
 export async function detach(
@@ -135,4 +137,26 @@ export async function detached(
       build: () => absentSpec(dataPlaneSpec(template, limits.runTimeoutMs), limits.runTimeoutMs),
     },
   ]);
+}
+
+/**
+ * The agent is gone for good: forgets what was attached there. Publishes in force count it no more; those on their way
+ * out have nothing left there. Returns the publishes that this touched.
+ */
+export async function forgetPlaces(work: Work, agentId: string): Promise<string[]> {
+  await work.tx.deleteFrom("route_attachments").where("agent_id", "=", agentId).execute();
+  await work.tx.deleteFrom("data_planes").where("agent_id", "=", agentId).execute();
+  const { rows } = await sql<{ id: string }>`
+    WITH uncounted AS (
+      DELETE FROM publish_targets AS t USING product_publishes AS p
+      WHERE t.agent_id = ${agentId} AND p.id = t.product_publish_id AND p.state = ANY(${[...inForceStates, "FAILED"]})
+      RETURNING p.id),
+    removed AS (
+      UPDATE publish_targets AS t SET state = 'UNPUBLISHED', reason = 'AGENT_RETIRED', updated_at = now()
+      FROM product_publishes AS p
+      WHERE t.agent_id = ${agentId} AND p.id = t.product_publish_id
+        AND p.state = 'UNPUBLISHING' AND t.state <> 'UNPUBLISHED'
+      RETURNING p.id)
+    SELECT id FROM uncounted UNION SELECT id FROM removed ORDER BY id`.execute(work.tx);
+  return rows.map((row) => row.id);
 }

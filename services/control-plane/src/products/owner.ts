@@ -15,7 +15,7 @@ import type { CommandState } from "@bowline/db";
 import { sql } from "kysely";
 import { again, type ChangedCommand, defaultLimits, type EnginePorts, type Owner } from "../commands/index.ts";
 import type { Work } from "../platform/transactions.ts";
-import { detached } from "./detachments.ts";
+import { detached, forgetPlaces } from "./detachments.ts";
 import { hasNewer } from "./publish-rows.ts";
 import { aggregate, type PublishState, type TargetState, targetStateOf } from "./publish-states.ts";
 
@@ -44,6 +44,9 @@ export function publishOwner(ports: () => EnginePorts): Owner {
         const limits = { priority: defaultLimits.priority - 1 }; // before the routes that wait for it
         await again(ports(), work, dataPlane, { createdBy: "system", limits }); // O5
       }
+    },
+    async retired(work, agentId) {
+      for (const publishId of await forgetPlaces(work, agentId)) await settle(ports(), work, publishId);
     },
     async progressed(work, commandId) {
       const row = await work.tx

@@ -149,7 +149,8 @@ function publishOf(row: Row, targets: readonly TargetRow[]): ProductPublish {
   const conditions = new Set<string>();
   if (targets.some((target) => target.drifted === true && target.state === "LIVE")) conditions.add("DRIFTED");
   if (targets.some(isAway)) conditions.add("AGENT_OFFLINE");
-  if (waitsForAgent) conditions.add("NO_AGENT");
+  // Live, and every agent that served it is retired: nobody serves it.
+  if (waitsForAgent || (row.state === "LIVE" && targets.length === 0)) conditions.add("NO_AGENT");
   if (targets.some((target) => (target.data_plane_held ?? "") !== "")) conditions.add("DATA_PLANE_FAILED");
   const publish = create(ProductPublishSchema, {
     id: row.id,

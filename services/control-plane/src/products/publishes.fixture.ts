@@ -37,6 +37,7 @@ import {
   recordReceipts,
   recordResults,
   registerCommands,
+  retireAgent,
   sessionEnded,
 } from "../commands/index.ts";
 import { registerDeployments } from "../deployments/index.ts";
@@ -111,6 +112,7 @@ export async function startPublishing(db: Kysely<Database>) {
     presence: { lastHeard: () => undefined },
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
+    agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
     closeSession: () => undefined,
     agentEnrolled: async () => undefined,
   });

@@ -11,6 +11,7 @@ export type EndReason =
   | "HEARTBEAT_MISSED"
   | "SUPERSEDED"
   | "REVOKED"
+  | "RETIRED"
   | "REPLICA_DRAINING"
   | "REPLICA_LOST"
   | "NOT_READING"

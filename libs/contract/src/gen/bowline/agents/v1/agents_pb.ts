@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/agents/v1/agents.proto.
  */
 export const file_bowline_agents_v1_agents: GenFile = /*@__PURE__*/
-  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIvYHCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghFTlJPTExFRBABEgwKCENPTkZMSUNUEAISFQoRQVdBSVRJTkdfREVDSVNJT04QAxILCgdSRVZPS0VEEAQSCwoHUkVUSVJFRBAFIk8KDENvbm5lY3Rpdml0eRIcChhDT05ORUNUSVZJVFlfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIICgRMQVRFEAISCwoHT0ZGTElORRADIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJCChJEZWxldGVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAIksKEldhdGNoQWdlbnRzUmVxdWVzdBIYCgZjdXJzb3IYASABKAlCCLpIBXIDGIABEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQidQoTV2F0Y2hBZ2VudHNSZXNwb25zZRInCgVhZ2VudBgBIAEoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50Eg4KBmN1cnNvchgCIAEoCRIPCgdkZWxldGVkGAMgASgIEhQKDHNuYXBzaG90X2VuZBgEIAEoCDKfCAoNQWdlbnRzU2VydmljZRJ+CgpMaXN0QWdlbnRzEiQuYm93bGluZS5hZ2VudHMudjEuTGlzdEFnZW50c1JlcXVlc3QaJS5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiI4rnGAQKAgIFgtPkkwIVEhMvdjEvb3BlcmF0b3IvYWdlbnRzEnIKCEdldEFnZW50EiIuYm93bGluZS5hZ2VudHMudjEuR2V0QWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiKIrnGAQKAgIFgtPkkwIaEhgvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH0ShAEKC1VwZGF0ZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuVXBkYXRlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiNIrnGAMKAQKC0+STAic6BWFnZW50Mh4vdjEvb3BlcmF0b3IvYWdlbnRzL3thZ2VudC5pZH0SgQEKC0NvcmRvbkFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuQ29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpjb3Jkb24ShwEKDVVuY29yZG9uQWdlbnQSJy5ib3dsaW5lLmFnZW50cy52MS5VbmNvcmRvbkFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjOK5xgDCgECgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06dW5jb3Jkb24SgQEKC1Jldm9rZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV2b2tlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXZva2USdQoLRGVsZXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5EZWxldGVBZ2VudFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkiJ4rnGAMKAQKC0+STAhoqGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKJAQoLV2F0Y2hBZ2VudHMSJS5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1JlcXVlc3QaJi5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1Jlc3BvbnNlIimK5xgECgICBYLT5JMCGxIZL3YxL29wZXJhdG9yL2FnZW50czp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIvYHCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghFTlJPTExFRBABEgwKCENPTkZMSUNUEAISFQoRQVdBSVRJTkdfREVDSVNJT04QAxILCgdSRVZPS0VEEAQSCwoHUkVUSVJFRBAFIk8KDENvbm5lY3Rpdml0eRIcChhDT05ORUNUSVZJVFlfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIICgRMQVRFEAISCwoHT0ZGTElORRADIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCI6ChJSZXRpcmVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBINCgVmb3JjZRgCIAEoCCJCChJEZWxldGVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAIksKEldhdGNoQWdlbnRzUmVxdWVzdBIYCgZjdXJzb3IYASABKAlCCLpIBXIDGIABEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQidQoTV2F0Y2hBZ2VudHNSZXNwb25zZRInCgVhZ2VudBgBIAEoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50Eg4KBmN1cnNvchgCIAEoCRIPCgdkZWxldGVkGAMgASgIEhQKDHNuYXBzaG90X2VuZBgEIAEoCDKjCQoNQWdlbnRzU2VydmljZRJ+CgpMaXN0QWdlbnRzEiQuYm93bGluZS5hZ2VudHMudjEuTGlzdEFnZW50c1JlcXVlc3QaJS5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiI4rnGAQKAgIFgtPkkwIVEhMvdjEvb3BlcmF0b3IvYWdlbnRzEnIKCEdldEFnZW50EiIuYm93bGluZS5hZ2VudHMudjEuR2V0QWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiKIrnGAQKAgIFgtPkkwIaEhgvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH0ShAEKC1VwZGF0ZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuVXBkYXRlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiNIrnGAMKAQKC0+STAic6BWFnZW50Mh4vdjEvb3BlcmF0b3IvYWdlbnRzL3thZ2VudC5pZH0SgQEKC0NvcmRvbkFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuQ29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpjb3Jkb24ShwEKDVVuY29yZG9uQWdlbnQSJy5ib3dsaW5lLmFnZW50cy52MS5VbmNvcmRvbkFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjOK5xgDCgECgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06dW5jb3Jkb24SgQEKC1Jldm9rZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV2b2tlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXZva2USgQEKC1JldGlyZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV0aXJlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXRpcmUSdQoLRGVsZXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5EZWxldGVBZ2VudFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkiJ4rnGAMKAQKC0+STAhoqGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKJAQoLV2F0Y2hBZ2VudHMSJS5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1JlcXVlc3QaJi5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1Jlc3BvbnNlIimK5xgECgICBYLT5JMCGxIZL3YxL29wZXJhdG9yL2FnZW50czp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * The process that dials out.
@@ -91,7 +91,7 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
   /**
    * Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED,
    * CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING,
-   * SUPERSEDED. Output only.
+   * SUPERSEDED, RETIRED. Output only.
    *
    * @generated from field: string offline_reason = 10;
    */
@@ -290,7 +290,7 @@ export type AgentJson = {
   /**
    * Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED,
    * CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING,
-   * SUPERSEDED. Output only.
+   * SUPERSEDED, RETIRED. Output only.
    *
    * @generated from field: string offline_reason = 10;
    */
@@ -894,6 +894,55 @@ export const RevokeAgentRequestSchema: GenMessage<RevokeAgentRequest, {jsonType:
   messageDesc(file_bowline_agents_v1_agents, 7);
 
 /**
+ * See AgentsService.RetireAgent.
+ *
+ * @generated from message bowline.agents.v1.RetireAgentRequest
+ */
+export type RetireAgentRequest = Message<"bowline.agents.v1.RetireAgentRequest"> & {
+  /**
+   * Id or unique name.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Retire it although it is connected. What it runs stays there, unattended.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force: boolean;
+};
+
+/**
+ * See AgentsService.RetireAgent.
+ *
+ * @generated from message bowline.agents.v1.RetireAgentRequest
+ */
+export type RetireAgentRequestJson = {
+  /**
+   * Id or unique name.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * Retire it although it is connected. What it runs stays there, unattended.
+   *
+   * @generated from field: bool force = 2;
+   */
+  force?: boolean;
+};
+
+/**
+ * Describes the message bowline.agents.v1.RetireAgentRequest.
+ * Use `create(RetireAgentRequestSchema)` to create a new message.
+ */
+export const RetireAgentRequestSchema: GenMessage<RetireAgentRequest, {jsonType: RetireAgentRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agents_v1_agents, 8);
+
+/**
  * See AgentsService.DeleteAgent.
  *
  * @generated from message bowline.agents.v1.DeleteAgentRequest
@@ -940,7 +989,7 @@ export type DeleteAgentRequestJson = {
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest, {jsonType: DeleteAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 8);
+  messageDesc(file_bowline_agents_v1_agents, 9);
 
 /**
  * See AgentsService.WatchAgents.
@@ -989,7 +1038,7 @@ export type WatchAgentsRequestJson = {
  * Use `create(WatchAgentsRequestSchema)` to create a new message.
  */
 export const WatchAgentsRequestSchema: GenMessage<WatchAgentsRequest, {jsonType: WatchAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 9);
+  messageDesc(file_bowline_agents_v1_agents, 10);
 
 /**
  * One change.
@@ -1066,7 +1115,7 @@ export type WatchAgentsResponseJson = {
  * Use `create(WatchAgentsResponseSchema)` to create a new message.
  */
 export const WatchAgentsResponseSchema: GenMessage<WatchAgentsResponse, {jsonType: WatchAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 10);
+  messageDesc(file_bowline_agents_v1_agents, 11);
 
 /**
  * Agents.
@@ -1135,7 +1184,23 @@ export const AgentsService: GenService<{
     output: typeof AgentSchema;
   },
   /**
-   * Forgets a revoked agent that owes nothing. FAILED_PRECONDITION otherwise.
+   * For a host that is gone for good: refuses the agent's key, ends its session,
+   * its open commands (LOST or CANCELLED, with the reason AGENT_RETIRED) and its
+   * deployments in the books, removals too. What still runs there is not
+   * removed: nobody can reach it. Publishes that served there count it no more.
+   * Refused with AGENT_ONLINE while it is connected and heard, unless forced.
+   * Retiring twice changes nothing.
+   *
+   * @generated from rpc bowline.agents.v1.AgentsService.RetireAgent
+   */
+  retireAgent: {
+    methodKind: "unary";
+    input: typeof RetireAgentRequestSchema;
+    output: typeof AgentSchema;
+  },
+  /**
+   * Forgets a revoked or retired agent that owes nothing. FAILED_PRECONDITION
+   * otherwise.
    *
    * @generated from rpc bowline.agents.v1.AgentsService.DeleteAgent
    */
