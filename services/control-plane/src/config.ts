@@ -8,9 +8,18 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
+import { originsOf } from "./platform/cors.ts";
 
 const text = z.string();
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+/** Kept as it was given; checked here, so that a wrong one is named at the start. */
+const origins = text.superRefine((given, context) => {
+  try {
+    originsOf(given);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+  }
+});
 const flag = z.union([z.boolean(), z.stringbool()]);
 
 interface Setting<Type extends z.ZodType> {
@@ -56,6 +65,11 @@ export const settings = {
     number(500, 600_000),
     30_000,
     "Added to a passed lease before a replica's sessions are ended, ms.",
+  ),
+  corsOrigins: setting(
+    origins,
+    "",
+    "Origins whose web pages may call this server: exact ones with commas between, or *. Empty: none.",
   ),
   rateLimitPrincipal: setting(
     number(0, 10_000_000),

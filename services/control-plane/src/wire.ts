@@ -27,6 +27,7 @@ import {
 import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
 import { createHttpHandler } from "./platform/http.ts";
 import { interceptors } from "./platform/interceptors.ts";
@@ -190,6 +191,7 @@ export function wire(
     contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
   });
   const handler = createHttpHandler({
+    cors: createCors(originsOf(config.corsOrigins)),
     rest,
     connect,
     version: serverVersion,

@@ -1,6 +1,7 @@
 /** One function behind the port: health and metrics, REST, then Connect, gRPC and gRPC-Web. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import type { Cors } from "./cors.ts";
 import { remoteAddressHeader } from "./interceptors.ts";
 import type { PortHandler } from "./port.ts";
 
@@ -8,6 +9,7 @@ type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
 
 export interface HttpParts {
+  cors: Cors;
   rest: {
     handle(request: Request, response: Response): boolean;
     notFound(request: Request, response: Response): void;
@@ -28,6 +30,7 @@ export function createHttpHandler(parts: HttpParts): PortHandler {
   return async (request, response) => {
     // What a client sends under this name would be its own word for where it is.
     request.headers[remoteAddressHeader] = request.socket?.remoteAddress ?? "";
+    if (parts.cors(request, response)) return;
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
     const reads = request.method === "GET" || request.method === "HEAD";
     if (reads && path === "/health") return json(request, response, 200, { status: "ok", version: parts.version });
