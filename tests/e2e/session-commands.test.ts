@@ -2,13 +2,14 @@
 import { beforeAll, expect, test } from "@jest/globals";
 import { CommandReceipt_Disposition as Receipt, SyncDecision_Action as Action } from "@bowline/contract/agent";
 import { type Command, Command_State as State, CommandService } from "@bowline/contract/commands";
-import { ProductPublishService } from "@bowline/contract/products";
+import { ProductPublish_State as PublishState, ProductPublishService } from "@bowline/contract/products";
 import { refusalOf } from "@bowline/session";
 import { type ScriptedAgent, scriptedResult, startServer, type TestServer, until } from "@bowline/testing";
 
 let server: TestServer;
 beforeAll(async () => {
   server = await startServer();
+  await server.operator.cluster("many");
 });
 
 /** An agent whose data plane has been set up, so that each publish is one command more. */
@@ -318,4 +319,22 @@ test("an older session's results are not taken once another has opened", async (
   await db.updateTable("sessions").set({ epoch: 9 }).where("agent_id", "=", agent.agentId).execute();
   expect(await older.report(command, { succeeded: true })).toBe("RESEND");
   expect(await stateOf(command.commandId)).toBe(State.RUNNING);
+});
+
+test("a publish reaches each of many agents, and is LIVE when the last one has said so", async () => {
+  const count = 40;
+  const agents = await Promise.all(
+    Array.from({ length: count }, (_, index) => server.scriptedAgent({ cluster: "many", name: `agent-${index}` })),
+  );
+  const { id } = await server.operator.publish("many", { to: "many" });
+  await Promise.all(
+    agents.map(async (agent) => {
+      for (let commands = 0; commands < 2; commands += 1) {
+        const command = await agent.nextCommand();
+        await agent.receive(command);
+        expect(await agent.report(command, { succeeded: true })).toBe("RECORDED");
+      }
+    }),
+  );
+  expect(await server.operator.publishOf(id)).toMatchObject({ state: PublishState.LIVE, liveTargets: count });
 });

@@ -25,7 +25,7 @@ export const protocolVersion = 1;
 /**
  * Opens a session for an agent whose assertion was verified. Throws
  * AGENT_REVOKED, AGENT_RETIRED, AWAITING_DECISION, ASSERTION_REPLAYED (with the floor),
- * PROTOCOL_UNSUPPORTED, AGENT_CONFLICT.
+ * PROTOCOL_UNSUPPORTED.
  */
 export async function openSession(
   ports: EnginePorts,
