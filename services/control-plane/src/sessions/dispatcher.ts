@@ -20,6 +20,8 @@ const retryMs = 500;
 
 export interface Dispatcher extends AgentSignals {
   run(signal: AbortSignal): Promise<void>;
+  /** Resolves when the claim that runs now, if any, has ended: a later one sees what the caller changed in its session. */
+  claimed(): Promise<void>;
   /** Pushes everything of a session that has no receipt yet. */
   pushUnreceipted(session: LiveSession): Promise<void>;
   /** Claim rounds that found work which no wake-up had announced. */
@@ -30,6 +32,7 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
   const bell = createBell();
   const woken = new Set<string>();
   let byPoll = 0;
+  let underWay: Promise<void> = Promise.resolve();
 
   function push(command: PushedCommand): void {
     const session = live.of(command.agentId);
@@ -78,6 +81,7 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
       for (const command of await unreceipted(ports(), session.agentId, session.epoch)) push(command);
     },
     foundByPoll: () => byPoll,
+    claimed: () => underWay.catch(() => undefined), // told where it was claimed
     async run(signal) {
       let pollAt = performance.now() + pollMs * Math.random();
       while (!signal.aborted) {
@@ -91,7 +95,7 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
         const agentIds = [...woken].slice(0, sessionsPerClaim);
         for (const agentId of agentIds) woken.delete(agentId);
         try {
-          if (agentIds.length > 0) await round(agentIds, polled);
+          if (agentIds.length > 0) await (underWay = round(agentIds, polled));
         } catch (error) {
           for (const agentId of agentIds) woken.add(agentId);
           if (!signal.aborted) ports().log.warn({ error }, "could not claim; tried again");

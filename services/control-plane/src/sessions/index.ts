@@ -7,6 +7,7 @@
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
  *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
+ *   dials.ts    how many dials are taken
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";
@@ -16,6 +17,7 @@ import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
+import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { fetchDeployments } from "./fetch.ts";
 import { bearer, verifyDialler } from "./greet.ts";
@@ -33,6 +35,8 @@ export interface SessionsPorts {
   installationId: string;
   enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
   settings: UpkeepSettings & { heartbeatIntervalMs: number; silenceLimitMs: number };
+  /** How many dials become sessions. */
+  dials: Pick<DialPorts, "perSecond" | "refused">;
   /** True: no other server can hold this database, so sessions of a life before are ended at once. */
   alone: boolean;
 }
@@ -53,6 +57,7 @@ export interface Sessions {
 export function createSessions(ports: SessionsPorts): Sessions {
   const live = createLiveSessions();
   const dispatcher = createDispatcher(ports.engine, live);
+  const dials = createDials({ ...ports.dials, clock: ports.clock });
   const tokens = createAccessTokens(ports.db, ports.encryption, ports.installationId);
   let intake: ReturnType<typeof createIntake> | undefined;
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
@@ -67,7 +72,10 @@ export function createSessions(ports: SessionsPorts): Sessions {
         {
           enroll: (request, context) => ports.enrol(request, context),
           connect: async function* (messages, context) {
-            const asserted = await verifyDialler(ports.db, ports.installationId, context.requestHeader);
+            const asserted = await dials.working(() =>
+              verifyDialler(ports.db, ports.installationId, context.requestHeader),
+            );
+            await dials.count(asserted.agentId);
             const { remoteAddress } = context.values.get(requestKey);
             yield* serveStream(
               {
@@ -75,6 +83,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
                 live,
                 dispatcher,
                 intake: intakeOf(),
+                dials,
                 tokens,
                 clock: ports.clock,
                 replicaId: ports.settings.replicaId,

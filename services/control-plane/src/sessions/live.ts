@@ -12,6 +12,7 @@ export type EndReason =
   | "SUPERSEDED"
   | "REVOKED"
   | "RETIRED"
+  | "CONFLICT"
   | "REPLICA_DRAINING"
   | "REPLICA_LOST"
   | "NOT_READING"

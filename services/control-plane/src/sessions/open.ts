@@ -9,6 +9,7 @@ import { newId, problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import { type EnginePorts, sessionEnded } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
+import { comesBack, type Conflict, conflictProblem, enterConflict } from "./conflict.ts";
 import type { EndReason } from "./live.ts";
 
 export interface OpenedSession {
@@ -38,22 +39,20 @@ export async function openSession(
       `This server speaks protocol ${protocolVersion}; the agent ${greeting.protocolMin} to ${greeting.protocolMax}.`,
     );
   }
-  return transact(ports.db, async (work) => {
+  const opened = await transact(ports.db, async (work): Promise<OpenedSession | Conflict> => {
     const { tx } = work;
     const agent = await tx
       .selectFrom("agents")
-      .select(["cluster_id", "state", "runtime_identity", "journal_id", "journal_counter"])
+      .select(["cluster_id", "state", "conflict", "runtime_identity", "journal_id", "journal_counter"])
       .where("id", "=", agentId)
       .forNoKeyUpdate()
       .executeTakeFirst();
     if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
     if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
     if (agent.state === "RETIRED") throw problem("AGENT_RETIRED");
+    if (agent.state === "CONFLICT") throw conflictProblem(agent.conflict);
     if (agent.state !== "ENROLLED")
       throw problem("AWAITING_DECISION", `The agent is ${agent.state}; an operator decides.`);
-    if (greeting.runtimeIdentity !== agent.runtime_identity) {
-      throw problem("AWAITING_DECISION", "The runtime is not the one that enrolled; an operator decides.");
-    }
     const before = await tx
       .selectFrom("sessions")
       .selectAll()
@@ -62,6 +61,12 @@ export async function openSession(
       .executeTakeFirst();
     if (before !== undefined && facts.counter <= before.assertion_counter) {
       throw problem("ASSERTION_REPLAYED", undefined, { metadata: { floor: String(before.assertion_counter) } });
+    }
+    const why = await conflictOf(work, agentId, agent.runtime_identity, before?.process_id ?? "", greeting);
+    if (why !== undefined) {
+      await enterConflict(ports, work, agentId, { ...facts, why, runtimeIdentity: greeting.runtimeIdentity });
+      await noteAgent(ports, work, agentId, agent.cluster_id);
+      return why;
     }
     const epoch = (before?.epoch ?? 0) + 1;
     const sessionId = newId("session");
@@ -103,6 +108,20 @@ export async function openSession(
     const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
     return { sessionId, epoch, clusterId: agent.cluster_id, incarnation, journalWhole };
   });
+  // Refused after the commit: what was found out stays.
+  if (typeof opened === "string") throw conflictProblem(opened);
+  return opened;
+}
+
+async function conflictOf(
+  work: Work,
+  agentId: string,
+  enrolledRuntime: string,
+  processBefore: string,
+  greeting: ConnectRequest,
+): Promise<Conflict | undefined> {
+  if (greeting.runtimeIdentity !== enrolledRuntime) return "OTHER_RUNTIME";
+  return (await comesBack(work, agentId, processBefore, greeting.processId)) ? "TWO_PROCESSES" : undefined;
 }
 
 /** SYNCING becomes SERVING, if this is still the agent's session. */

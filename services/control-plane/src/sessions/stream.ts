@@ -19,6 +19,7 @@ import { type Clock, isProblem, type Problem, problem } from "@bowline/kernel";
 import { acceptSession, type ChannelEnd, maxStreamMessageBytes } from "@bowline/session";
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
+import type { Dials } from "./dials.ts";
 import { commandWindow, type Dispatcher } from "./dispatcher.ts";
 import type { Asserted } from "./greet.ts";
 import type { Intake } from "./intake.ts";
@@ -33,6 +34,7 @@ export interface StreamPorts {
   live: LiveSessions;
   dispatcher: Dispatcher;
   intake: Intake;
+  dials: Pick<Dials, "working">;
   tokens: AccessTokens;
   clock: Clock;
   replicaId: string;
@@ -159,13 +161,8 @@ async function greet(
     throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
   }
   const greeting = storable(first.value.message.value);
-  const opened = await openSession(ports.engine(), {
-    agentId,
-    counter,
-    replicaId: ports.replicaId,
-    remoteAddress,
-    greeting,
-  });
+  const facts = { agentId, counter, replicaId: ports.replicaId, remoteAddress, greeting };
+  const opened = await ports.dials.working(() => openSession(ports.engine(), facts));
   ports.intake.seen(agentId, greeting.capacity);
   return opened;
 }
@@ -241,6 +238,7 @@ async function handle(
       if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) {
         const removal = session.pushedRemovals.has(message.value.commandId);
         session.takes = removal || session.takes === "nothing" ? "nothing" : "removals";
+        await ports.dispatcher.claimed(); // else a claim that runs now may take it again at once
       }
       session.pushedRemovals.delete(message.value.commandId);
       await guarded(ports, session, message.value.commandId, () =>

@@ -111,7 +111,7 @@ async function endSuperseded(ports: EnginePorts, live: LiveSessions): Promise<vo
   for (const session of here) {
     const row = byAgent.get(session.agentId);
     if (row === undefined || row.end_reason === "REVOKED") session.close("REVOKED");
-    else if (row.end_reason === "RETIRED") session.close("RETIRED");
+    else if (row.end_reason === "RETIRED" || row.end_reason === "CONFLICT") session.close(row.end_reason);
     else if (row.epoch > session.epoch) {
       session.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: row.epoch } } });
     } else if (row.state === "ENDED") session.close("REPLICA_LOST");
