@@ -14,6 +14,8 @@ const settleWithinMs = 3_000;
 const lookEveryMs = 20;
 
 export function takeSnapshot(): Snapshot {
+  // Node opens these when they are first touched, and a warning of some library may be the first to do so.
+  void [process.stdout, process.stderr];
   return { children: childrenOf(process.pid), handles: new WeakSet(openHandles()), timers: runningTimers() };
 }
 
