@@ -91,7 +91,7 @@ type Record =
 
 /** A repeated push is answered from the journal for this long (commands.md). */
 const keepDoneMs = 7 * 86_400_000;
-/** Rewritten when the log has grown beyond this and beyond twice what it holds. */
+/** Rewritten when the log has grown beyond this and beyond twice what it held when it was last written anew. */
 const compactAboveBytes = 4 * 1024 * 1024;
 
 export interface JournalLog {
@@ -106,6 +106,9 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
   if (existsSync(path)) state.replay(readFileSync(path), log);
   state.apply({ t: "open", id: state.id === "" ? newId("journal") : state.id, counter: state.counter + 1 });
   let size = rewrite(path, state);
+  let compactAt = Math.max(compactAboveBytes, 2 * size);
+  /** A write failed half-way (a full disk): what it left would spoil the line behind it. */
+  let spoiled = false;
   let file: FileHandle = await open(path, "a", 0o600);
 
   // Records of many callers share an fsync: while one is under way the next ones gather.
@@ -117,21 +120,35 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
       const batch = waiting;
       waiting = [];
       try {
+        if (spoiled) await writeAnew();
         const text = batch.map((entry) => entry.text).join("");
+        spoiled = true;
         await file.appendFile(text);
         await file.datasync();
+        spoiled = false;
         size += Buffer.byteLength(text);
-        if (size > compactAboveBytes && size > 2 * state.size()) {
-          await file.close();
-          size = rewrite(path, state);
-          file = await open(path, "a", 0o600);
-        }
-        for (const entry of batch) entry.resolve();
       } catch (error) {
         for (const entry of batch) entry.reject(error);
+        continue;
+      }
+      // Before the log is written anew: what is in memory is all that is kept then.
+      for (const entry of batch) entry.resolve();
+      if (size > compactAt) {
+        await writeAnew().catch((error: unknown) => {
+          spoiled = true; // What was there still is; the next write tries again first.
+          log.warn({ error: String(error) }, "the journal could not be compacted");
+        });
       }
     }
     writing = undefined;
+  }
+
+  async function writeAnew(): Promise<void> {
+    size = rewrite(path, state);
+    compactAt = Math.max(compactAboveBytes, 2 * size);
+    await file.close();
+    file = await open(path, "a", 0o600);
+    spoiled = false;
   }
 
   /** On the disk first, then in memory: what memory says has happened is what a restart will find. */
@@ -275,12 +292,6 @@ class State {
       yield { t: "received", command: { ...command, spec: base64(command.spec) } };
   }
 
-  size(): number {
-    let bytes = 0;
-    for (const record of this.records()) bytes += lineOf(record).length;
-    return bytes;
-  }
-
   /** J4. */
   replay(bytes: Buffer, log: JournalLog): void {
     const lines = bytes.toString("utf8").split("\n");
@@ -288,10 +299,19 @@ class State {
     for (const [index, line] of lines.entries()) {
       if (line === "") continue;
       const record = recordOf(line);
-      if (record !== undefined) this.apply(record);
-      else if (index < lines.length - 1) damaged += 1; // the last one is a torn tail
+      if (record !== undefined && this.#applies(record)) continue;
+      if (index < lines.length - 1) damaged += 1; // the last one is a torn tail
     }
     if (damaged > 0) log.warn({ damaged }, "the journal has damaged records; what could be read is kept");
+  }
+
+  #applies(record: Record): boolean {
+    try {
+      this.apply(record);
+      return true;
+    } catch {
+      return false; // Whole, but not what this build can read; counted as damage.
+    }
   }
 }
 
