@@ -30,7 +30,11 @@ export interface ConvergePorts extends PlanPorts {
   runtimeId: string;
 }
 
-/** Aborts: called off, and undone; or the agent ends, and everything stays as it is for the next one. */
+/**
+ * Aborts: called off, and undone; or the agent ends, and everything stays as it
+ * is for the next one. A `cancel` with the reason "stopping" is a `quit`: so
+ * the agent's core says that it ends.
+ */
 export interface Interruptions {
   cancel: AbortSignal;
   quit: AbortSignal;
@@ -47,9 +51,6 @@ export async function converge(
   try {
     if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports);
     checkSpec(spec);
-    if (held.record.settled && spec.generation < held.record.generation) {
-      throw invalid(`generation ${spec.generation} is older than ${held.record.generation}, which holds`);
-    }
     await endStrays(held, ports.runtimeId);
     const plan = await makePlan(held, spec, ports);
     const volumes = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));

@@ -201,6 +201,11 @@ export async function holdDeployment(
   return held;
 }
 
+/** Removes the records of a deployment that cannot be read, so that an ABSENT spec can remove the rest. */
+export async function discardRecords(dataDir: string, id: string): Promise<void> {
+  await removeFolder(join(dataDir, "deployments", id), "record.json");
+}
+
 /** Ids of the deployments that are on disk. */
 export async function storedDeployments(dataDir: string): Promise<string[]> {
   try {

@@ -48,7 +48,7 @@ export async function rollOut(
     await startAll(attempt, spec, report, AbortSignal.any([cancel, quit]));
   } catch (error) {
     // The next agent gets the same command, and goes on with what is there.
-    if (error instanceof Cancelled && quit.aborted) return { kind: "cancelled" };
+    if (error instanceof Cancelled && (quit.aborted || cancel.reason === "stopping")) return { kind: "cancelled" };
     const refusal = asRefusal(error);
     const holds = await undo(attempt, error instanceof Cancelled);
     if (error instanceof Cancelled) return { kind: "cancelled" };

@@ -7,8 +7,9 @@
 import { homedir, release } from "node:os";
 import { delimiter, dirname, resolve } from "node:path";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
+import { Deployment_Desired } from "@bowline/contract/deployments";
 import { converge } from "./converge.ts";
-import { holdDeployment, storedDeployments } from "./deployments.ts";
+import { discardRecords, holdDeployment, storedDeployments } from "./deployments.ts";
 import type { DeploymentSurroundings, HeldDeployment } from "./deployments.ts";
 import { makeFolder } from "./durable.ts";
 import { folderIdentity, runtimeIdentity } from "./identity.ts";
@@ -17,11 +18,11 @@ import { readLog } from "./logs.ts";
 import { createObservations, observeStrays } from "./observe.ts";
 import { findPort, reachable } from "./ports.ts";
 import { markers, readBootId } from "./processes.ts";
-import { unsupported } from "./refusal.ts";
+import { invalid, unsupported } from "./refusal.ts";
 import { defaultTimes } from "./times.ts";
 import type { Times } from "./times.ts";
 import { isFolder, volumeFolder } from "./volumes.ts";
-import { environmentOf } from "./workloads.ts";
+import { environmentOf, isDeploymentId } from "./workloads.ts";
 
 export interface LocalRuntimeOptions {
   /** Made if it is not there. */
@@ -63,7 +64,8 @@ const usualPath = [
  * ended since, and takes specs from then on.
  *
  * Throws `DataDirInUse` if another runtime has the folder, and an Error if the
- * folder's records cannot be read or this is not Linux.
+ * folder cannot be used or this is not Linux. A deployment whose records cannot
+ * be read is the description's `problem`; only ABSENT is possible for it.
  */
 export async function createLocalRuntime(options: LocalRuntimeOptions): Promise<Runtime> {
   if (process.platform !== "linux") throw new Error(`the local runtime needs Linux's /proc, not ${process.platform}`);
@@ -95,7 +97,13 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
   ): Promise<Record<string, string>> {
     if (names.length > 0 && openSecret === undefined) throw unsupported("this agent cannot open secrets");
     const opened: Record<string, string> = {};
-    for (const name of names) opened[name] = (await openSecret?.(sealed[name] ?? "")) ?? "";
+    for (const name of names) {
+      try {
+        opened[name] = (await openSecret?.(sealed[name] ?? "")) ?? "";
+      } catch {
+        throw invalid(`the secret ${name} is not sealed to this agent`); // why is nobody's business
+      }
+    }
     return opened;
   }
 
@@ -136,7 +144,16 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
 
   const instances = () => [...held.values()].flatMap(({ slots }) => [...slots.values()]);
 
-  for (const id of await storedDeployments(dataDir)) held.set(id, await holdDeployment(id, surroundings, 0));
+  /** What cannot be read must not keep everything else from running; its processes show as strays. */
+  const unreadable = new Map<string, string>();
+  for (const id of await storedDeployments(dataDir)) {
+    try {
+      held.set(id, await holdDeployment(id, surroundings, 0));
+    } catch (error) {
+      unreadable.set(id, error instanceof Error ? error.message : String(error));
+      log.error({ deployment: id, error: String(error) }, "a deployment's records cannot be read");
+    }
+  }
   await Promise.all(instances().map((instance) => instance.resume()));
   const cutting = setInterval(() => {
     for (const instance of instances()) instance.log.cut();
@@ -158,13 +175,21 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
           ...(openSecret === undefined ? [] : ["secrets"]),
         ],
         instanceLimit: options.instanceLimit ?? 0,
-        problem: "",
+        problem: [...unreadable.values()].join("; "),
       };
     },
 
     async converge(spec, report, signal): Promise<ConvergeEnd> {
+      if (!isDeploymentId(spec.id)) {
+        const message = `${JSON.stringify(spec.id)} is not a deployment's id`;
+        return { kind: "failed", reason: "SPEC_INVALID", message, worthRetry: false };
+      }
       return await inTurn(spec.id, async () => {
         if (quitting.signal.aborted || signal.aborted) return { kind: "cancelled" };
+        if (unreadable.has(spec.id) && spec.desired === Deployment_Desired.ABSENT) {
+          await discardRecords(dataDir, spec.id);
+          unreadable.delete(spec.id);
+        }
         const deployment = held.get(spec.id) ?? (await holdDeployment(spec.id, surroundings, spec.generation));
         held.set(spec.id, deployment);
         const ports = {
@@ -208,6 +233,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       readLog(() => held.get(deploymentId)?.find(workload, index)?.log, wanted, signal),
 
     async close({ stopWorkloads }) {
+      if (quitting.signal.aborted) return; // another runtime may have the folder by now
       quitting.abort();
       clearInterval(cutting);
       await Promise.allSettled(turns.values());

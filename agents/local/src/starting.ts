@@ -4,6 +4,7 @@
  *   instances.ts  decides when    launch.ts  makes the process
  */
 import type { Workload } from "@bowline/contract/deployments";
+import { errorCode } from "./durable.ts";
 import { launch, LaunchFailed } from "./launch.ts";
 import type { Exit, LiveRun } from "./launch.ts";
 import { claimPorts } from "./ports.ts";
@@ -52,7 +53,8 @@ export async function startRun(starting: Starting, surroundings: InstanceSurroun
       surroundings.bootId,
     );
   } catch (error) {
-    const failed = error instanceof LaunchFailed ? new Refusal("START_FAILED", error.message, true) : asRefusal(error);
+    const fromSystem = error instanceof LaunchFailed || errorCode(error) !== undefined;
+    const failed = asRefusal(error) ?? (fromSystem ? new Refusal("START_FAILED", String(error), true) : undefined);
     if (failed === undefined) throw error;
     const { reason, worthRetry } = failed;
     return { reason: failed.message, at: Date.now(), refused: { reason, worthRetry } };

@@ -70,10 +70,13 @@ export function needsExitCode(workload: Workload): boolean {
   );
 }
 
+/** Whether it can name a folder: an id is a path before anything else looks at it. */
+export function isDeploymentId(id: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/.test(id);
+}
+
 /** Throws a refusal for the first thing that the spec says wrong, or that processes cannot do. */
 export function checkSpec(spec: Deployment): void {
-  if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/.test(spec.id))
-    throw invalid(`${JSON.stringify(spec.id)} is not a deployment's id`);
   unique(
     "workload",
     spec.workloads.map((workload) => workload.name),

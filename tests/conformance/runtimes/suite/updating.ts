@@ -16,6 +16,16 @@ export function updatingTests(subject: () => Subject): void {
     expect((await s.observed())?.instances).toHaveLength(2);
   });
 
+  test("an earlier generation can be brought back", async () => {
+    const s = subject();
+    const first = s.next([server(s.place, { environment: { VERSION: "1" } })]);
+    await s.converge(first);
+    await s.run([server(s.place, { environment: { VERSION: "2" } })]);
+    expect(await s.converge(first)).toEqual({ kind: "succeeded" });
+    expect((await s.about("web")).env).toMatchObject({ VERSION: "1" });
+    expect((await s.observed())?.generation).toBe(1);
+  });
+
   test("a changed restart stamp restarts, and nothing else changes", async () => {
     const s = subject();
     await s.run([server(s.place, { restartStamp: "a" })]);
@@ -45,11 +55,7 @@ export function updatingTests(subject: () => Subject): void {
     const s = subject();
     await s.run([server(s.place)]);
     const { pid } = await s.about("web");
-    const sick = server(s.place, {
-      environment: { VERSION: "2" },
-      healthCheck: { ...healthCheck, probe: { case: "http", value: { port: "http", path: "/nothing-here?code=404" } } },
-    });
-    const broken = { ...sick, ...s.place.program("sleep") };
+    const broken = server(s.place, { ...s.place.program("sleep"), healthCheck });
     expect(await s.run([broken])).toMatchObject({
       kind: "failed",
       reason: "UNHEALTHY",
