@@ -11,7 +11,6 @@
  *     that an agent that returns goes on with it.
  * I3: only `stop`, `suspend` and a job's deadline end a process; letting go
  *     leaves it as it is.
- *
  * The calls of one instance follow each other: its deployment makes them in turn.
  */
 import { isAbsolute, join } from "node:path";
