@@ -9,6 +9,7 @@
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process     operator.ts  its first steps over the API
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
+ *   scripted-server.ts  a server that says what the test says, for agents' tests
  *   jest/         environment, setup and teardown of the run
  */
 export { atEnd, type Ending } from "./endings.ts";
@@ -36,5 +37,6 @@ export { openRawStream, type RawStream } from "./raw-stream.ts";
 export type { Operator, PublishOptions } from "./operator.ts";
 export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
 export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";
+export { startScriptedServer, type ScriptedServer, type ServedSession, type Ways } from "./scripted-server.ts";
 export { startServer, type ServerOptions, type TestServer } from "./server.ts";
 export { until } from "./until.ts";
