@@ -3,7 +3,8 @@ import { beforeAll, expect, test } from "@jest/globals";
 import { ConnectError } from "@connectrpc/connect";
 import { generateKey } from "@bowline/auth";
 import { SyncDecision_Action } from "@bowline/contract/agent";
-import { AgentsService } from "@bowline/contract/agents";
+import { Agent_State, AgentsService } from "@bowline/contract/agents";
+import { AuditService } from "@bowline/contract/audit";
 import { Command_State } from "@bowline/contract/commands";
 import { type Refusal, refusalOf } from "@bowline/session";
 import { enrolScriptedAgent, type ScriptedAgent, startServer, type TestServer, until } from "@bowline/testing";
@@ -132,7 +133,7 @@ test("retiring an agent by force ends its session at once, and it may not come b
 
 test.each([
   ["RETIRED", "AGENT_RETIRED"],
-  ["CONFLICT", "AWAITING_DECISION"],
+  ["CONFLICT", "AGENT_CONFLICT"],
   ["AWAITING_DECISION", "AWAITING_DECISION"],
 ])("an agent that is %s is refused with %s", async (state, reason) => {
   const agent = await enrolled("decides");
@@ -141,10 +142,72 @@ test.each([
   expect((await refused(agent.connect())).reason).toBe(reason);
 });
 
-test("an agent on another runtime than the enrolled one waits for an operator", async () => {
+test("a process that comes back after another took its place puts the agent into CONFLICT, until it is released", async () => {
+  const agent = await enrolled("fights");
+  const as = (processId: string) => agent.connect({ greeting: { processId } });
+  await as("a");
+  await as("a"); // its own return is no fight
+  const second = await as("b");
+  const refusal = await refused(as("a"));
+  expect(refusal).toMatchObject({ reason: "AGENT_CONFLICT", metadata: { conflict: "TWO_PROCESSES" } });
+  await second.ended;
+  expect((await refused(as("b"))).reason).toBe("AGENT_CONFLICT");
+  expect(await sessionRow(agent.agentId)).toMatchObject({ state: "ENDED", end_reason: "CONFLICT" });
+  const agents = server.client(AgentsService);
+  expect(await agents.getAgent({ id: agent.agentId })).toMatchObject({
+    state: Agent_State.CONFLICT,
+    conflict: "TWO_PROCESSES",
+    offlineReason: "CONFLICT",
+  });
+  for (const _ of [1, 2]) {
+    expect(await agents.releaseAgent({ id: agent.agentId })).toMatchObject({
+      state: Agent_State.ENROLLED,
+      conflict: "",
+    });
+  }
+  await as("b");
+  await as("a");
+  expect((await refused(as("b"))).reason).toBe("AGENT_CONFLICT");
+  const { auditEvents } = await server.client(AuditService).listAuditEvents({ resourceId: agent.agentId });
+  const actions = auditEvents.map(({ action }) => action);
+  expect(actions).toEqual(["agent.conflict", "agent.release", "agent.conflict", "agent.enrol"]);
+});
+
+test("one after another, and one that comes back after five minutes, are no conflict", async () => {
+  const agent = await enrolled("restarts");
+  for (const processId of ["a", "b", "c", "d"]) await agent.connect({ greeting: { processId } });
+  await server.database.db
+    .updateTable("displaced_processes")
+    .set({ displaced_at: new Date(Date.now() - 301_000) })
+    .where("agent_id", "=", agent.agentId)
+    .execute();
+  expect((await agent.connect({ greeting: { processId: "c" } })).greeting.epoch).toBe(5);
+});
+
+test("an agent on another runtime than the enrolled one is in CONFLICT, until an operator accepts the runtime", async () => {
   const agent = await enrolled("moves");
-  const greeting = { runtimeIdentity: "another-machine" };
-  expect((await refused(agent.connect({ greeting }))).reason).toBe("AWAITING_DECISION");
+  const agents = server.client(AgentsService);
+  const elsewhere = () => agent.connect({ greeting: { runtimeIdentity: "another-machine" } });
+  expect((await refused(elsewhere())).reason).toBe("AGENT_CONFLICT");
+  expect((await refused(agent.connect())).reason).toBe("AGENT_CONFLICT"); // the enrolled one too
+  await agents.releaseAgent({ id: agent.agentId });
+  await agent.connect();
+  const refusal = await refused(elsewhere());
+  expect(refusal).toMatchObject({ reason: "AGENT_CONFLICT", metadata: { conflict: "OTHER_RUNTIME" } });
+  expect(await agents.getAgent({ id: agent.agentId })).toMatchObject({ conflictRuntimeIdentity: "another-machine" });
+  await agents.releaseAgent({ id: agent.agentId, acceptRuntimeIdentity: true });
+  expect((await elsewhere()).greeting.epoch).toBe(2);
+});
+
+test.each([
+  ["REVOKED", "AGENT_REVOKED"],
+  ["RETIRED", "AGENT_RETIRED"],
+  ["AWAITING_DECISION", "AWAITING_DECISION"],
+])("an agent that is %s is not released", async (state, reason) => {
+  const agent = await enrolled(`stays-${state.toLowerCase().replace("_", "-")}`);
+  await server.database.db.updateTable("agents").set({ state }).where("id", "=", agent.agentId).execute();
+  const release = server.client(AgentsService).releaseAgent({ id: agent.agentId });
+  expect((await refused(release)).reason).toBe(reason);
 });
 
 test("a newer session supersedes the older one, which is told so and whose words count no more", async () => {

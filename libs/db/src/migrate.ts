@@ -7,10 +7,12 @@ import { type Migration, Migrator } from "kysely/migration";
 import type { Database } from "./tables.ts";
 import * as spine from "./migrations/0001-spine.ts";
 import * as publishOrder from "./migrations/0002-publish-order.ts";
+import * as conflicts from "./migrations/0003-conflicts.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
   "0002-publish-order": publishOrder,
+  "0003-conflicts": conflicts,
 };
 
 /** Name of the newest migration that this build knows. */
@@ -21,13 +23,14 @@ export type MigrationReport = { applied: string[]; current: string };
 /**
  * Brings the database to the newest schema. Takes a lock, so that of two
  * servers one migrates and the other waits. Throws what a migration threw; that
- * one is rolled back whole.
+ * one is rolled back whole. `to` stops at an older schema, for tests of what
+ * follows it.
  */
-export async function migrate(db: Kysely<Database>): Promise<MigrationReport> {
+export async function migrate(db: Kysely<Database>, to = latestMigration): Promise<MigrationReport> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const { error, results } = await migrator.migrateToLatest();
+  const { error, results } = await migrator.migrateTo(to);
   if (error !== undefined) throw error;
-  return { applied: (results ?? []).map((result) => result.migrationName), current: latestMigration };
+  return { applied: (results ?? []).map((result) => result.migrationName), current: to };
 }
 
 /** Names of migrations that the database lacks; without changing anything. */

@@ -120,6 +120,14 @@ export interface AgentsTable {
   version: Generated<number>;
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
+  conflict: Generated<string>;
+  conflict_runtime_identity: Generated<string>;
+}
+
+export interface DisplacedProcessesTable {
+  agent_id: string;
+  process_id: string;
+  displaced_at: Generated<Date>;
 }
 
 export interface RegistrationTokenUsesTable {
@@ -436,6 +444,7 @@ export interface Database {
   agent_seen: AgentSeenTable;
   replicas: ReplicasTable;
   sessions: SessionsTable;
+  displaced_processes: DisplacedProcessesTable;
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
   instances: InstancesTable;

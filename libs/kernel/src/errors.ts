@@ -76,6 +76,10 @@ export const reasons = {
   AGENT_REVOKED: { code: "permission_denied", summary: "The agent was revoked and must not return." },
   AGENT_KEY_IN_USE: { code: "already_exists", summary: "A live agent has this key already." },
   AGENT_RETIRED: { code: "failed_precondition", summary: "The agent was retired." },
+  AGENT_CONFLICT: {
+    code: "failed_precondition",
+    summary: "Two processes or runtimes claim the agent's identity; an operator releases or revokes it.",
+  },
   AWAITING_DECISION: { code: "failed_precondition", summary: "The agent and the server disagree; a person decides." },
   SESSION_EXPIRED: { code: "aborted", summary: "The session has ended; connect again." },
   REPLICA_DRAINING: { code: "unavailable", summary: "The replica is going away; connect again." },

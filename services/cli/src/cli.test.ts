@@ -336,6 +336,25 @@ test("what destroys needs --yes where nobody can be asked, and asks the server f
   expect((await bowline(api.env, "agent", "retire", "press-1", "--yes", "--force")).stdout).toContain("is retired");
 });
 
+test("a conflict is shown with its reason and the command that ends it", async () => {
+  const agent = { id: "agent_1", name: "press-1", cluster: "factory-7" };
+  const api = await scripted((router) =>
+    router.service(AgentsService, {
+      getAgent: () => ({ ...agent, state: Agent_State.CONFLICT, conflict: "OTHER_RUNTIME" }),
+      releaseAgent: ({ acceptRuntimeIdentity }) => ({
+        ...agent,
+        name: acceptRuntimeIdentity ? "press-1" : "",
+        state: Agent_State.ENROLLED,
+      }),
+    }),
+  );
+  const shown = await bowline(api.env, "agent", "get", "press-1");
+  expect(shown.stdout).toContain("it came with another runtime than the one that enrolled");
+  expect(shown.stdout + shown.stderr).toContain("agent release press-1 --accept-runtime-identity");
+  const released = await bowline(api.env, "agent", "release", "press-1", "--accept-runtime-identity");
+  expect(released.stdout).toContain("Agent press-1 may connect.");
+});
+
 test("violations of an applied file are told at their place in the file", async () => {
   const api = await scripted((router) =>
     router.service(ProductService, {

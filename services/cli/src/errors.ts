@@ -40,6 +40,7 @@ const remedies: Record<string, { lines?: readonly string[]; next?: readonly stri
   REMOVAL_NOT_CANCELLABLE: { next: ["command watch <id>"] },
   NEWER_GENERATION: { lines: ["Only the newest wish is worth a retry."], next: ["command list"] },
   CURSOR_EXPIRED: { next: ["the same command again"] },
+  AGENT_CONFLICT: { next: ["agent get <name>", "agent release <name>"] },
   AGENT_NOT_REVOKED: { next: ["agent revoke <name>", "agent retire <name>"] },
   AGENT_NOT_EMPTY: { lines: ["Where its host is gone for good:"], next: ["agent retire <name>"] },
   AGENT_ONLINE: { next: ["agent revoke <name>", "agent retire <name> --force"] },

@@ -272,6 +272,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.capacity_limit": "Instances that placement gives it at most; 0: what it reports.",
   "bowline.agents.v1.Agent.cluster": "The cluster's name. Output only.",
   "bowline.agents.v1.Agent.cluster_id": "Its cluster. Output only.",
+  "bowline.agents.v1.Agent.conflict":
+    "Why it is in CONFLICT: TWO_PROCESSES (one came back within five minutes of another that took its place) or OTHER_RUNTIME (not the one that enrolled); else empty. Output only.",
+  "bowline.agents.v1.Agent.conflict_runtime_identity":
+    "The runtime identity that was not the enrolled one. Output only.",
   "bowline.agents.v1.Agent.connectivity": "Whether it is there. Output only.",
   "bowline.agents.v1.Agent.connectivity_since": "Since when it is as `connectivity` says. Output only.",
   "bowline.agents.v1.Agent.cordoned": "Placement gives it nothing new. Output only.",
@@ -303,6 +307,8 @@ export const comments: Readonly<Record<string, string>> = {
     "Forgets a revoked or retired agent that owes nothing. FAILED_PRECONDITION otherwise.",
   "bowline.agents.v1.AgentsService.GetAgent": "Gets one by id or unique name.",
   "bowline.agents.v1.AgentsService.ListAgents": "Lists agents by cluster and name.",
+  "bowline.agents.v1.AgentsService.ReleaseAgent":
+    "Ends a CONFLICT: the enrolled runtime's next process that connects is the agent. Two processes that both live on end up in CONFLICT again. Releasing an agent that is in none changes nothing; AGENT_REVOKED or AGENT_RETIRED for one that is gone, AWAITING_DECISION where release decides nothing.",
   "bowline.agents.v1.AgentsService.RetireAgent":
     "For a host that is gone for good: refuses the agent's key, ends its session, its open commands (LOST or CANCELLED, with the reason AGENT_RETIRED) and its deployments in the books, removals too. What still runs there is not removed: nobody can reach it. Publishes that served there count it no more. Refused with AGENT_ONLINE while it is connected and heard, unless forced. Retiring twice changes nothing.",
   "bowline.agents.v1.AgentsService.RevokeAgent": "Ends its session and refuses its key for good.",
@@ -327,6 +333,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.ListAgentsResponse.agents": "One page.",
   "bowline.agents.v1.ListAgentsResponse.next_page_token": "Empty on the last page.",
   "bowline.agents.v1.ListAgentsResponse.total_size": "Set where it was asked for.",
+  "bowline.agents.v1.ReleaseAgentRequest": "See AgentsService.ReleaseAgent.",
+  "bowline.agents.v1.ReleaseAgentRequest.accept_runtime_identity":
+    "The agent belongs to the runtime that it came with last, from now on. No effect where the conflict is of another kind.",
+  "bowline.agents.v1.ReleaseAgentRequest.id": "Id or unique name.",
   "bowline.agents.v1.RetireAgentRequest": "See AgentsService.RetireAgent.",
   "bowline.agents.v1.RetireAgentRequest.force":
     "Retire it although it is connected. What it runs stays there, unattended.",

@@ -52,6 +52,8 @@ export function agentCommand(cli: Cli): Command {
     });
     if (response.agents.some((row) => row.degraded))
       hint(cli, flags, "Presence is not reachable: states come from the database and may be old.");
+    const claimed = response.agents.find((row) => row.state === Agent_State.CONFLICT);
+    if (claimed !== undefined) hint(cli, flags, "Two claim to be one agent:", `agent get ${claimed.name}`);
     sayMore(cli, flags, response, flags.limit);
   });
 
@@ -94,6 +96,23 @@ export function agentCommand(cli: Cli): Command {
       message: changed,
       id: changed.id,
       text: `Agent ${changed.name} takes new work.`,
+    });
+  });
+
+  connected(
+    verb(agent, {
+      usage: "release <agent>",
+      summary: "End an agent's conflict; the next process that connects is the agent",
+      examples: ["agent release press-3", "agent release press-3 --accept-runtime-identity"],
+    }).option("--accept-runtime-identity", "it belongs to the runtime that it came with last, from now on"),
+  ).action(async (id: string, flags: ConnectionFlags & { acceptRuntimeIdentity?: boolean }) => {
+    const api = await openApi(cli, flags);
+    const changed = await api.agents.releaseAgent({ id, acceptRuntimeIdentity: flags.acceptRuntimeIdentity });
+    printDone(cli, flags, {
+      schema: AgentSchema,
+      message: changed,
+      id: changed.id,
+      text: `Agent ${changed.name} may connect.`,
     });
   });
 
@@ -181,6 +200,11 @@ const offlineWords: Record<string, string> = {
   SUPERSEDED: "a newer session took over",
 };
 
+const conflictWords: Record<string, string> = {
+  TWO_PROCESSES: "two processes have its identity; both are refused",
+  OTHER_RUNTIME: "it came with another runtime than the one that enrolled",
+};
+
 /** Life and connectivity in one line: `offline since 08:40, missed heartbeats`. */
 export function stateText(agent: Agent): string {
   const extra = [agent.cordoned ? "cordoned" : "", agent.runtimeProblem].filter((text) => text !== "");
@@ -231,7 +255,19 @@ function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
       ["last heard", when(agent.lastSeenAt)],
       ["enrolled", when(agent.createdAt)],
       ["key", agent.keyThumbprint],
+      ["conflict", conflictWords[agent.conflict] ?? agent.conflict],
+      ["came with", agent.conflictRuntimeIdentity],
     ],
   });
+  if (agent.state === Agent_State.CONFLICT) {
+    const accept = agent.conflict === "OTHER_RUNTIME" ? " --accept-runtime-identity" : "";
+    hint(
+      cli,
+      flags,
+      accept === "" ? "Stop one of the two, then:" : "If it has moved there, and not been copied:",
+      `agent release ${agent.name}${accept}`,
+    );
+    hint(cli, flags, "If you don't know the other:", `agent revoke ${agent.name}`);
+  }
   if (agent.degraded) hint(cli, flags, "Presence is not reachable: the state comes from the database and may be old.");
 }

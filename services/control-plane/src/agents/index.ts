@@ -5,6 +5,7 @@
  *   queries.ts   agents in SQL               rpc.ts      AgentsService
  *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
+ *   release.ts   the way out of a conflict
  *   residence.ts what a cluster asks of its agents
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";

@@ -104,6 +104,8 @@ export function agentOf(row: AgentRow, presence?: Presence): Agent {
     version: row.agent_version,
     createdAt: timestampFromDate(row.created_at),
     keyThumbprint: row.signing_thumbprint,
+    conflict: row.conflict,
+    conflictRuntimeIdentity: row.conflict_runtime_identity,
     etag: etagOf(row.version),
     ...(presence === undefined ? {} : observed(row, presence)),
   });

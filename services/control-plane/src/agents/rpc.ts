@@ -24,6 +24,7 @@ import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
 import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
 import { agentOf, type AgentPorts, type AgentRow } from "./model.ts";
+import { releaseAgent } from "./release.ts";
 import { countAgents, findAgent, getAgent, listAgents, lockAgent, mayKnowCluster } from "./queries.ts";
 
 export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
@@ -45,6 +46,7 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
     cordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, true),
     uncordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, false),
     revokeAgent: (request, context) => revokeAgent(ports, callerOf(context), request.id),
+    releaseAgent: (request, context) => releaseAgent(ports, callerOf(context), request),
     retireAgent: (request, context) => retireAgent(ports, callerOf(context), request),
     deleteAgent: async (request, context) => {
       await deleteAgent(ports, callerOf(context), request);

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/agents/v1/agents.proto.
  */
 export const file_bowline_agents_v1_agents: GenFile = /*@__PURE__*/
-  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIvYHCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghFTlJPTExFRBABEgwKCENPTkZMSUNUEAISFQoRQVdBSVRJTkdfREVDSVNJT04QAxILCgdSRVZPS0VEEAQSCwoHUkVUSVJFRBAFIk8KDENvbm5lY3Rpdml0eRIcChhDT05ORUNUSVZJVFlfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIICgRMQVRFEAISCwoHT0ZGTElORRADIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCI6ChJSZXRpcmVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBINCgVmb3JjZRgCIAEoCCJCChJEZWxldGVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAIksKEldhdGNoQWdlbnRzUmVxdWVzdBIYCgZjdXJzb3IYASABKAlCCLpIBXIDGIABEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQidQoTV2F0Y2hBZ2VudHNSZXNwb25zZRInCgVhZ2VudBgBIAEoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50Eg4KBmN1cnNvchgCIAEoCRIPCgdkZWxldGVkGAMgASgIEhQKDHNuYXBzaG90X2VuZBgEIAEoCDKjCQoNQWdlbnRzU2VydmljZRJ+CgpMaXN0QWdlbnRzEiQuYm93bGluZS5hZ2VudHMudjEuTGlzdEFnZW50c1JlcXVlc3QaJS5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiI4rnGAQKAgIFgtPkkwIVEhMvdjEvb3BlcmF0b3IvYWdlbnRzEnIKCEdldEFnZW50EiIuYm93bGluZS5hZ2VudHMudjEuR2V0QWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiKIrnGAQKAgIFgtPkkwIaEhgvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH0ShAEKC1VwZGF0ZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuVXBkYXRlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiNIrnGAMKAQKC0+STAic6BWFnZW50Mh4vdjEvb3BlcmF0b3IvYWdlbnRzL3thZ2VudC5pZH0SgQEKC0NvcmRvbkFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuQ29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpjb3Jkb24ShwEKDVVuY29yZG9uQWdlbnQSJy5ib3dsaW5lLmFnZW50cy52MS5VbmNvcmRvbkFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjOK5xgDCgECgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06dW5jb3Jkb24SgQEKC1Jldm9rZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV2b2tlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXZva2USgQEKC1JldGlyZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV0aXJlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXRpcmUSdQoLRGVsZXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5EZWxldGVBZ2VudFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkiJ4rnGAMKAQKC0+STAhoqGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKJAQoLV2F0Y2hBZ2VudHMSJS5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1JlcXVlc3QaJi5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1Jlc3BvbnNlIimK5xgECgICBYLT5JMCGxIZL3YxL29wZXJhdG9yL2FnZW50czp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIqsICgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIEhAKCGNvbmZsaWN0GBwgASgJEiEKGWNvbmZsaWN0X3J1bnRpbWVfaWRlbnRpdHkYHSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJrCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgwKCEVOUk9MTEVEEAESDAoIQ09ORkxJQ1QQAhIVChFBV0FJVElOR19ERUNJU0lPThADEgsKB1JFVk9LRUQQBBILCgdSRVRJUkVEEAUiTwoMQ29ubmVjdGl2aXR5EhwKGENPTk5FQ1RJVklUWV9VTlNQRUNJRklFRBAAEgoKBk9OTElORRABEggKBExBVEUQAhILCgdPRkZMSU5FEAMioQEKEUxpc3RBZ2VudHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGwoKY2x1c3Rlcl9pZBgDIAEoCUIHukgEcgIYZBIZCghvcmRlcl9ieRgEIAEoCUIHukgEcgIYQBIZChFyZXR1cm5fdG90YWxfc2l6ZRgFIAEoCCJ/ChJMaXN0QWdlbnRzUmVzcG9uc2USKAoGYWdlbnRzGAEgAygLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIoCg9HZXRBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJ2ChJVcGRhdGVBZ2VudFJlcXVlc3QSLwoFYWdlbnQYASABKAsyGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudEIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIrChJDb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCItChRVbmNvcmRvbkFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIisKElJldm9rZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIk0KE1JlbGVhc2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIfChdhY2NlcHRfcnVudGltZV9pZGVudGl0eRgCIAEoCCI6ChJSZXRpcmVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBINCgVmb3JjZRgCIAEoCCJCChJEZWxldGVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAIksKEldhdGNoQWdlbnRzUmVxdWVzdBIYCgZjdXJzb3IYASABKAlCCLpIBXIDGIABEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQidQoTV2F0Y2hBZ2VudHNSZXNwb25zZRInCgVhZ2VudBgBIAEoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50Eg4KBmN1cnNvchgCIAEoCRIPCgdkZWxldGVkGAMgASgIEhQKDHNuYXBzaG90X2VuZBgEIAEoCDKqCgoNQWdlbnRzU2VydmljZRJ+CgpMaXN0QWdlbnRzEiQuYm93bGluZS5hZ2VudHMudjEuTGlzdEFnZW50c1JlcXVlc3QaJS5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiI4rnGAQKAgIFgtPkkwIVEhMvdjEvb3BlcmF0b3IvYWdlbnRzEnIKCEdldEFnZW50EiIuYm93bGluZS5hZ2VudHMudjEuR2V0QWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiKIrnGAQKAgIFgtPkkwIaEhgvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH0ShAEKC1VwZGF0ZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuVXBkYXRlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiNIrnGAMKAQKC0+STAic6BWFnZW50Mh4vdjEvb3BlcmF0b3IvYWdlbnRzL3thZ2VudC5pZH0SgQEKC0NvcmRvbkFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuQ29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpjb3Jkb24ShwEKDVVuY29yZG9uQWdlbnQSJy5ib3dsaW5lLmFnZW50cy52MS5VbmNvcmRvbkFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjOK5xgDCgECgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06dW5jb3Jkb24SgQEKC1Jldm9rZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV2b2tlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXZva2UShAEKDFJlbGVhc2VBZ2VudBImLmJvd2xpbmUuYWdlbnRzLnYxLlJlbGVhc2VBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIyiucYAwoBAoLT5JMCJToBKiIgL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJlbGVhc2USgQEKC1JldGlyZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV0aXJlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXRpcmUSdQoLRGVsZXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5EZWxldGVBZ2VudFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkiJ4rnGAMKAQKC0+STAhoqGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKJAQoLV2F0Y2hBZ2VudHMSJS5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1JlcXVlc3QaJi5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1Jlc3BvbnNlIimK5xgECgICBYLT5JMCGxIZL3YxL29wZXJhdG9yL2FnZW50czp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * The process that dials out.
@@ -216,6 +216,22 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
    * @generated from field: bool degraded = 27;
    */
   degraded: boolean;
+
+  /**
+   * Why it is in CONFLICT: TWO_PROCESSES (one came back within five minutes of
+   * another that took its place) or OTHER_RUNTIME (not the one that enrolled);
+   * else empty. Output only.
+   *
+   * @generated from field: string conflict = 28;
+   */
+  conflict: string;
+
+  /**
+   * The runtime identity that was not the enrolled one. Output only.
+   *
+   * @generated from field: string conflict_runtime_identity = 29;
+   */
+  conflictRuntimeIdentity: string;
 };
 
 /**
@@ -415,6 +431,22 @@ export type AgentJson = {
    * @generated from field: bool degraded = 27;
    */
   degraded?: boolean;
+
+  /**
+   * Why it is in CONFLICT: TWO_PROCESSES (one came back within five minutes of
+   * another that took its place) or OTHER_RUNTIME (not the one that enrolled);
+   * else empty. Output only.
+   *
+   * @generated from field: string conflict = 28;
+   */
+  conflict?: string;
+
+  /**
+   * The runtime identity that was not the enrolled one. Output only.
+   *
+   * @generated from field: string conflict_runtime_identity = 29;
+   */
+  conflictRuntimeIdentity?: string;
 };
 
 /**
@@ -894,6 +926,57 @@ export const RevokeAgentRequestSchema: GenMessage<RevokeAgentRequest, {jsonType:
   messageDesc(file_bowline_agents_v1_agents, 7);
 
 /**
+ * See AgentsService.ReleaseAgent.
+ *
+ * @generated from message bowline.agents.v1.ReleaseAgentRequest
+ */
+export type ReleaseAgentRequest = Message<"bowline.agents.v1.ReleaseAgentRequest"> & {
+  /**
+   * Id or unique name.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The agent belongs to the runtime that it came with last, from now on. No
+   * effect where the conflict is of another kind.
+   *
+   * @generated from field: bool accept_runtime_identity = 2;
+   */
+  acceptRuntimeIdentity: boolean;
+};
+
+/**
+ * See AgentsService.ReleaseAgent.
+ *
+ * @generated from message bowline.agents.v1.ReleaseAgentRequest
+ */
+export type ReleaseAgentRequestJson = {
+  /**
+   * Id or unique name.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * The agent belongs to the runtime that it came with last, from now on. No
+   * effect where the conflict is of another kind.
+   *
+   * @generated from field: bool accept_runtime_identity = 2;
+   */
+  acceptRuntimeIdentity?: boolean;
+};
+
+/**
+ * Describes the message bowline.agents.v1.ReleaseAgentRequest.
+ * Use `create(ReleaseAgentRequestSchema)` to create a new message.
+ */
+export const ReleaseAgentRequestSchema: GenMessage<ReleaseAgentRequest, {jsonType: ReleaseAgentRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agents_v1_agents, 8);
+
+/**
  * See AgentsService.RetireAgent.
  *
  * @generated from message bowline.agents.v1.RetireAgentRequest
@@ -940,7 +1023,7 @@ export type RetireAgentRequestJson = {
  * Use `create(RetireAgentRequestSchema)` to create a new message.
  */
 export const RetireAgentRequestSchema: GenMessage<RetireAgentRequest, {jsonType: RetireAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 8);
+  messageDesc(file_bowline_agents_v1_agents, 9);
 
 /**
  * See AgentsService.DeleteAgent.
@@ -989,7 +1072,7 @@ export type DeleteAgentRequestJson = {
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest, {jsonType: DeleteAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 9);
+  messageDesc(file_bowline_agents_v1_agents, 10);
 
 /**
  * See AgentsService.WatchAgents.
@@ -1038,7 +1121,7 @@ export type WatchAgentsRequestJson = {
  * Use `create(WatchAgentsRequestSchema)` to create a new message.
  */
 export const WatchAgentsRequestSchema: GenMessage<WatchAgentsRequest, {jsonType: WatchAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 10);
+  messageDesc(file_bowline_agents_v1_agents, 11);
 
 /**
  * One change.
@@ -1115,7 +1198,7 @@ export type WatchAgentsResponseJson = {
  * Use `create(WatchAgentsResponseSchema)` to create a new message.
  */
 export const WatchAgentsResponseSchema: GenMessage<WatchAgentsResponse, {jsonType: WatchAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 11);
+  messageDesc(file_bowline_agents_v1_agents, 12);
 
 /**
  * Agents.
@@ -1181,6 +1264,19 @@ export const AgentsService: GenService<{
   revokeAgent: {
     methodKind: "unary";
     input: typeof RevokeAgentRequestSchema;
+    output: typeof AgentSchema;
+  },
+  /**
+   * Ends a CONFLICT: the enrolled runtime's next process that connects is the
+   * agent. Two processes that both live on end up in CONFLICT again. Releasing
+   * an agent that is in none changes nothing; AGENT_REVOKED or AGENT_RETIRED
+   * for one that is gone, AWAITING_DECISION where release decides nothing.
+   *
+   * @generated from rpc bowline.agents.v1.AgentsService.ReleaseAgent
+   */
+  releaseAgent: {
+    methodKind: "unary";
+    input: typeof ReleaseAgentRequestSchema;
     output: typeof AgentSchema;
   },
   /**
