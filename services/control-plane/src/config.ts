@@ -66,6 +66,11 @@ export const settings = {
     30_000,
     "Added to a passed lease before a replica's sessions are ended, ms.",
   ),
+  dialsPerSecond: setting(
+    number(0, 100_000),
+    200,
+    "Agents' sessions that a replica opens in a second; the others come again. 0: any number.",
+  ),
   corsOrigins: setting(
     origins,
     "",

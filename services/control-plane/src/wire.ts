@@ -133,6 +133,7 @@ export function wire(
       leaseMs: config.leaseMs,
       leaseGraceMs: config.leaseGraceMs,
     },
+    dials: { perSecond: config.dialsPerSecond, refused: (limit) => metrics.refused(limit) },
     alone: config.databaseUrl === "",
   });
   const enginePorts: EnginePorts = {

@@ -17,7 +17,7 @@ export interface DialPorts {
   clock: { monotonicMs(): number };
   random?: () => number;
   /** Is told of each dial that is refused. */
-  refused(limit: "dials" | "openings" | "agent-dials"): void;
+  refused: (limit: "dials" | "openings" | "agent-dials") => void;
 }
 
 export interface Dials {
