@@ -80,7 +80,10 @@ export function expectState(publish: ProductPublish, wanted: State): void {
 function goesOn(cli: Cli, publish: ProductPublish, timedOut: boolean): Failure {
   const total = publish.targets.length;
   const how = total > 1 ? `LIVE on ${publish.liveTargets} of ${total}` : enumName(State, publish.state);
-  const why = publish.state === State.PENDING ? colon(publish.message || publish.reason) : "";
+  const why =
+    publish.state === State.PENDING
+      ? colon([publish.reason, publish.message].filter((part) => part !== "").join(": "))
+      : "";
   return new Failure(timedOut ? exitCodes.notInTime : exitCodes.interrupted, `${publishTitle(publish)}: ${how}${why}`, {
     reason: timedOut ? "NOT_IN_TIME" : "INTERRUPTED",
     lines: ["It goes on without this window. To watch it again:"],

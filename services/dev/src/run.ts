@@ -46,11 +46,11 @@ export async function run(options: Options, screen: Screen, stop: AbortSignal): 
       signal.addEventListener("abort", () => resolve(), { once: true });
     });
     if (!stop.aborted) throw broken.signal.reason;
-    screen.line("\n  Stopping …");
+    screen.line("\nStopping …");
     return 0;
   } catch (error) {
     if (stop.aborted) {
-      screen.line("\n  Stopped.");
+      screen.line("\nStopped.");
       return 0;
     }
     screen.failed(asFailure(broken.signal.aborted ? broken.signal.reason : error));
@@ -173,14 +173,14 @@ async function startExample(
 }
 
 function tellHow(screen: Screen, made: Made, gatewayUrl: string, tookMs: number): void {
-  screen.line(`\n  Ready in ${(tookMs / 1_000).toFixed(1)} s. Try it:`);
+  screen.line(`\nReady in ${(tookMs / 1_000).toFixed(1)} s. Try it:`);
   for (const path of paths) screen.line(`  curl ${gatewayUrl}${path}`);
   const inside = relative(root, made.adminTokenFile);
   const tokenFile = inside.startsWith("..") ? made.adminTokenFile : inside;
-  screen.line("\n  Look inside:");
+  screen.line("\nLook inside:");
   screen.line(`  export BOWLINE_URL=${made.api.url} BOWLINE_TOKEN_FILE=${quoted(tokenFile)}`);
   screen.line("  npm run -s bowline -- status");
-  screen.line("\n  Ctrl-C stops everything. The data stays.\n");
+  screen.line("\nCtrl-C stops everything. The data stays.\n");
 }
 
 function quoted(path: string): string {

@@ -22,7 +22,9 @@ export function openScreen(colour: boolean): Screen {
   process.stdout.on("error", () => {});
   process.stderr.on("error", () => {});
   const paint = (code: number, text: string): string => (colour ? `\u001b[${code}m${text}\u001b[0m` : text);
-  const line = (text = ""): void => void process.stdout.write(`${text === "" ? "" : `  ${text}`}\n`);
+  const line = (text = ""): void => {
+    for (const row of text.split("\n")) process.stdout.write(row.trim() === "" ? "\n" : `  ${row.trimEnd()}\n`);
+  };
   return {
     line,
     done(stage, text, ms) {

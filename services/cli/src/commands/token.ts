@@ -56,7 +56,9 @@ export function tokenCommand(cli: Cli): Command {
     cli.note(
       `\nOn the host, with the token in a file${file === undefined ? ' "token"' : ""} or in BOWLINE_REGISTRATION_TOKEN:`,
     );
-    for (const line of made.joinCommand.trimEnd().split("\n")) cli.print(`  ${line}`);
+    // The server's line names the file "token".
+    const join = made.joinCommand.trimEnd().replace(/--token-file token\b/, `--token-file ${flags.save ?? "token"}`);
+    for (const line of join.split("\n")) cli.print(`  ${line}`);
   });
 
   connected(
