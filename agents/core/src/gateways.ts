@@ -5,7 +5,8 @@
  *
  * W1: routes are applied only while their data plane is ready; they wait for it
  *     within their own run timeout.
- * W2: a data plane is changed only while nothing is being applied to it.
+ * W2: a data plane is changed only while nothing is being applied to it or taken
+ *     from it, and nothing is while it is changed.
  * W3: a change that fails brings back the last good generation, of a data plane
  *     as well as of routes.
  */
@@ -38,11 +39,13 @@ export function whyAborted(signal: AbortSignal): AbortReason | undefined {
 type Report = (progress: ConvergeProgress) => void;
 
 /**
- * A data plane here. `ready`: the class that has answered for it. `applying`: routes being applied to it now.
+ * A data plane here. `ready`: the class that has answered for it. `changing`: it is being converged.
+ * `applying`: routes being applied to it or taken from it now.
  * `problem`: why its last attempt failed; routes that wait fail with it instead of waiting out their time.
  */
 type Place = {
   ready: DataPlaneClass | undefined;
+  changing: boolean;
   applying: number;
   problem: string | undefined;
   waiting: Set<() => void>;
@@ -63,6 +66,8 @@ export function createGateways(ports: {
   const { runtime, journal, log } = ports;
   const classes = new Map(ports.dataPlanes.map((dataPlane) => [dataPlane.name, dataPlane]));
   const places = new Map<string, Place>();
+  /** What was applied (undefined: taken out) in this process: ahead of the journal until the result is in it. */
+  const applied = new Map<string, AttachedRoutes | undefined>();
 
   return {
     kindOf(spec) {
@@ -77,19 +82,26 @@ export function createGateways(ports: {
       const before = goodSpec(spec.id);
       place.ready = undefined;
       place.problem = undefined;
-      await until(place, () => place.applying === 0, signal); // W2
-      if (signal.aborted) {
-        setReady(place, wasReady);
-        return { kind: "cancelled" };
+      place.changing = true;
+      let ready: DataPlaneClass | undefined;
+      try {
+        await until(place, () => place.applying === 0, signal); // W2
+        if (signal.aborted) {
+          ready = wasReady;
+          return { kind: "cancelled" };
+        }
+        const end = await change(spec, report, signal).catch(asFailure);
+        if (spec.desired !== Deployment_Desired.RUNNING) return end;
+        if (end.kind === "failed") place.problem = `${end.reason}: ${end.message}`;
+        if (end.kind === "succeeded") ready = classOf(spec);
+        else if (before?.desired === Deployment_Desired.RUNNING && whyAborted(signal) !== "stopping") {
+          ready = await bringBack(before); // W3
+        }
+        return end;
+      } finally {
+        place.changing = false;
+        setReady(place, ready);
       }
-      const end = await change(spec, report, signal);
-      if (spec.desired !== Deployment_Desired.RUNNING) return end;
-      if (end.kind === "failed") place.problem = `${end.reason}: ${end.message}`;
-      if (end.kind === "succeeded") setReady(place, classOf(spec));
-      else if (before?.desired === Deployment_Desired.RUNNING && whyAborted(signal) !== "stopping") {
-        setReady(place, await bringBack(before)); // W3
-      } else wake(place);
-      return end;
     },
 
     async convergeRoutes(spec, report, signal) {
@@ -97,7 +109,9 @@ export function createGateways(ports: {
       if (spec.desired !== Deployment_Desired.RUNNING) {
         const routes = spec.routes ?? before?.routes;
         if (routes === undefined) return succeeded; // Never served here.
-        return await detach(routes, spec, signal);
+        const end = await detach(routes, spec, signal);
+        if (end.kind === "succeeded") applied.set(spec.id, undefined);
+        return end;
       }
       const routes = spec.routes;
       if (routes === undefined) return failed("SPEC_INVALID", "the spec of routes has none");
@@ -105,7 +119,8 @@ export function createGateways(ports: {
       const place = placeOf(dataPlaneId);
       if (place.ready === undefined)
         report({ phase: "WAITING", percent: 0, message: `waits for the data plane ${dataPlaneId}`, workloads: [] });
-      await until(place, () => place.ready !== undefined || place.problem !== undefined, signal);
+      const settled = (): boolean => place.ready !== undefined || place.problem !== undefined;
+      while (!settled() && !signal.aborted) await until(place, settled, signal); // Another change may begin as one ends.
       const found = place.ready;
       if (found === undefined) {
         const why = whyAborted(signal);
@@ -117,6 +132,7 @@ export function createGateways(ports: {
         const previous = before === undefined ? undefined : servedBy(before);
         const moved = previous !== undefined && previous.routes.dataPlaneDeploymentId !== dataPlaneId;
         const end = await found.apply(dataPlaneId, next, moved ? undefined : previous, runtime, report, signal);
+        if (end.kind === "succeeded") applied.set(spec.id, next);
         if (end.kind === "succeeded" && moved) await detach(previous.routes, spec, signal);
         return end;
       } finally {
@@ -152,7 +168,7 @@ export function createGateways(ports: {
   }
 
   async function bringBack(before: Deployment): Promise<DataPlaneClass | undefined> {
-    const end = await change(before, () => {}, AbortSignal.timeout(bringBackWithinMs));
+    const end = await change(before, () => {}, AbortSignal.timeout(bringBackWithinMs)).catch(asFailure);
     if (end.kind === "failed") {
       const { reason, message } = end;
       log.error(
@@ -166,6 +182,8 @@ export function createGateways(ports: {
   async function detach(routes: Routes, spec: Deployment, signal: AbortSignal): Promise<ConvergeEnd> {
     const dataPlaneId = routes.dataPlaneDeploymentId;
     const place = placeOf(dataPlaneId);
+    await until(place, () => !place.changing, signal); // W2
+    if (signal.aborted) return { kind: "cancelled" };
     const found = place.ready ?? classOf(goodSpec(dataPlaneId));
     if (found === undefined) return succeeded; // No data plane, nothing that serves them.
     place.applying += 1;
@@ -179,14 +197,15 @@ export function createGateways(ports: {
 
   /** The last good generation of everything that attaches to a data plane, oldest first. */
   function attachedTo(dataPlaneId: string): AttachedRoutes[] {
-    return journal
-      .good()
-      .toSorted((a, b) => a.sinceMs - b.sinceMs)
-      .flatMap((good) => {
-        const read = readSpec(good.spec, good);
-        const served = read.ok ? servedBy(read.spec) : undefined;
-        return served?.routes.dataPlaneDeploymentId === dataPlaneId ? [served] : [];
-      });
+    const attached = new Map<string, AttachedRoutes | undefined>();
+    for (const good of journal.good().toSorted((a, b) => a.sinceMs - b.sinceMs)) {
+      const read = readSpec(good.spec, good);
+      attached.set(good.deploymentId, read.ok ? servedBy(read.spec) : undefined);
+    }
+    for (const [deploymentId, routes] of applied) attached.set(deploymentId, routes);
+    return [...attached.values()].filter(
+      (one) => one?.routes.dataPlaneDeploymentId === dataPlaneId,
+    ) as AttachedRoutes[];
   }
 
   function goodSpec(deploymentId: string): Deployment | undefined {
@@ -202,7 +221,10 @@ export function createGateways(ports: {
   function placeOf(dataPlaneId: string): Place {
     let place = places.get(dataPlaneId);
     if (place === undefined)
-      places.set(dataPlaneId, (place = { ready: undefined, applying: 0, problem: undefined, waiting: new Set() }));
+      places.set(
+        dataPlaneId,
+        (place = { ready: undefined, changing: false, applying: 0, problem: undefined, waiting: new Set() }),
+      );
     return place;
   }
 
@@ -226,6 +248,12 @@ function unsupported(spec: Deployment): ConvergeEnd {
 
 function failed(reason: "SPEC_INVALID" | "UNSUPPORTED", message: string): ConvergeEnd {
   return { kind: "failed", reason, message, worthRetry: false };
+}
+
+/** What a runtime or a class throws is a defect of it; the place must not stay unready for it. */
+function asFailure(error: unknown): ConvergeEnd {
+  const message = error instanceof Error ? error.message : String(error);
+  return { kind: "failed", reason: "INTERNAL", message, worthRetry: true };
 }
 
 function setReady(place: Place, ready: DataPlaneClass | undefined): void {
