@@ -26,7 +26,7 @@ export function joinCommand(cli: Cli, agent: Command): void {
     .option("--token-file <file>", "file with the registration token (env: BOWLINE_REGISTRATION_TOKEN_FILE)")
     .option("--token-stdin", "read the registration token from standard input")
     .option("--name <name>", "its name (env: BOWLINE_AGENT_NAME; default: the host's name)")
-    .option("--label <key=value...>", "a label that it reports; may be repeated (env: BOWLINE_AGENT_LABELS)")
+    .option("--label <key=value>", "a label that it reports; may be repeated (env: BOWLINE_AGENT_LABELS)", collected)
     .option(
       "--data-dir <folder>",
       "keys, journal, logs (env: BOWLINE_AGENT_DATA_DIR; default: ~/.bowline-agent, as root /var/lib/bowline)",
@@ -40,10 +40,17 @@ export function joinCommand(cli: Cli, agent: Command): void {
       ]),
     )
     .option("--log-level <level>", "(env: BOWLINE_LOG_LEVEL; default: info)")
-    .option("--stop-workloads-on-exit", "stop what it runs when it stops (default: it goes on)")
+    .option(
+      "--stop-workloads-on-exit",
+      "stop what it runs when it stops (env: BOWLINE_STOP_WORKLOADS_ON_EXIT; default: it goes on)",
+    )
     .option("--lifeline-stdin", "stop workloads and exit when standard input closes");
   join.action(async (url: string, flags: { runtime: "local" | "docker" | "kubernetes" }) => {
     const args = forwarded(cli, join, { paths: ["token-file", "data-dir", "ca-file"], except: ["runtime"] });
     await become(cli, programs.agent(flags.runtime), ["--server", readUrl(url), ...args]);
   });
+}
+
+function collected(text: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), text];
 }

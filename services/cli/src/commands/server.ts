@@ -18,7 +18,8 @@ export function serverCommand(cli: Cli): Command {
       ],
       more:
         "Without --database-url it brings its own PostgreSQL, in the data folder. The first start writes the admin token to\n" +
-        "<data-dir>/admin-token. Flags win over variables, variables over bowline.yaml (--config), that over the defaults.",
+        "<data-dir>/admin-token. Flags win over variables, variables over bowline.yaml (--config), that over the defaults.\n" +
+        "`bowline server config` lists every setting; flags that are not listed here are passed on.",
     }),
   ).option("--lifeline-stdin", "exit when standard input closes");
   start.action(() => run(cli, start));
@@ -69,6 +70,8 @@ function settings(command: Command): Command {
       "--encryption-key-file <file>",
       "key for secrets at rest (env: BOWLINE_ENCRYPTION_KEY_FILE; default: in the data folder)",
     )
+    .option("--cors-origins <origins>", "origins whose pages may call it (env: BOWLINE_CORS_ORIGINS; default: none)")
+    .option("--max-connections <n>", "connections to PostgreSQL (env: BOWLINE_MAX_CONNECTIONS; default: 20)")
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([
