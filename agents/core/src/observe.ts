@@ -39,6 +39,8 @@ const maxReportBytes = 32 * 1024;
 const maxInstances = 100;
 const maxReasonCharacters = 200;
 const reservedNumbers = 1_000;
+/** A journal on a full disk is not asked more often. */
+const numberAgainMs = 5_000;
 /** A watch that fails (the engine is away) is started again. */
 const watchAgain = { floorMs: 500, baseMs: 1_000, capMs: 30_000 };
 
@@ -95,51 +97,65 @@ export async function createObserver(ports: {
   function schedule(): void {
     if (tell === undefined || changed.size === 0) return;
     flushing ??= flush()
-      .catch((error: unknown) => {
-        log.warn(
-          { error: error instanceof Error ? error.message : String(error) },
-          "observations could not be numbered",
-        );
+      .catch(async (error: unknown) => {
+        // The journal cannot be written. What was to be told stays in `changed`.
+        const text = error instanceof Error ? error.message : String(error);
+        log.warn({ error: text }, "observations could not be numbered");
+        await clock.sleep(numberAgainMs, stopped);
       })
       .finally(() => {
         flushing = undefined;
-        schedule(); // what changed meanwhile
+        if (stopped?.aborted !== true) schedule(); // what changed meanwhile
       });
   }
 
   async function flush(): Promise<void> {
     await clock.sleep(gatherMs, stopped);
+    if (number + 1 >= reserved) {
+      await journal.setNumber("observation", number + reservedNumbers); // B1
+      reserved = number + reservedNumbers;
+    }
+    if (tell === undefined) return; // The session ended; the next one is told everything.
     const states: DeploymentState[] = [];
     let bytes = 0;
     for (const id of changed) {
       const observed = newest.get(id);
+      changed.delete(id);
       if (observed === undefined) continue;
       const state = deploymentState(observed);
       const size = toBinary(DeploymentStateSchema, state).byteLength;
-      if (states.length > 0 && bytes + size > maxReportBytes) break; // the rest goes into the next report
-      changed.delete(id);
+      if (states.length > 0 && bytes + size > maxReportBytes) {
+        changed.add(id); // into the next report
+        break;
+      }
       if (observed.absent) newest.delete(id);
       states.push(state);
       bytes += size;
     }
-    if (states.length === 0 || tell === undefined) return;
-    if (number + 1 >= reserved) {
-      reserved = number + reservedNumbers;
-      await journal.setNumber("observation", reserved); // B1
-    }
+    if (states.length === 0) return;
     number += 1;
-    tell?.(create(StateReportSchema, { observation: number, deployments: states }));
+    tell(create(StateReportSchema, { observation: number, deployments: states }));
   }
 }
 
-/** As the stream carries it. */
+/** As the stream carries it: of a deployment with more instances than fit, the first ones. */
 export function deploymentState(observed: ObservedDeployment): DeploymentState {
+  let state = stateOf(observed, maxInstances);
+  // Ports are what makes an instance large; halving ends at a few quickly.
+  for (let most = maxInstances; most > 1 && toBinary(DeploymentStateSchema, state).byteLength > maxReportBytes;) {
+    most = Math.floor(most / 2);
+    state = stateOf(observed, most);
+  }
+  return state;
+}
+
+function stateOf(observed: ObservedDeployment, most: number): DeploymentState {
   const { deploymentId, generation, absent } = observed;
   return create(DeploymentStateSchema, {
     deploymentId,
     generation,
     absent,
-    instances: observed.instances.slice(0, maxInstances).map(({ ports, startedAt, reason, exitCode, ...rest }) => {
+    instances: observed.instances.slice(0, most).map(({ ports, startedAt, reason, exitCode, ...rest }) => {
       const instance: NonNullable<MessageInitShape<typeof DeploymentStateSchema>["instances"]>[number] = {
         ...rest,
         reason: reason.slice(0, maxReasonCharacters),

@@ -8,6 +8,9 @@
  * S2: a result is sent on every session, and again within one, until it is
  *     acknowledged (J2).
  * S3: the session ends in order with Goodbye where this agent ends it.
+ *
+ * Long because all that a session says shares its token, its channel and what it
+ * has sent already.
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
