@@ -17,7 +17,7 @@ beforeAll(async () => {
 const uid = 31_337;
 const isRoot = process.getuid?.() === 0;
 const asUser = isRoot ? ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--clear-groups"] : [];
-/** A checkout that only root may enter cannot be read by others; being root without its override of modes shows the rest. */
+/** In a checkout that only root may enter another user finds no program; then all of it runs as root. */
 const asNobodySpecial = asUser.length > 0 && isReadable() ? asUser : [];
 
 function isReadable(): boolean {
