@@ -49,8 +49,8 @@ export interface Instance {
   pause(): Promise<void>;
   /** Ends it and everything that it started. Throws a refusal if the kernel holds something of it. */
   stop(): Promise<void>;
-  /** The same without a changed wish: the next agent starts it again. */
-  suspend(): Promise<void>;
+  /** The same without a changed wish, and within `graceLimitMs`: the next agent starts it again. */
+  suspend(graceLimitMs: number): Promise<void>;
   /** Watches no longer (I3). */
   letGo(): Promise<void>;
   /** Belongs to a new generation that doesn't change it. */
@@ -194,14 +194,15 @@ export function createInstance(
     if (left.length > 0) throw new Refusal("INTERNAL", `processes ${left.join(", ")} cannot be killed`, true);
   }
 
-  async function end(): Promise<void> {
+  async function end(graceLimitMs = Infinity): Promise<void> {
     await endLife();
     const run = current;
     if (run !== undefined) {
       const endedByItself = !isAlive(run.identity, bootId);
       become({ kind: "stopping", live: run });
       crashPoint("local.before-stop");
-      const left = await endRun(run.identity, stopSignal(workload), stopGraceMs(workload));
+      const graceMs = Math.min(stopGraceMs(workload), graceLimitMs);
+      const left = await endRun(run.identity, stopSignal(workload), graceMs);
       if (left.length > 0) throw new Refusal("INTERNAL", `processes ${left.join(", ")} cannot be killed`, true);
       const exit = await run.ended;
       current = undefined;
@@ -272,7 +273,7 @@ export function createInstance(
       await save({ wish: "stop" });
       await end();
     },
-    suspend: end,
+    suspend: (graceLimitMs) => end(graceLimitMs),
     async letGo() {
       await endLife();
       current?.letGo();

@@ -44,6 +44,9 @@ export interface LocalRuntimeOptions {
   times?: Partial<Times>;
 }
 
+/** A workload's own stop grace may be long, but an agent that ends with its workloads has 7.5 s for everything. */
+const closeGraceMs = 3_000;
+
 const defaultLogBytes = 8 * 1024 * 1024;
 
 const inherited = /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_[A-Z]+|TZ|TMPDIR)$/;
@@ -237,7 +240,9 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       quitting.abort();
       clearInterval(cutting);
       await Promise.allSettled(turns.values());
-      await Promise.all(instances().map((instance) => (stopWorkloads ? instance.suspend() : instance.letGo())));
+      await Promise.all(
+        instances().map((instance) => (stopWorkloads ? instance.suspend(closeGraceMs) : instance.letGo())),
+      );
       observations.close();
       await lock.release();
     },
