@@ -4,7 +4,8 @@ import { lockFolder } from "./lock.ts";
 
 const program = `
   const { lockFolder } = await import(${JSON.stringify(new URL("./lock.ts", import.meta.url).href)});
-  console.log("held", lockFolder(process.argv[1]).held);
+  globalThis.lock = lockFolder(process.argv[1]); // held on to, as a server does; collected, it would let go
+  console.log("held", globalThis.lock.held);
   setInterval(() => {}, 1000);
 `;
 
