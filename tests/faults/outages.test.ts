@@ -4,10 +4,10 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "@jest/globals";
 import { type ProductPublish, ProductPublish_State as State } from "@bowline/contract/products";
 import { isRunning, testDatabase, until } from "@bowline/testing";
-import type { Api } from "./api.ts";
-import { type Server, startServer } from "./fixture.ts";
-import { applyProduct, live, offline, online, publish, publishVersion, serving } from "./operating.ts";
-import { servedVersion, startConsumer, startUpstream, type Upstream } from "./requests.ts";
+import type { Api } from "../e2e/api.ts";
+import { type Server, startServer } from "../e2e/fixture.ts";
+import { applyProduct, live, offline, online, publish, publishVersion, serving } from "../e2e/operating.ts";
+import { servedVersion, startConsumer, startUpstream, type Upstream } from "../e2e/requests.ts";
 
 let upstream: Upstream;
 

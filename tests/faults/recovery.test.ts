@@ -3,7 +3,7 @@ import { beforeAll, expect, test } from "@jest/globals";
 import { Agent_Connectivity as Connectivity } from "@bowline/contract/agents";
 import { Command_State } from "@bowline/contract/commands";
 import { isRunning, testDatabase, until } from "@bowline/testing";
-import { type Server, startAgent, startServer } from "./fixture.ts";
+import { type Server, startAgent, startServer } from "../e2e/fixture.ts";
 import {
   applyProduct,
   freshName,
@@ -14,8 +14,8 @@ import {
   online,
   type Place,
   publish,
-} from "./operating.ts";
-import { servedVersion, startConsumer, startUpstream, type Upstream } from "./requests.ts";
+} from "../e2e/operating.ts";
+import { servedVersion, startConsumer, startUpstream, type Upstream } from "../e2e/requests.ts";
 
 let server: Server;
 let upstream: Upstream;
