@@ -326,7 +326,6 @@ function endOf(how: ChannelEnd): SessionEnd {
   }
   const { reason, message, retryAfterMs, metadata } = refusalOf(how.error);
   if (reason === "ASSERTION_REPLAYED") return { kind: "replayed", floor: Number(metadata["floor"] ?? 0) };
-  if (reason === "SESSION_SUPERSEDED") return { kind: "superseded" };
   if (forGood.has(reason)) return { kind: "refused", reason, message };
   return { kind: "lost", reason, message, retryAfterMs };
 }

@@ -12,6 +12,8 @@
  * I3: only `stop`, `suspend` and a job's deadline end a process; letting go
  *     leaves it as it is.
  * The calls of one instance follow each other: its deployment makes them in turn.
+ *
+ * Long because every step of the life reads and writes the one state (I2).
  */
 import { isAbsolute, join } from "node:path";
 import { crashPoint, systemClock } from "@bowline/kernel";

@@ -55,7 +55,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   let encryption: EncryptionKey;
   let installation: Bootstrapped;
   let wired: Wired;
-  let port: Port;
+  let port: Port | undefined;
 
   const timed = (
     name: string,
@@ -72,6 +72,11 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
     },
   });
   const nothing = async (): Promise<void> => undefined;
+  /** The port, for what runs after the last stage only. */
+  const listening = (): Port => {
+    if (port === undefined) throw new Error("the port was asked for before it listens");
+    return port;
+  };
 
   const stages: Stage[] = [
     timed("folder", stopWithinMs, async () => {
@@ -125,7 +130,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         installation,
         replicaId,
         metrics,
-        publicUrl: () => config.publicUrl || port.url,
+        publicUrl: () => config.publicUrl || listening().url,
       });
       await wired.sessions.prepare();
       const stopping = new AbortController();
@@ -143,11 +148,11 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       };
     }),
     timed("server", stopWithinMs, async () => {
-      port = await listen({ host: config.host, port: config.port, handler: wired.handler, log });
+      const opened = await listen({ host: config.host, port: config.port, handler: wired.handler, log });
       metrics.watch({
         sessions: () => wired.sessions.counts(),
         pool: () => database.load(),
-        connections: () => port.connections(),
+        connections: () => opened.connections(),
         commandsByState: async () =>
           Object.fromEntries(
             (
@@ -158,24 +163,24 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
             ).rows.map(({ state, count }) => [state, count]),
           ),
       });
-      const facts = { pid: process.pid, url: port.url, version: serverVersion, startedAt: new Date().toISOString() };
+      port = opened;
+      const facts = { pid: process.pid, url: opened.url, version: serverVersion, startedAt: new Date().toISOString() };
       await writePrivateFile(serverFile, `${JSON.stringify(facts)}\n`);
-      log.info({ url: port.url, version: serverVersion, replicaId }, "listening");
+      log.info({ url: opened.url, version: serverVersion, replicaId }, "listening");
       return {
-        detail: `${port.url}   REST, gRPC, Connect`,
+        detail: `${opened.url}   REST, gRPC, Connect`,
         stop: async () => {
           // First: the abort ends every stream that is open, and Drain would not go out any more.
           await wired.sessions.drain(0);
           wired.draining.abort();
           rmSync(serverFile, { force: true });
-          await port.close(drainMs);
+          await opened.close(drainMs);
         },
       };
     }),
   ];
   const stop = await startStages(stages);
-  // @ts-expect-error assigned by the last stage, which has started
-  return { url: port.url, adminTokenFile, failed, stop };
+  return { url: listening().url, adminTokenFile, failed, stop };
 }
 
 function prepareFolder(dataDir: string): void {

@@ -139,6 +139,7 @@ test("machines without binaries are named, with the setting that helps", () => {
   }
 });
 
+/** What only root can try: other users need a CI run as root, which .ci/run has. */
 const asRoot = process.getuid?.() === 0 ? test : test.skip;
 
 asRoot(

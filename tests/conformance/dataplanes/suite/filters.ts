@@ -1,4 +1,7 @@
-/** What routes change on the way: headers, redirects, rewrites, mirrors, CORS, weights. */
+/**
+ * What routes change on the way: headers, redirects, rewrites, mirrors, CORS, weights.
+ * Long because each filter is a few claims on one gateway, started once.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { DataPlaneClass } from "@bowline/agent-core";
 import { startGateway, succeeded, type BackendInit, type Gateway, type RouteInit } from "./gateway.ts";

@@ -1,4 +1,7 @@
-/** How requests and answers pass: headers, errors, timeouts, upgrades, and what attackers send. */
+/**
+ * How requests and answers pass: headers, errors, timeouts, upgrades, and what attackers send.
+ * Long because each is a few claims on one gateway, started once.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
