@@ -62,6 +62,7 @@ export function openSession(
       drained.abort();
     }
     cut.abort();
+    outbox.abandon(); // A transport that never began to read, or was cut, leaves its watch for a stall behind otherwise.
     signal.removeEventListener("abort", abort);
   }
 }

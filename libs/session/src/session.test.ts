@@ -174,3 +174,18 @@ test("a server that is not there fails the channel", async () => {
   await channel.released;
   transport.close();
 });
+
+test("a session that is given up before anybody reads it leaves no timer behind", async () => {
+  const timers = (): number => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const transport = createAgentTransport({ url: "http://127.0.0.1:9" });
+  const before = timers();
+  const stop = new AbortController();
+  const channel = openSession(transport.stream, { assertion: "x" }, stop.signal);
+  channel.send(create(AgentMessageSchema, { message: { case: "connectRequest", value: {} } }));
+  expect(timers()).toBeGreaterThan(before);
+  stop.abort();
+  await channel.released;
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(timers()).toBe(before);
+  transport.close();
+});
