@@ -33,8 +33,8 @@ export interface Server {
   /** As the administrator. */
   api: Api;
   process: RunningProcess;
-  /** The same place again, after this one has ended: same port, folder and database. */
-  again(): Promise<Server>;
+  /** The same place again, after this one has ended: same port, folder and database. Only `env` is not kept. */
+  again(more?: Pick<ServerOptions, "env">): Promise<Server>;
 }
 
 export interface ServerOptions {
@@ -46,6 +46,7 @@ export interface ServerOptions {
   flags?: readonly string[];
   /** A program and its arguments before ours (`setpriv …`). */
   prefix?: readonly string[];
+  env?: Record<string, string | undefined>;
 }
 
 /** Starts a server and waits until it listens. */
@@ -62,7 +63,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       ...flags,
       ...(options.flags ?? []),
     ],
-    env: { BOWLINE_DATABASE_URL: options.databaseUrl },
+    env: { BOWLINE_DATABASE_URL: options.databaseUrl, ...options.env },
   });
   const line = await running.untilLine('"msg":"listening"', { withinMs: startWithinMs });
   const { url } = JSON.parse(line) as { url: string };
@@ -70,7 +71,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const adminToken = readFileSync(join(dataDir, "admin-token"), "utf8").trim();
   const api = openApi(url, adminToken);
   await until(async () => (await api.auth.getMe({})).id, { withinMs: startWithinMs });
-  const again = () => startServer({ ...options, dataDir, port });
+  const again: Server["again"] = (more = {}) => startServer({ ...options, env: {}, dataDir, port, ...more });
   return { url, port, dataDir, adminToken, api, process: running, again };
 }
 

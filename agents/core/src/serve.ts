@@ -96,6 +96,7 @@ export async function serve(
   const cut = new AbortController();
   const channel = openSession(transport.stream, { assertion, clock, silenceMs: greetingWithinMs }, cut.signal);
   let end: SessionEnd | undefined;
+  let greeted = false;
   let serving = false;
   let accessToken = "";
   const tokenCame = new Set<() => void>();
@@ -121,9 +122,9 @@ export async function serve(
   });
   const goodbye = (): void => {
     end ??= { kind: "stopped" };
-    if (serving) say({ case: "goodbye", value: { reason: "the agent stops" } }); // S3
+    if (greeted) say({ case: "goodbye", value: { reason: "the agent stops" } }); // S3, also in the middle of Sync
     channel.close();
-    if (!serving) cut.abort();
+    if (!greeted) cut.abort(); // Nobody has answered yet, so nobody is waited for.
   };
   signal.addEventListener("abort", goodbye, { once: true });
   try {
@@ -217,6 +218,7 @@ export async function serve(
   }
 
   async function welcomed(response: ConnectResponse): Promise<void> {
+    greeted = true;
     accessToken = response.accessToken;
     channel.limitSilence(response.silenceLimitMs || silenceLimitMs);
     await journal.setNumber("epoch", Math.max(response.epoch, journal.number("epoch")));

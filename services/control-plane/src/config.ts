@@ -97,6 +97,8 @@ export interface LoadedConfig {
   config: Config;
   origins: Record<SettingName, Origin>;
   file: string | undefined;
+  /** Crash points of fault tests (libs/kernel/src/faults.ts). No setting, so that no help offers it. */
+  faults: string | undefined;
 }
 
 /** A setting that can't be used; `name` says which, the message what would be right. */
@@ -136,7 +138,7 @@ export function loadConfig(
   }
   const config = values as Config;
   config.dataDir = resolve(config.dataDir);
-  return { config, origins, file };
+  return { config, origins, file, faults: environment["BOWLINE_FAULT"] };
 }
 
 export function flagOf(name: SettingName): string {

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { EmbeddedPostgresError, migrate, openDatabase, pendingMigrations, runEmbeddedPostgres } from "@bowline/db";
-import { isProblem } from "@bowline/kernel";
+import { configureFaults, isProblem } from "@bowline/kernel";
 import { startServer } from "./compose.ts";
 import {
   type Config,
@@ -51,7 +51,8 @@ async function run(name: string, args: readonly string[]): Promise<number> {
 }
 
 async function start(args: readonly string[]): Promise<number> {
-  const { config } = loadConfig(args);
+  const { config, faults } = loadConfig(args);
+  configureFaults(faults, () => process.kill(process.pid, "SIGKILL") as never);
   refuseClearText(config);
   const log = createLog({
     level: config.logLevel,

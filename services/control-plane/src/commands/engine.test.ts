@@ -1,9 +1,7 @@
 /** The engine's statements against a real PostgreSQL: one agent's rows, no network. */
-import { beforeAll, beforeEach, expect, test } from "@jest/globals";
 import { create } from "@bufbuild/protobuf";
+import { beforeAll, beforeEach, expect, test } from "@jest/globals";
 import {
-  CommandReceipt_Disposition,
-  CommandReceiptSchema,
   DeployResult_Outcome,
   DeployResultSchema,
   ResultAck_Disposition,
@@ -13,117 +11,28 @@ import { Deployment_Desired } from "@bowline/contract/deployments";
 import { newId } from "@bowline/kernel";
 import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
-import { createEvents } from "../platform/events.ts";
 import { type Db, transact } from "../platform/transactions.ts";
-import {
-  agentGone,
-  type ChangedCommand,
-  claim,
-  converge,
-  type EnginePorts,
-  reconcile,
-  recordReceipts,
-  recordResults,
-  sessionEnded,
-  sweep,
-} from "./index.ts";
+import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
+import { agentGone, claim, reconcile, recordResults, sessionEnded, sweep } from "./index.ts";
 import { cancel, retry } from "./requests.ts";
 
 let db: Db;
-let ports: EnginePorts;
-let heard: ChangedCommand[];
+let ports: TestEngine["ports"];
+let heard: TestEngine["heard"];
 let agentId: string;
-let clusterId: string;
-const epoch = 1;
+let enqueue: TestEngine["enqueue"];
+let claimOne: TestEngine["claimOne"];
+let stateOf: TestEngine["stateOf"];
+let receipt: TestEngine["receipt"];
+let result: TestEngine["result"];
 
 beforeAll(async () => {
   ({ db } = await testDatabase());
 });
 
 beforeEach(async () => {
-  heard = [];
-  const log = { error: () => undefined, warn: () => undefined };
-  ports = {
-    db,
-    events: createEvents(db, log),
-    owners: new Map([["test", { changed: async (_work, commands) => void heard.push(...commands) }]]),
-    signals: { wake: () => undefined, cancel: () => undefined, pushAgain: () => undefined, close: () => undefined },
-    random: () => 0,
-    log,
-  };
-  clusterId = newId("cluster");
-  agentId = newId("agent");
-  await db
-    .insertInto("clusters")
-    .values({ id: clusterId, name: clusterId.replaceAll("_", "-"), runtime: "local" })
-    .execute();
-  await db
-    .insertInto("agents")
-    .values({
-      id: agentId,
-      cluster_id: clusterId,
-      name: "one",
-      runtime: "local",
-      runtime_identity: agentId,
-      signing_key: "{}",
-      signing_thumbprint: agentId,
-      sealing_key: "{}",
-    })
-    .execute();
-  await db
-    .insertInto("sessions")
-    .values({ agent_id: agentId, id: newId("session"), epoch, replica_id: "r", state: "SERVING" })
-    .execute();
+  ({ ports, heard, agentId, enqueue, claimOne, stateOf, receipt, result } = await startEngine(db));
 });
-
-const wish = (deploymentId?: string, desired: Deployment_Desired = Deployment_Desired.RUNNING, limits = {}) => ({
-  deploymentId,
-  agentId,
-  clusterId,
-  organisationId: "",
-  kind: "test",
-  ownerId: "owner",
-  createdBy: "tester",
-  limits,
-  build: () => ({ desired }),
-});
-
-async function enqueue(...args: Parameters<typeof wish>) {
-  const [enqueued] = await transact(db, (work) => converge(ports, work, [wish(...args)]));
-  if (enqueued === undefined) throw new Error("nothing was enqueued");
-  return enqueued;
-}
-
-const claimOne = async (window = 16) =>
-  (await transact(db, (work) => claim(ports, work, [{ agentId, epoch, window }])))[0];
-
-const stateOf = async (commandId: string) =>
-  (await db.selectFrom("command_states").select("state").where("command_id", "=", commandId).executeTakeFirstOrThrow())
-    .state;
-
-function receipt(
-  commandId: string,
-  attempt: number,
-  disposition: CommandReceipt_Disposition = CommandReceipt_Disposition.ACCEPTED,
-  at = epoch,
-) {
-  return recordReceipts(ports, [
-    { agentId, epoch: at, message: create(CommandReceiptSchema, { commandId, attempt, disposition }) },
-  ]);
-}
-
-async function result(
-  commandId: string,
-  attempt: number,
-  outcome: DeployResult_Outcome,
-  more: { reason?: string; worthRetry?: boolean; epoch?: number } = {},
-) {
-  const { epoch: at = epoch, ...fields } = more;
-  const [answer] = await recordResults(ports, [
-    { agentId, epoch: at, message: create(DeployResultSchema, { commandId, attempt, outcome, ...fields }) },
-  ]);
-  return answer?.disposition;
-}
 
 test("a command goes from READY to SUCCEEDED, and its deployment is observed at that generation", async () => {
   const { commandId, deploymentId } = await enqueue();
@@ -371,23 +280,4 @@ test("a revoked agent settles what it owes, except removals; a retired one those
   expect(await stateOf(removal.commandId)).toBe("READY");
   await transact(db, (work) => agentGone(ports, work, agentId, { retired: true }));
   expect(await stateOf(removal.commandId)).toBe("CANCELLED");
-});
-
-test("an enqueue and the end of the command ahead, at once, leave nothing BLOCKED", async () => {
-  const first = await enqueue();
-  for (let round = 0; round < 30; round += 1) {
-    const claimed = await claimOne();
-    if (claimed === undefined) throw new Error(`nothing to claim in round ${round}`);
-    await Promise.all([
-      result(claimed.commandId, claimed.attempt, DeployResult_Outcome.SUCCEEDED),
-      enqueue(first.deploymentId),
-    ]);
-    const blocked = await db
-      .selectFrom("command_states")
-      .select("command_id")
-      .where("deployment_id", "=", first.deploymentId)
-      .where("state", "=", "BLOCKED")
-      .execute();
-    expect(blocked).toEqual([]);
-  }
 });

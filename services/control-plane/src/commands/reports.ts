@@ -14,6 +14,7 @@ import {
   type DeployResult,
   ResultAck_Disposition,
 } from "@bowline/contract/agent";
+import { crashPoint } from "@bowline/kernel";
 import { sql } from "kysely";
 import { lockDeployments, recordConverged, recordObserved } from "../deployments/index.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
@@ -214,6 +215,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       await each(work, from, command, fence, changes);
     }
     await tellOwners(ports, work, changes);
+    if (changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
     return seen;
   });
 }

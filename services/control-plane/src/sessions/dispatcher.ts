@@ -5,6 +5,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { DeployCommandSchema } from "@bowline/contract/agent";
 import { claim, type AgentSignals, type EnginePorts, type PushedCommand, unreceipted } from "../commands/index.ts";
+import { crashPoint } from "@bowline/kernel";
 import { createBell } from "../platform/bell.ts";
 import { transact } from "../platform/transactions.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
@@ -50,6 +51,7 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
     });
     const engine = ports();
     const claimed = await transact(engine.db, (work) => claim(engine, work, claimants));
+    if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) push(command);
     if (polled && claimed.length > 0) byPoll += claimed.length;
     // A round that found something may have left something: look again.

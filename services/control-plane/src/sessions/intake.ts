@@ -4,7 +4,7 @@
  * nothing else is dropped.
  */
 import type { Capacity, CommandProgress, CommandReceipt, DeployResult, StateReport } from "@bowline/contract/agent";
-import { problem } from "@bowline/kernel";
+import { crashPoint, problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import {
   type EnginePorts,
@@ -51,6 +51,7 @@ export function createIntake(
     async (items) => {
       // Of several results of one command in one set each gets its own answer, in order.
       const answers = await recordResults(ports, items);
+      crashPoint("results.committed");
       return items.map((item) => {
         const at = answers.findIndex(
           (answer) =>
