@@ -23,8 +23,16 @@ test("a configured point crashes at its first or Nth time, and others go on", ()
   expect(() => crashPoint("c-d")).toThrow("crashed at c-d");
 });
 
+test("a point that pauses goes on when it is let, once; it is refused where nothing can pause", () => {
+  const paused: string[] = [];
+  configureFaults("pause:a.b@2", crash, (name) => void paused.push(name));
+  for (let n = 0; n < 4; n += 1) crashPoint("a.b");
+  expect(paused).toEqual(["a.b"]);
+  expect(() => configureFaults("pause:a.b", crash)).toThrow(RangeError);
+});
+
 test("a setting that cannot be read is refused", () => {
-  for (const setting of ["A", "a@0", "a@-1", "a@b", "a b", "@2"]) {
+  for (const setting of ["A", "a@0", "a@-1", "a@b", "a b", "@2", "wait:a"]) {
     expect(() => configureFaults(setting, crash)).toThrow(RangeError);
   }
 });

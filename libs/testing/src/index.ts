@@ -7,7 +7,8 @@
  *   redis.ts      an empty Redis per caller        embedded-postgres.ts  the supervisor under test
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
- *   server.ts     a control plane as a process     operator.ts  its first steps over the API
+ *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
+ *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
  *   scripted-server.ts  a server that says what the test says, for agents' tests
  *   jest/         environment, setup and teardown of the run
@@ -25,6 +26,7 @@ export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
 export { freePort } from "./ports.ts";
 export { testDatabase, type TestDatabase } from "./postgres.ts";
 export {
+  isPaused,
   isRunning,
   runProcess,
   startProcess,
@@ -38,5 +40,14 @@ export type { Operator, PublishOptions } from "./operator.ts";
 export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
 export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";
 export { startScriptedServer, type ScriptedServer, type ServedSession, type Ways } from "./scripted-server.ts";
-export { startServer, type ServerOptions, type TestServer } from "./server.ts";
+export { startReplicas, startServer, type ServerOptions, type TestServer } from "./server.ts";
+export {
+  databaseProxy,
+  startTcpProxy,
+  type Caught,
+  type Direction,
+  type TcpProxy,
+  type Trap,
+  type TrapStep,
+} from "./tcp-proxy.ts";
 export { until } from "./until.ts";

@@ -174,6 +174,15 @@ export function isRunning(pid: number): boolean {
   }
 }
 
+/** True while SIGSTOP holds the process. */
+export function isPaused(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.startsWith("T") === true;
+  } catch {
+    return false; // Gone.
+  }
+}
+
 function signalGroup(pid: number | undefined, signal: NodeJS.Signals): boolean {
   if (pid === undefined) return false;
   try {

@@ -5,6 +5,11 @@
  *     const clusters = server.client(ClusterService);
  *     const agent = await server.scriptedAgent({ cluster: "local" });
  *
+ * Several on one database: `startServer({ beside: server })`, or
+ * `const [a, b, c] = await startReplicas(3, { flags })`. Each is a replica with
+ * a port, data folder and lease of its own, and the key and the admin of the
+ * first. `databaseUrl` leads one of them through a proxy (tcp-proxy.ts).
+ *
  * `server.operator` has the steps that most tests begin with. It ends with the
  * test (or the file) that started it.
  */
@@ -18,10 +23,11 @@ import { atEnd } from "./endings.ts";
 import { temporaryFolder } from "./folders.ts";
 import { createOperator, type Operator } from "./operator.ts";
 import { testDatabase, type TestDatabase } from "./postgres.ts";
-import { type ProcessEnd, type RunningProcess, startProcess } from "./processes.ts";
+import { isPaused, type ProcessEnd, type RunningProcess, startProcess } from "./processes.ts";
 import { enrolScriptedAgent, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
+import { until } from "./until.ts";
 
-const program = fileURLToPath(new URL("../../../services/control-plane/src/main.ts", import.meta.url));
+const currentProgram = fileURLToPath(new URL("../../../services/control-plane/src/main.ts", import.meta.url));
 /** A cold start with a migration check on a busy two-core machine. */
 const listeningWithinMs = 45_000;
 
@@ -33,16 +39,27 @@ export interface ServerOptions {
   database?: TestDatabase;
   /** Default: a new folder. An older server's has its admin token and encryption key. */
   dataDir?: string;
+  /** A server that runs: this one becomes another replica on its database, with its encryption key. */
+  beside?: Pick<TestServer, "database" | "encryptionKeyFile" | "adminToken">;
+  /** How the server reaches the database. Default: directly. */
+  databaseUrl?: string;
   /** Default: any free one. */
   port?: number;
   /** More flags, e.g. `["--heartbeat-interval-ms", "200"]`. */
   flags?: readonly string[];
+  /** More variables, e.g. `{ BOWLINE_FAULT: "claim.after-commit" }`. */
+  env?: Record<string, string>;
+  /** Default: the server of this checkout. Path of another version's `main.ts`. */
+  program?: string;
 }
 
 export interface TestServer {
   url: string;
   /** Text of the bootstrap administrator's token. */
   adminToken: string;
+  /** Its id in sessions and leases, as `agents` show it. */
+  replicaId: string;
+  encryptionKeyFile: string;
   dataDir: string;
   database: TestDatabase;
   process: RunningProcess;
@@ -55,26 +72,34 @@ export interface TestServer {
   stop(): Promise<ProcessEnd>;
   /** SIGKILL, and waits for the end. */
   kill(): Promise<ProcessEnd>;
+  /** SIGSTOP, and waits until it stands still. Its sockets stay open. */
+  pause(): Promise<void>;
+  /** SIGCONT. */
+  resume(): void;
+  /** The same place again after it has ended: port, folder, database, flags. Other options win. */
+  again(options?: Pick<ServerOptions, "databaseUrl" | "env" | "flags" | "program">): Promise<TestServer>;
 }
 
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
-  const database = options.database ?? (await testDatabase());
+  const { beside } = options;
+  const database = options.database ?? beside?.database ?? (await testDatabase());
   const dataDir = options.dataDir ?? temporaryFolder();
-  const port = String(options.port ?? 0);
+  const encryptionKeyFile = beside?.encryptionKeyFile ?? join(dataDir, "encryption-key");
   const running = startProcess({
     command: [
       "node",
-      program,
+      options.program ?? currentProgram,
       "start",
-      ...["--data-dir", dataDir, "--port", port, "--max-connections", "8"],
+      ...["--data-dir", dataDir, "--port", String(options.port ?? 0), "--max-connections", "8"],
+      ...["--encryption-key-file", encryptionKeyFile],
       ...["--rate-limit-principal", "0", "--rate-limit-address", "0"], // a test calls faster than people do
       ...["--log-format", "json", ...(options.flags ?? [])],
     ],
-    env: { BOWLINE_DATABASE_URL: database.url },
+    env: { BOWLINE_DATABASE_URL: options.databaseUrl ?? database.url, ...options.env },
   });
   const line = await running.untilLine('"msg":"listening"', { withinMs: listeningWithinMs });
-  const { url } = JSON.parse(line) as { url: string };
-  const adminToken = readFileSync(join(dataDir, "admin-token"), "utf8").trim();
+  const { url, replicaId } = JSON.parse(line) as { url: string; replicaId: string };
+  const adminToken = beside?.adminToken ?? readFileSync(join(dataDir, "admin-token"), "utf8").trim();
 
   const connection = new Http2SessionManager(url);
   let asked = false;
@@ -86,6 +111,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   atEnd(() => {
     asked = true;
     connection.abort();
+    running.kill("SIGCONT"); // a paused one would not hear that it is to end
     if (died !== undefined) throw new Error(died);
   });
   const client: TestServer["client"] = (service, token = adminToken) => {
@@ -105,6 +131,8 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   return {
     url,
     adminToken,
+    replicaId,
+    encryptionKeyFile,
     dataDir,
     database,
     process: running,
@@ -128,5 +156,31 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       connection.abort();
       return running.ended;
     },
+    async pause() {
+      running.kill("SIGSTOP");
+      await until(() => isPaused(running.pid), { what: "the server paused" });
+    },
+    resume: () => void running.kill("SIGCONT"),
+    again: (more = {}) =>
+      startServer({
+        ...options,
+        ...{ database, dataDir, port: Number(new URL(url).port) },
+        ...(beside === undefined ? {} : { beside }),
+        ...more,
+      }),
   };
+}
+
+type Times<Count extends number, Sofar extends TestServer[] = []> = Sofar["length"] extends Count
+  ? Sofar
+  : Times<Count, [...Sofar, TestServer]>;
+
+/** Starts `count` replicas on one database; the first makes the installation. */
+export async function startReplicas<Count extends 1 | 2 | 3 | 4 | 5>(
+  count: Count,
+  options: Omit<ServerOptions, "beside"> = {},
+): Promise<Times<Count>> {
+  const first = await startServer(options);
+  const others = Array.from({ length: count - 1 }, () => startServer({ ...options, beside: first }));
+  return [first, ...(await Promise.all(others))] as Times<Count>;
 }

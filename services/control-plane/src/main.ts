@@ -52,7 +52,11 @@ async function run(name: string, args: readonly string[]): Promise<number> {
 
 async function start(args: readonly string[]): Promise<number> {
   const { config, faults } = loadConfig(args);
-  configureFaults(faults, () => process.kill(process.pid, "SIGKILL") as never);
+  configureFaults(
+    faults,
+    () => process.kill(process.pid, "SIGKILL") as never,
+    () => void process.kill(process.pid, "SIGSTOP"),
+  );
   refuseClearText(config);
   const log = createLog({
     level: config.logLevel,
