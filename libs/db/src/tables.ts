@@ -167,6 +167,9 @@ export interface SessionsTable {
   opened_at: Generated<Date>;
   ended_at: Generated<Date | null>;
   end_reason: Generated<string>;
+  transport: Generated<string>;
+  journal_whole: Generated<boolean>;
+  poll_number: Generated<number>;
 }
 
 export interface DeploymentsTable {

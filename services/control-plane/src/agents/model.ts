@@ -4,7 +4,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { type Agent, Agent_Connectivity, Agent_State, AgentSchema } from "@bowline/contract/agents";
+import { type Agent, Agent_Connectivity, Agent_State, Agent_Transport, AgentSchema } from "@bowline/contract/agents";
 import type { AgentsTable } from "@bowline/db";
 import type { Selectable } from "kysely";
 import { etagOf } from "../platform/etags.ts";
@@ -73,6 +73,7 @@ export type AgentRow = Selectable<AgentsTable> & {
   opened_at: Date | null;
   ended_at: Date | null;
   end_reason: string | null;
+  transport: string | null;
   last_seen_at: Date | null;
   running: number | null;
   load_millis: number | null;
@@ -123,8 +124,13 @@ function observed(row: AgentRow, presence: Presence) {
     epoch: row.epoch ?? 0,
     replicaId: connectivity.is === "OFFLINE" ? "" : (row.replica_id ?? ""),
     remoteAddress: row.remote_address ?? "",
+    transport: connectivity.is === "OFFLINE" ? Agent_Transport.TRANSPORT_UNSPECIFIED : transportOf(row),
     degraded: presence.degraded?.() ?? false,
   };
+}
+
+function transportOf(row: AgentRow): Agent_Transport {
+  return row.transport === "POLL" ? Agent_Transport.POLL : Agent_Transport.STREAM;
 }
 
 interface Connectivity {

@@ -28,6 +28,7 @@ function shown(query: ReturnType<typeof select>) {
       "s.opened_at",
       "s.ended_at",
       "s.end_reason",
+      "s.transport",
       "seen.last_seen_at",
       "seen.running",
       "seen.load_millis",

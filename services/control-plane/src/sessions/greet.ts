@@ -1,7 +1,13 @@
-/** Who dials: verifies the assertion of a stream and the access token of a unary call. */
+/** Who dials, and what it is greeted with: the assertion of a session, the access token of a unary call. */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { type PublicJwk, readAssertionSubject, verifyAssertion } from "@bowline/auth";
+import type { ConnectResponseSchema } from "@bowline/contract/agent";
 import { problem } from "@bowline/kernel";
 import type { Db } from "../platform/transactions.ts";
+import { commandWindow } from "./dispatcher.ts";
+import { type OpenedSession, protocolVersion } from "./open.ts";
+import type { AccessTokens } from "./signing-keys.ts";
 
 /** What an assertion proved. */
 export interface Asserted {
@@ -36,4 +42,24 @@ export async function verifyDialler(db: Db, installationId: string, headers: Hea
   if (!verdict.ok) throw problem(verdict.reason, verdict.message);
   if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
   return { agentId, counter: verdict.counter };
+}
+
+/** The answer to the greeting of a session that was opened. */
+export async function welcome(
+  ports: { tokens: AccessTokens; heartbeatIntervalMs: number; silenceLimitMs: number },
+  opened: OpenedSession,
+  agentId: string,
+): Promise<MessageInitShape<typeof ConnectResponseSchema>> {
+  const { sessionId, epoch, incarnation } = opened;
+  return {
+    sessionId,
+    epoch,
+    incarnation,
+    accessToken: await ports.tokens.issue({ agentId, sessionId, epoch, incarnation }),
+    heartbeatIntervalMs: ports.heartbeatIntervalMs,
+    window: commandWindow,
+    serverTime: timestampNow(),
+    protocol: protocolVersion,
+    silenceLimitMs: ports.silenceLimitMs,
+  };
 }

@@ -20,9 +20,14 @@ export type EndReason =
   | "CANCEL_UNANSWERED"
   | "NO_RECEIPT";
 
+/** How a session is carried; stored, and shown with the agent. */
+export type SessionTransport = "STREAM" | "POLL";
+
 export interface LiveSession {
   readonly agentId: string;
   readonly clusterId: string;
+  /** How it is carried. */
+  readonly transport: SessionTransport;
   readonly sessionId: string;
   readonly epoch: number;
   readonly openedAt: number;
@@ -40,7 +45,7 @@ export interface LiveSession {
   /** Wall time of the last message. */
   lastSeen: Date;
   send(message: Outgoing): void;
-  /** Ends the session with a reason; the stream closes after what is queued. */
+  /** Ends the session with a reason; what is queued still goes out. */
   close(reason: EndReason, last?: Outgoing): void;
 }
 

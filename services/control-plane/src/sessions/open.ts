@@ -10,7 +10,7 @@ import { sql } from "kysely";
 import { type EnginePorts, sessionEnded } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { comesBack, type Conflict, conflictProblem, enterConflict } from "./conflict.ts";
-import type { EndReason } from "./live.ts";
+import type { EndReason, SessionTransport } from "./live.ts";
 
 export interface OpenedSession {
   sessionId: string;
@@ -30,7 +30,14 @@ export const protocolVersion = 1;
  */
 export async function openSession(
   ports: EnginePorts,
-  facts: { agentId: string; counter: number; replicaId: string; remoteAddress: string; greeting: ConnectRequest },
+  facts: {
+    agentId: string;
+    counter: number;
+    replicaId: string;
+    remoteAddress: string;
+    transport: SessionTransport;
+    greeting: ConnectRequest;
+  },
 ): Promise<OpenedSession> {
   const { agentId, greeting } = facts;
   if (greeting.protocolMin > protocolVersion || greeting.protocolMax < protocolVersion) {
@@ -70,6 +77,7 @@ export async function openSession(
     }
     const epoch = (before?.epoch ?? 0) + 1;
     const sessionId = newId("session");
+    const journalWhole = greeting.journalId === agent.journal_id && greeting.journalCounter >= agent.journal_counter;
     const row = {
       id: sessionId,
       epoch,
@@ -81,6 +89,9 @@ export async function openSession(
       opened_at: sql<Date>`now()`,
       ended_at: null,
       end_reason: "",
+      transport: facts.transport,
+      journal_whole: journalWhole,
+      poll_number: 0,
     };
     if (before === undefined)
       await tx
@@ -89,7 +100,6 @@ export async function openSession(
         .execute();
     else await tx.updateTable("sessions").set(row).where("agent_id", "=", agentId).execute();
     if (before !== undefined && before.state !== "ENDED") await sessionEnded(ports, work, agentId, before.epoch);
-    const journalWhole = greeting.journalId === agent.journal_id && greeting.journalCounter >= agent.journal_counter;
     await tx
       .updateTable("agents")
       .set({
@@ -124,7 +134,7 @@ async function conflictOf(
   return (await comesBack(work, agentId, processBefore, greeting.processId)) ? "TWO_PROCESSES" : undefined;
 }
 
-/** SYNCING becomes SERVING, if this is still the agent's session. */
+/** The session becomes SERVING, if it is still the agent's; a Sync that is told again finds it so. */
 export async function serveSession(ports: EnginePorts, agentId: string, epoch: number): Promise<boolean> {
   return transact(ports.db, async (work) => {
     const { numUpdatedRows } = await work.tx
@@ -132,7 +142,7 @@ export async function serveSession(ports: EnginePorts, agentId: string, epoch: n
       .set({ state: "SERVING" })
       .where("agent_id", "=", agentId)
       .where("epoch", "=", epoch)
-      .where("state", "=", "SYNCING")
+      .where("state", "<>", "ENDED")
       .executeTakeFirst();
     if (numUpdatedRows === 0n) return false;
     const agent = await work.tx
@@ -145,16 +155,26 @@ export async function serveSession(ports: EnginePorts, agentId: string, epoch: n
   });
 }
 
-/** Ends a session if it is still the agent's, and unbinds what was bound to it. */
-export async function endSession(ports: EnginePorts, agentId: string, epoch: number, reason: EndReason): Promise<void> {
+/**
+ * Ends a session if it is still the agent's, and unbinds what was bound to it.
+ * `heldBy`: only if the row still names that replica; a poll session moves.
+ */
+export async function endSession(
+  ports: EnginePorts,
+  agentId: string,
+  epoch: number,
+  reason: EndReason,
+  heldBy?: string,
+): Promise<void> {
   await transact(ports.db, async (work) => {
-    const { numUpdatedRows } = await work.tx
+    let ending = work.tx
       .updateTable("sessions")
       .set({ state: "ENDED", ended_at: sql<Date>`now()`, end_reason: reason })
       .where("agent_id", "=", agentId)
       .where("epoch", "=", epoch)
-      .where("state", "<>", "ENDED")
-      .executeTakeFirst();
+      .where("state", "<>", "ENDED");
+    if (heldBy !== undefined) ending = ending.where("replica_id", "=", heldBy);
+    const { numUpdatedRows } = await ending.executeTakeFirst();
     if (numUpdatedRows === 0n) return;
     await sessionEnded(ports, work, agentId, epoch);
     const agent = await work.tx.selectFrom("agents").select("cluster_id").where("id", "=", agentId).executeTakeFirst();

@@ -6,25 +6,19 @@
  * then are commands claimed for it.
  */
 import { create } from "@bufbuild/protobuf";
-import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import {
-  type AgentMessage,
-  CommandReceipt_Disposition,
-  type ServerMessage,
-  ServerMessageSchema,
-  type Sync,
-} from "@bowline/contract/agent";
+import { type AgentMessage, type ServerMessage, ServerMessageSchema, type Sync } from "@bowline/contract/agent";
 import { type Clock, isProblem, type Problem, problem } from "@bowline/kernel";
 import { acceptSession, type ChannelEnd, maxStreamMessageBytes } from "@bowline/session";
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
 import type { Dials } from "./dials.ts";
-import { commandWindow, type Dispatcher } from "./dispatcher.ts";
-import type { Asserted } from "./greet.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
-import { endSession, type OpenedSession, openSession, protocolVersion } from "./open.ts";
+import { take } from "./messages.ts";
+import { endSession, type OpenedSession, openSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import { storable } from "./storable.ts";
 import { finishSync, maxSyncEntries } from "./sync.ts";
@@ -64,6 +58,7 @@ export async function* serveStream(
   const session: LiveSession = {
     agentId,
     clusterId: opened.clusterId,
+    transport: "STREAM",
     sessionId: opened.sessionId,
     epoch: opened.epoch,
     openedAt: clock.monotonicMs(),
@@ -85,7 +80,7 @@ export async function* serveStream(
     signal: channel.signal,
   });
   try {
-    session.send(await greetingAnswer(ports, opened, agentId));
+    session.send({ message: { case: "connectResponse", value: await welcome(ports, opened, agentId) } });
     void read(ports, session, opened, messages).then(
       (why) => (why === undefined ? channel.close() : session.close(why)),
       (error: unknown) => {
@@ -161,30 +156,10 @@ async function greet(
     throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
   }
   const greeting = storable(first.value.message.value);
-  const facts = { agentId, counter, replicaId: ports.replicaId, remoteAddress, greeting };
+  const facts = { agentId, counter, replicaId: ports.replicaId, remoteAddress, transport: "STREAM", greeting } as const;
   const opened = await ports.dials.working(() => openSession(ports.engine(), facts));
   ports.intake.seen(agentId, greeting.capacity);
   return opened;
-}
-
-async function greetingAnswer(ports: StreamPorts, opened: OpenedSession, agentId: string) {
-  const { sessionId, epoch, incarnation } = opened;
-  return {
-    message: {
-      case: "connectResponse" as const,
-      value: {
-        sessionId,
-        epoch,
-        incarnation,
-        accessToken: await ports.tokens.issue({ agentId, sessionId, epoch, incarnation }),
-        heartbeatIntervalMs: ports.heartbeatIntervalMs,
-        window: commandWindow,
-        serverTime: timestampNow(),
-        protocol: protocolVersion,
-        silenceLimitMs: ports.silenceLimitMs,
-      },
-    },
-  };
 }
 
 /** Reads until the agent or the connection ends. Undefined: the channel knows why. */
@@ -206,91 +181,15 @@ async function read(
         if (pages.reduce((sum, page) => sum + page.journal.length + page.results.length, 0) > maxSyncEntries) {
           throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
         }
-        if (message.value.last) await finishSync(ports, session, opened, pages.splice(0));
+        if (!message.value.last) break;
+        await finishSync(ports, session, opened, pages.splice(0), (value) =>
+          session.send({ message: { case: "syncReply", value } }),
+        );
         break;
       case "goodbye":
         return "CLOSED_CLEANLY";
       default:
-        await handle(ports, session, opened, message);
+        await take(ports, session, opened, message);
     }
-  }
-}
-
-async function handle(
-  ports: StreamPorts,
-  session: LiveSession,
-  opened: OpenedSession,
-  message: AgentMessage["message"],
-): Promise<void> {
-  const { agentId, epoch } = session;
-  switch (message.case) {
-    case "heartbeat":
-      ports.intake.seen(agentId, message.value.capacity);
-      if (session.takes !== "everything") {
-        session.takes = (message.value.capacity?.placesFree ?? 0) > 0 ? "everything" : "removals";
-        ports.dispatcher.wake([agentId]);
-      }
-      session.send({
-        message: { case: "heartbeatAck", value: { number: message.value.number, serverTime: timestampNow() } },
-      });
-      return;
-    case "commandReceipt":
-      if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) {
-        const removal = session.pushedRemovals.has(message.value.commandId);
-        session.takes = removal || session.takes === "nothing" ? "nothing" : "removals";
-        await ports.dispatcher.claimed(); // else a claim that runs now may take it again at once
-      }
-      session.pushedRemovals.delete(message.value.commandId);
-      await guarded(ports, session, message.value.commandId, () =>
-        ports.intake.receipt({ agentId, epoch, message: message.value }),
-      );
-      return;
-    case "commandProgress":
-      ports.intake.progress({ agentId, epoch, message: message.value });
-      return;
-    case "deployResult":
-      // Not awaited: results of one agent may share a commit; their order is kept by the batch.
-      void guarded(ports, session, message.value.commandId, async () => {
-        const { commandId, attempt, disposition } = await ports.intake.result({
-          agentId,
-          epoch,
-          message: message.value,
-        });
-        session.send({ message: { case: "resultAck", value: { commandId, attempt, disposition } } });
-      });
-      return;
-    case "stateReport":
-      await guarded(ports, session, "", () => ports.intake.state({ agentId, epoch, message: message.value }));
-      return;
-    case "tokenRequest": {
-      const { sessionId } = session;
-      const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
-      session.send({ message: { case: "sessionToken", value: { accessToken } } });
-      return;
-    }
-    default:
-      // An unknown message of a newer agent: ignored, as unknown fields are.
-      return;
-  }
-}
-
-/** A message that could not be written costs that message: the agent is told, and repeats it. */
-async function guarded(
-  ports: StreamPorts,
-  session: LiveSession,
-  commandId: string,
-  body: () => Promise<void>,
-): Promise<void> {
-  try {
-    await body();
-  } catch (error) {
-    const { reason } = problemOf(error);
-    ports.engine().log.warn({ error, agentId: session.agentId, commandId }, "a message could not be recorded");
-    session.send({
-      message: {
-        case: "messageRefused",
-        value: { reason, message: "It could not be recorded; send it again.", commandId },
-      },
-    });
   }
 }

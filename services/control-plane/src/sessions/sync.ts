@@ -1,5 +1,6 @@
 /** The end of a Sync: what the agent has is reconciled, its results are recorded, and the session serves. */
-import type { DeployResult, JournalEntry, Sync } from "@bowline/contract/agent";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { DeployResult, JournalEntry, Sync, SyncReplySchema } from "@bowline/contract/agent";
 import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
 import { transact } from "../platform/transactions.ts";
 import type { Dispatcher } from "./dispatcher.ts";
@@ -17,12 +18,17 @@ export interface SyncPorts {
 /** Journal entries and results of one Sync: far above any window, far below what memory minds. */
 export const maxSyncEntries = 100_000;
 
-/** Takes the pages of a Sync that is complete. Ends the session where another one took over meanwhile. */
+/**
+ * Takes the pages of a Sync that is complete, and hands the reply to `answer`
+ * before anything is pushed. Ends the session, and answers nothing, where
+ * another one took over meanwhile.
+ */
 export async function finishSync(
   ports: SyncPorts,
   session: LiveSession,
-  opened: OpenedSession,
+  opened: Pick<OpenedSession, "journalWhole">,
   pages: readonly Sync[],
+  answer: (reply: MessageInitShape<typeof SyncReplySchema>) => void,
 ): Promise<void> {
   const { agentId, epoch } = session;
   const journal = pages.flatMap((page) => page.journal);
@@ -38,15 +44,10 @@ export async function finishSync(
   if (decided === undefined) return session.close("SUPERSEDED");
   const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
   if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
-  session.send({
-    message: {
-      case: "syncReply",
-      value: {
-        decisions: decided.filter((decision) => listed.has(decision.commandId)),
-        results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
-        last: true,
-      },
-    },
+  answer({
+    decisions: decided.filter((decision) => listed.has(decision.commandId)),
+    results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
+    last: true,
   });
   session.phase = "serving";
   await ports.dispatcher.pushUnreceipted(session);
