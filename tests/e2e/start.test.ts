@@ -1,5 +1,5 @@
 /** `npm start` as a newcomer runs it: the real command, a data directory of its own, free ports. */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -43,7 +43,7 @@ function facts(dataDir: string): Dev {
   return JSON.parse(readFileSync(join(dataDir, "dev.json"), "utf8")) as Dev;
 }
 
-/** Every process whose command line or environment names the data directory. */
+/** Every process whose command line, environment or folder names the data directory; a workload only has its folder there. */
 function processesOf(dataDir: string): number[] {
   const names = (file: string): boolean => {
     try {
@@ -52,9 +52,16 @@ function processesOf(dataDir: string): number[] {
       return false; // it has ended while we looked
     }
   };
+  const isIn = (link: string): boolean => {
+    try {
+      return readlinkSync(link).startsWith(dataDir);
+    } catch {
+      return false; // the same
+    }
+  };
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((name) => names(`/proc/${name}/cmdline`) || names(`/proc/${name}/environ`))
+    .filter((name) => names(`/proc/${name}/cmdline`) || names(`/proc/${name}/environ`) || isIn(`/proc/${name}/cwd`))
     .map(Number)
     .filter(isRunning);
 }
@@ -135,6 +142,7 @@ test("a data directory in use, a port in use and a folder that cannot be written
   expect(await refused(["--port", "0", "--data-dir", dataDir])).toMatch(/in use.*--data-dir/s);
   running.kill("SIGTERM");
   await running.ended;
+  await nothingLeft(dataDir);
 
   const port = await freePort();
   const holder = createServer().listen(port, "127.0.0.1");

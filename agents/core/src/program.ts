@@ -27,6 +27,8 @@ export async function runProgram(parts: {
   }): Promise<Runtime>;
   dataPlanes: readonly DataPlaneClass[];
 }): Promise<never> {
+  // Whoever read the log may be gone; what is under way, and an orderly end, go on without a reader.
+  for (const output of [process.stdout, process.stderr]) output.on("error", () => {});
   let config: AgentConfig;
   try {
     config = readConfig(process.argv.slice(2));

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { afterAll, expect, test } from "@jest/globals";
-import { runEndings } from "./endings.ts";
+import { type Ending, endingsKey, runEndings } from "./endings.ts";
 import { temporaryFolder } from "./folders.ts";
 import { findLeaks, takeSnapshot } from "./leaks.ts";
 import { isRunning, runProcess, startProcess } from "./processes.ts";
@@ -53,6 +53,20 @@ test("a server, a process and a timer that were left behind are named, and nothi
   await running.end();
   expect(await findLeaks(before)).toEqual([]);
 });
+
+test("a process that still works in a test's folder is named at its end, and the folder goes all the same", async () => {
+  const endings: Ending[] = [];
+  const register = globalThis as { [endingsKey]?: { add: (ending: Ending) => void } };
+  const real = register[endingsKey];
+  register[endingsKey] = { add: (ending) => void endings.push(ending) };
+  const folder = temporaryFolder();
+  register[endingsKey] = real as NonNullable<typeof real>;
+  const running = startProcess({ command: ["sleep", "1000"], cwd: folder });
+  await until(() => isRunning(running.pid));
+  const [error] = await runEndings(endings);
+  expect((error as Error).message).toContain(`${running.pid} sleep 1000`);
+  expect(existsSync(folder)).toBe(false);
+}, 60_000);
 
 test("a process that ignores SIGTERM and one that it started are killed all the same", async () => {
   const child = "process.on('SIGTERM', () => {}); setInterval(() => {}, 1000)";

@@ -58,6 +58,8 @@ async function start(args: readonly string[]): Promise<number> {
     () => void process.kill(process.pid, "SIGSTOP"),
   );
   refuseClearText(config);
+  // Whoever read the log may be gone; the server, and an orderly end, go on without a reader.
+  for (const output of [process.stdout, process.stderr]) output.on("error", () => {});
   const log = createLog({
     level: config.logLevel,
     format: config.logFormat || (process.stderr.isTTY ? "pretty" : "json"),
