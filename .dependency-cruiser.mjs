@@ -89,10 +89,10 @@ export default {
     },
     {
       name: "clients-import-contract-and-kernel",
-      comment: "cli, console and dev speak the contract only.",
+      comment: "cli, console and dev speak the contract only; the CLI dials as agents do.",
       severity: "error",
       from: { path: "^services/(cli|console|dev)/", pathNot: test },
-      to: { path: "^libs/", pathNot: "^libs/(contract|kernel)/" },
+      to: { path: "^libs/", pathNot: "^libs/(contract|kernel|dial)/" },
     },
     {
       name: "agents-import-no-service",
@@ -103,10 +103,10 @@ export default {
     },
     {
       name: "agent-core-imports",
-      comment: "agents/core: kernel, contract, session, auth. It knows no runtime and no data plane.",
+      comment: "agents/core: kernel, contract, session, auth, dial. It knows no runtime and no data plane.",
       severity: "error",
       from: { path: "^agents/core/", pathNot: test },
-      to: { path: "^(libs|agents)/", pathNot: ["^agents/core/", "^libs/(kernel|contract|session|auth)/"] },
+      to: { path: "^(libs|agents)/", pathNot: ["^agents/core/", "^libs/(kernel|contract|session|auth|dial)/"] },
     },
     {
       name: "runtimes-know-no-sibling",

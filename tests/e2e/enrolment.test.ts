@@ -226,8 +226,10 @@ async function startProxy(port: number) {
       socket.on("close", () => (sockets.delete(socket), other.destroy()));
     }
     client.pipe(upstream);
+    let greeted = false; // HTTP/2's SETTINGS come first; without them the agent asks nothing
     upstream.on("data", (bytes) => {
-      if (!proxy.holdReplies) client.write(bytes);
+      if (!greeted || !proxy.holdReplies) client.write(bytes);
+      greeted = true;
     });
   });
   await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { isLoopback, parseFingerprint, proxiesOf, proxyFor, type ProxySettings } from "@bowline/dial";
 import { logLevels, type LogLevel } from "./log.ts";
 
 export interface AgentConfig {
@@ -18,8 +19,12 @@ export interface AgentConfig {
   labels: Readonly<Record<string, string>>;
   /** The registration token, wherever it came from; needed once. */
   registrationToken: string | undefined;
-  /** PEM of the authorities to trust instead of the system's. */
-  ca: string | undefined;
+  /** PEM file of the authorities to trust instead of the system's; read at each dial. */
+  caFile: string | undefined;
+  /** Of a CA in the server's chain, as parseFingerprint spells it: that CA is trusted, and kept. */
+  caFingerprint: string | undefined;
+  /** From HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
+  proxies: ProxySettings;
   logFormat: "json" | "pretty";
   logLevel: LogLevel;
   /** When standard input closes, stop the workloads and exit: for a parent that must leave nothing behind. */
@@ -49,21 +54,25 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
   const on = (flag: boolean | undefined, variable: string): boolean =>
     flag ?? ["1", "true", "yes"].includes((environment[variable] ?? "").toLowerCase());
 
-  const caFile = setting(flags["ca-file"], "BOWLINE_CA_FILE");
+  const server = serverOf(setting(flags.server, "BOWLINE_SERVER"), on(flags.insecure, "BOWLINE_INSECURE"));
   const home = process.getuid?.() === 0 ? "/var/lib/bowline" : join(homedir(), ".bowline-agent");
   const name = setting(flags.name, "BOWLINE_AGENT_NAME") ?? "";
   if (name !== "" && !namePattern.test(name)) {
     throw new ConfigError(`--name ${name}: lower-case letters, digits, dots and dashes, at most 63`);
   }
   return {
-    server: serverOf(setting(flags.server, "BOWLINE_SERVER"), on(flags.insecure, "BOWLINE_INSECURE")),
+    server,
     dataDir: resolve(setting(flags["data-dir"], "BOWLINE_AGENT_DATA_DIR") ?? home),
     name,
     labels: labelsOf(
       flags.label ?? (environment["BOWLINE_AGENT_LABELS"] ?? "").split(",").filter((text) => text !== ""),
     ),
     registrationToken: tokenOf(flags, setting, environment),
-    ca: caFile === undefined ? undefined : read(caFile, "--ca-file"),
+    ...trustOf(
+      setting(flags["ca-file"], "BOWLINE_CA_FILE"),
+      setting(flags["ca-fingerprint"], "BOWLINE_CA_FINGERPRINT"),
+    ),
+    proxies: usableProxies(server, environment),
     logFormat: choice(
       "--log-format",
       setting(flags["log-format"], "BOWLINE_LOG_FORMAT") ?? (process.stderr.isTTY ? "pretty" : "json"),
@@ -93,6 +102,7 @@ function parse(args: readonly string[]) {
         "token-file": { type: "string" },
         "token-stdin": { type: "boolean" },
         "ca-file": { type: "string" },
+        "ca-fingerprint": { type: "string" },
         insecure: { type: "boolean" },
         "log-format": { type: "string" },
         "log-level": { type: "string" },
@@ -114,14 +124,33 @@ function serverOf(text: string | undefined, insecure: boolean): string {
   if (url.username !== "" || url.search !== "" || url.hash !== "") {
     throw new ConfigError(`--server ${url.origin}…: no user, query or fragment`);
   }
-  if (url.protocol === "http:" && !isLoopback(url.hostname) && !insecure) {
+  if (url.protocol === "http:" && !isLoopback(url.hostname.replace(/^\[(.*)\]$/, "$1")) && !insecure) {
     throw new ConfigError(`--server ${text}: clear text beyond this host needs --insecure; better is https://`);
   }
   return url.href.replace(/\/+$/, "");
 }
 
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
+function trustOf(caFile: string | undefined, fingerprint: string | undefined) {
+  if (caFile !== undefined && fingerprint !== undefined) {
+    throw new ConfigError("--ca-file and --ca-fingerprint both say whom to trust; give one");
+  }
+  if (caFile !== undefined) read(caFile, "--ca-file"); // one that is missing is told now, not at each dial
+  const caFingerprint = fingerprint === undefined ? undefined : parseFingerprint(fingerprint);
+  if (fingerprint !== undefined && caFingerprint === undefined) {
+    throw new ConfigError(`--ca-fingerprint ${fingerprint}: write sha256: and 64 hexadecimal digits`);
+  }
+  return { caFile: caFile === undefined ? undefined : resolve(caFile), caFingerprint };
+}
+
+/** A proxy that cannot be used is told at the start; what it says may be a secret. */
+function usableProxies(server: string, environment: NodeJS.ProcessEnv): ProxySettings {
+  const proxies = proxiesOf(environment);
+  try {
+    proxyFor(server, proxies);
+  } catch (error) {
+    throw new ConfigError((error as Error).message);
+  }
+  return proxies;
 }
 
 /** Never a flag of its own: `ps` shows arguments to everyone. */
@@ -160,9 +189,9 @@ function labelsOf(texts: readonly string[]): Record<string, string> {
   return labels;
 }
 
-function read(file: string, flag: string): string {
+function read(file: string, flag: string): void {
   try {
-    return readFileSync(file, "utf8");
+    readFileSync(file);
   } catch (error) {
     throw new ConfigError(`${flag} ${file} cannot be read: ${(error as Error).message}`);
   }

@@ -6,6 +6,7 @@
  *   program.ts                 what every main.ts does: signals, lifeline, exit codes
  *   supervise.ts               the agent's life, in stages
  *   identity.ts, enrol.ts      keys, state, enrolment
+ *   dial.ts                    where to, and whom to trust there
  *   connect.ts, serve.ts       the stream: dialling, and one session
  *   intake.ts, fetch.ts        from a push to the journal
  *   journal.ts                 what survives a crash
@@ -14,6 +15,7 @@
  */
 export * from "./config.ts";
 export * from "./dataplane.ts";
+export * from "./dial.ts";
 export * from "./identity.ts";
 export * from "./log.ts";
 export * from "./program.ts";

@@ -15,11 +15,11 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { signAssertion } from "@bowline/auth";
 import { crashPoint, startStages, systemClock, type Clock, type Stage } from "@bowline/kernel";
-import { createAgentTransport } from "@bowline/session";
 import type { AgentConfig } from "./config.ts";
 import { connect } from "./connect.ts";
 import { createConverger } from "./converge.ts";
 import type { DataPlaneClass } from "./dataplane.ts";
+import { createDialler } from "./dial.ts";
 import { enrol } from "./enrol.ts";
 import { createGateways } from "./gateways.ts";
 import type { Enrolled, Identity } from "./identity.ts";
@@ -53,6 +53,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
   const { runtime, dataPlanes, config, identity, log, clock = systemClock } = parts;
   const over = new AbortController();
   const stopped = AbortSignal.any([signal, over.signal]);
+  const dialler = createDialler(config, log);
   let journal: Journal | undefined;
   let inOrder: (() => Promise<unknown>) | undefined;
   try {
@@ -98,7 +99,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             counter: await identity.nextCounter(floor),
             now: clock.now(),
           }),
-        dial,
+        dial: () => dialler.dial(),
         serve: (transport, assertion, ending) =>
           serve(
             {
@@ -128,10 +129,6 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     await journal?.close();
   }
 
-  function dial() {
-    return createAgentTransport({ url: config.server, ...(config.ca === undefined ? {} : { ca: config.ca }) });
-  }
-
   async function whoAmI(): Promise<Enrolled | AgentEnd> {
     const known = await identity.enrolled();
     if (known !== undefined) return known;
@@ -151,7 +148,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
       runtime: runtimeKind,
       runtimeIdentity,
     };
-    const transport = dial();
+    const transport = dialler.dial();
     const end = await enrol(transport.unary, identity, facts, { clock, log }, signal).finally(() => transport.close());
     switch (end.kind) {
       case "enrolled":

@@ -10,7 +10,8 @@
  *   accept.ts     the server's end, from a Connect handler
  *   open.ts       the agent's end, over a transport
  *   refusal.ts    what a peer's error says: reason, message, when to come again
- *   transport.ts  how an agent dials: HTTP/2, pings, private CAs
+ *   transport.ts  an agent's stream and calls over one connection
+ *   connection.ts that connection: dialled anew where it ended, kept alive by pings
  */
 export * from "./accept.ts";
 export * from "./channel.ts";

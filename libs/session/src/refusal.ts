@@ -4,7 +4,10 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ErrorInfoSchema, RetryInfoSchema } from "@bowline/contract/errors";
 
 export interface Refusal {
-  /** Stable reason, e.g. REGISTRATION_TOKEN_USED; the Connect code's name in upper case where the peer gave none. */
+  /**
+   * Stable reason, e.g. REGISTRATION_TOKEN_USED. Where the peer was not reached, the dial's (TLS_UNTRUSTED); where it
+   * gave none, the Connect code's name in upper case.
+   */
   reason: string;
   code: Code;
   /** For people. */
@@ -22,12 +25,18 @@ export function refusalOf(error: unknown): Refusal {
   const [retry] = found.findDetails(RetryInfoSchema);
   const delay = retry?.retryDelay;
   return {
-    reason: info?.reason ?? nameOf(found.code),
+    reason: info?.reason ?? reasonOf(found.cause) ?? nameOf(found.code),
     code: found.code,
     message: found.rawMessage,
     retryAfterMs: delay === undefined ? undefined : durationMs(delay),
     metadata: info?.metadata ?? {},
   };
+}
+
+/** What a dial rejects with says its reason itself. */
+function reasonOf(cause: unknown): string | undefined {
+  const reason = cause instanceof Error && "reason" in cause ? cause.reason : undefined;
+  return typeof reason === "string" ? reason : undefined;
 }
 
 function nameOf(code: Code): string {

@@ -6,6 +6,7 @@ import { createContextValues, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { afterEach, expect, test } from "@jest/globals";
 import { AgentMessageSchema, AgentService, ServerMessageSchema } from "@bowline/contract/agent";
+import { dialHttp2 } from "@bowline/dial";
 import { systemClock } from "@bowline/kernel";
 import { acceptSession, hangUpKey, hangUpOf, type AcceptedSession } from "./accept.ts";
 import { openSession, type AgentChannel } from "./open.ts";
@@ -47,9 +48,11 @@ async function serveOn(serve: Serve, bounds: Bounds = {}): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
+const transportTo = (url: string) => createAgentTransport({ url, dial: (signal) => dialHttp2({ url }, { signal }) });
+
 async function pair(serve: Serve, bounds: { server?: Bounds; agent?: Bounds } = {}): Promise<AgentChannel> {
   const stop = new AbortController();
-  const transport = createAgentTransport({ url: await serveOn(serve, bounds.server) });
+  const transport = transportTo(await serveOn(serve, bounds.server));
   const channel = openSession(transport.stream, { assertion: "x", ...bounds.agent }, stop.signal);
   endings.push(async () => {
     stop.abort();
@@ -165,7 +168,7 @@ test("an agent that reads nothing is hung up on", async () => {
 
 test("a server that is not there fails the channel", async () => {
   const stop = new AbortController();
-  const transport = createAgentTransport({ url: "http://127.0.0.1:1" });
+  const transport = transportTo("http://127.0.0.1:1");
   const channel = openSession(transport.stream, { assertion: "x" }, stop.signal);
   channel.send(greeting);
   for await (const _ of channel.messages);
@@ -177,7 +180,7 @@ test("a server that is not there fails the channel", async () => {
 
 test("a session that is given up before anybody reads it leaves no timer behind", async () => {
   const timers = (): number => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
-  const transport = createAgentTransport({ url: "http://127.0.0.1:9" });
+  const transport = transportTo("http://127.0.0.1:9");
   const before = timers();
   const stop = new AbortController();
   const channel = openSession(transport.stream, { assertion: "x" }, stop.signal);

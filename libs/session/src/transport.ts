@@ -1,10 +1,11 @@
 /**
- * How an agent dials: one HTTP/2 connection for its stream and its unary calls,
- * with pings. Connect's protocol, because it needs no trailers, which some
- * proxies drop.
+ * An agent's stream and its unary calls over one HTTP/2 connection. Connect's
+ * protocol, because it needs no trailers, which some proxies drop.
  */
 import type { Transport } from "@connectrpc/connect";
-import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import type { ClientHttp2Session } from "node:http2";
+import { createConnection } from "./connection.ts";
 import { maxStreamMessageBytes, maxUnaryMessageBytes } from "./limits.ts";
 
 export type AgentTransport = {
@@ -16,22 +17,26 @@ export type AgentTransport = {
   close(): void;
 };
 
-/** Below the idle timers of common NATs (30 s and more), and beside the heartbeats, which are data. */
-const pingIntervalMs = 20_000;
-/** A ping without an answer for this long is a dead connection. */
-const pingTimeoutMs = 10_000;
 /** A unary call that takes longer is asked again. Answers have up to 4 MiB over slow lines. */
 export const unaryTimeoutMs = 30_000;
 
 export function createAgentTransport(options: {
   /** `http://…` or `https://…` of the server; a path is a prefix. */
   url: string;
-  /** PEM of the authorities to trust instead of the system's. */
-  ca?: string;
+  /**
+   * Opens a connection, at the first call and after each end. What it rejects
+   * with is the call's UNAVAILABLE; its `reason`, if it has one, is what
+   * refusalOf reads (`dialHttp2` of @bowline/dial).
+   */
+  dial: (signal: AbortSignal) => Promise<ClientHttp2Session>;
 }): AgentTransport {
-  const nodeOptions = options.ca === undefined ? {} : { ca: options.ca };
-  const sessionManager = new Http2SessionManager(options.url, { pingIntervalMs, pingTimeoutMs }, nodeOptions);
-  const common = { baseUrl: options.url, httpVersion: "2", sessionManager, useBinaryFormat: true } as const;
+  const connection = createConnection(options.url, options.dial);
+  const common = {
+    baseUrl: options.url,
+    httpVersion: "2",
+    sessionManager: connection,
+    useBinaryFormat: true,
+  } as const;
   return {
     stream: createConnectTransport({
       ...common,
@@ -44,6 +49,6 @@ export function createAgentTransport(options: {
       writeMaxBytes: maxUnaryMessageBytes,
       defaultTimeoutMs: unaryTimeoutMs,
     }),
-    close: () => sessionManager.abort(),
+    close: () => connection.close(),
   };
 }

@@ -11,8 +11,16 @@
  *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
  *   scripted-server.ts  a server that says what the test says, for agents' tests
+ *   certificates.ts  a CA and what it signs      http-proxy.ts  a CONNECT proxy
  *   jest/         environment, setup and teardown of the run
  */
+export {
+  certificateAuthority,
+  certificates,
+  type Certificate,
+  type CertificateAuthority,
+  type IssueOptions,
+} from "./certificates.ts";
 export { atEnd, type Ending } from "./endings.ts";
 export {
   postgresRefusal,
@@ -22,6 +30,7 @@ export {
   type PostgresServer,
 } from "./embedded-postgres.ts";
 export { removeFolder, temporaryFolder } from "./folders.ts";
+export { startHttpProxy, type HttpProxy, type HttpProxyOptions } from "./http-proxy.ts";
 export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
 export { freePort } from "./ports.ts";
 export { testDatabase, type TestDatabase } from "./postgres.ts";

@@ -1,0 +1,84 @@
+/**
+ * Where the agent dials and whom it trusts there. The steps of a dial are
+ * @bowline/dial's; this says to what, anew for each dial, so that renewed
+ * files count.
+ *
+ * T1: a CA that came by its fingerprint is kept only after a dial that trusted
+ *     nobody else has worked; from then on every dial is checked against it.
+ * T2: it is trusted for the server at which it was seen, and no other.
+ */
+import { X509Certificate } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { readPrivateFile, writePrivateFile } from "@bowline/auth";
+import { DialError, dialHttp2, type DialTarget, fingerprintOf, pinAuthority } from "@bowline/dial";
+import { type AgentTransport, createAgentTransport } from "@bowline/session";
+import type { AgentConfig } from "./config.ts";
+
+export type DiallerConfig = Pick<AgentConfig, "server" | "dataDir" | "caFile" | "caFingerprint" | "proxies">;
+
+export interface Dialler {
+  /** What is dialled now. Rejects with a DialError where a CA is to be found by its fingerprint and is not. */
+  target(signal?: AbortSignal): Promise<DialTarget>;
+  /** A connection for a stream and its calls; nothing is dialled before the first of them. */
+  dial(): AgentTransport;
+}
+
+/** The CA that came by its fingerprint, in the data folder. */
+interface Pinned {
+  /** Origin of the server that showed it. */
+  server: string;
+  /** PEM. */
+  ca: string;
+}
+
+export function createDialler(config: DiallerConfig, log: { info(fields: object, message: string): void }): Dialler {
+  const { server, caFile, caFingerprint, proxies } = config;
+  const { origin, protocol } = new URL(server);
+  const pinFile = join(config.dataDir, "server-ca.json");
+
+  async function target(signal?: AbortSignal): Promise<DialTarget> {
+    const plain: DialTarget = { url: server, proxies };
+    if (protocol !== "https:") return plain;
+    if (caFile !== undefined) return { ...plain, ca: await readPem(caFile) };
+    const pinned = await readPin();
+    if (caFingerprint === undefined) return { ...plain, ca: pinned?.ca };
+    if (pinned !== undefined && fingerprintOf(new X509Certificate(pinned.ca)) === caFingerprint) {
+      return { ...plain, ca: pinned.ca };
+    }
+    const ca = await pinAuthority(plain, caFingerprint, { signal });
+    await writePrivateFile(pinFile, `${JSON.stringify({ server: origin, ca } satisfies Pinned, null, 2)}\n`); // T1
+    log.info({ fingerprint: caFingerprint, file: pinFile }, "the server's CA has the given fingerprint; kept");
+    return { ...plain, ca };
+  }
+
+  async function readPin(): Promise<Pinned | undefined> {
+    const text = await readPrivateFile(pinFile);
+    if (text === undefined) return undefined;
+    try {
+      const pinned = JSON.parse(text) as Pinned;
+      void new X509Certificate(pinned.ca);
+      return pinned.server === origin ? pinned : undefined; // T2
+    } catch {
+      // Trusting the system's authorities instead would be less than what was decided once.
+      throw new DialError("tls", "TLS_FAILED", `${pinFile} is not the CA that was kept`, {
+        remedy: "Remove it and start the agent with --ca-fingerprint or --ca-file.",
+      });
+    }
+  }
+
+  return {
+    target,
+    dial: () =>
+      createAgentTransport({
+        url: server,
+        dial: async (signal) => dialHttp2(await target(signal), { signal }),
+      }),
+  };
+}
+
+async function readPem(file: string): Promise<string> {
+  return readFile(file, "utf8").catch((error: unknown) => {
+    throw new DialError("tls", "TLS_FAILED", `${file} cannot be read: ${(error as Error).message}`, { cause: error });
+  });
+}
