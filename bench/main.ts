@@ -1,17 +1,31 @@
 /**
  * `npm run bench -- <scenario>`: measurements, never tests.
  *
- *   scenarios/smoke.ts   an idle control plane's memory, time to LIVE, commands per second
+ *   scenarios/smoke.ts      an idle control plane's memory, time to LIVE, commands per second
+ *   scenarios/publishes.ts  what a publish costs the server and its PostgreSQL, also against another checkout
  */
+import { parseArgs } from "node:util";
+import { publishes } from "./scenarios/publishes.ts";
 import { smoke } from "./scenarios/smoke.ts";
 
-const scenarios: Record<string, (options: { json: boolean }) => Promise<void>> = { smoke };
+/** Rounds of each checkout: enough for a median with a spread. */
+const defaultTurns = 7;
 
-const [name = "", ...flags] = process.argv.slice(2);
-const scenario = scenarios[name];
-if (scenario === undefined) {
-  process.stderr.write(`npm run bench -- <scenario> [--json]\n\nscenarios: ${Object.keys(scenarios).join(", ")}\n`);
-  process.exitCode = 2;
-} else {
-  await scenario({ json: flags.includes("--json") });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean" }, against: { type: "string" }, turns: { type: "string" } },
+});
+const json = values.json === true;
+switch (positionals[0]) {
+  case "smoke":
+    await smoke({ json });
+    break;
+  case "publishes":
+    await publishes({ json, against: values.against, turns: Number(values.turns ?? defaultTurns) });
+    break;
+  default:
+    process.stderr.write(
+      "npm run bench -- smoke [--json]\nnpm run bench -- publishes [--turns 7] [--against FOLDER] [--json]\n",
+    );
+    process.exitCode = 2;
 }

@@ -1,6 +1,9 @@
 /**
  * Claims: READY commands become ASSIGNED to the sessions that this replica
  * holds. One statement for all of its sessions.
+ *
+ * E1: the session's row, locked FOR SHARE, has to be SERVING at that epoch.
+ * E2: the only place where an attempt grows.
  */
 import { sql } from "kysely";
 import type { Work } from "../platform/transactions.ts";

@@ -1,6 +1,10 @@
 /**
  * Converge: a wish becomes a generation and a durable command, in the
  * transaction of the domain change.
+ *
+ * E3: the deployment's row is locked before its open commands are looked at, so
+ *     that an end of the command ahead comes before or after, never between.
+ * E4: READY where nothing is open, else BLOCKED; two unique indexes refuse more.
  */
 import { newId } from "@bowline/kernel";
 import { sql } from "kysely";
@@ -57,7 +61,7 @@ export interface Enqueued {
  */
 export async function converge(ports: EnginePorts, work: Work, wishes: readonly ConvergeWish[]): Promise<Enqueued[]> {
   const { tx } = work;
-  const wished = await addGenerations(tx, wishes);
+  const wished = await addGenerations(tx, wishes); // E3: locks the deployments, in order of id
   const changes: ChangedCommand[] = [];
   const enqueued: Enqueued[] = [];
   for (const [index, wish] of wishes.entries()) {
@@ -112,7 +116,7 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
         deployment_id: deployment.id,
         priority: reduces ? reducingPriority : limits.priority,
         reduces,
-        state: blocked ? "BLOCKED" : "READY",
+        state: blocked ? "BLOCKED" : "READY", // E4
       })
       .execute();
     enqueued.push({ commandId, deploymentId: deployment.id, generation: deployment.generation });

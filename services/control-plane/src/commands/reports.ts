@@ -186,6 +186,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
   if (messages.length === 0) return new Set();
   return transact(ports.db, async (work) => {
     reset();
+    // The order of locks (T2): sessions (E1), deployments (E3), commands; owners lock their rows after these.
     const epochs = await lockSessions(
       work.tx,
       messages.map((from) => from.agentId),

@@ -1,6 +1,8 @@
 /**
  * What time does to commands. Any replica may run it; rows that another one
  * holds are left to it. Time is the database's.
+ *
+ * E3: what was seen without a lock is looked at again under the deployment's.
  */
 import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";

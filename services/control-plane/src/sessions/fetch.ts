@@ -43,6 +43,7 @@ export async function fetchDeployments(
     .selectFrom("command_states as s")
     .innerJoin("commands as c", "c.id", "s.command_id")
     .innerJoin("deployment_generations as g", (join) =>
+      // E5: the command's generation, not the deployment's.
       join.onRef("g.deployment_id", "=", "c.deployment_id").onRef("g.generation", "=", "c.generation"),
     )
     .select(["c.id", "s.attempt", "c.deployment_id", "c.generation", "g.digest", "g.spec"])
