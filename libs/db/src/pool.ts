@@ -2,7 +2,7 @@
  * The pool: bounded connections, and no statement, transaction or connection
  * attempt without an end. One dialect and one driver, whoever runs the PostgreSQL.
  */
-import { Kysely, PostgresDialect } from "kysely";
+import { Kysely, PostgresDialect, type PostgresPool } from "kysely";
 import pg from "pg";
 import type { Database } from "./tables.ts";
 
@@ -21,6 +21,8 @@ export type DatabaseSettings = {
   connectTimeoutMs?: number;
   /** An idle connection was lost (the database restarts, a failover). The pool replaces it; this is for the log. */
   onConnectionLost?: (error: Error) => void;
+  /** A caller has a connection, after this many seconds. For metrics. */
+  onAcquired?: (seconds: number) => void;
 };
 
 export type OpenDatabase = {
@@ -59,13 +61,28 @@ export function openDatabase(settings: DatabaseSettings): OpenDatabase {
   pool.on("error", (error) => settings.onConnectionLost?.(error));
   // The same for one in use, between two statements of a transaction: its next statement tells, and the pool drops it.
   pool.on("connect", (client) => client.on("error", () => {}));
-  const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+  const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool: timed(pool, settings.onAcquired) }) });
   let ending: Promise<void> | undefined;
   return {
     db,
     load: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     // Kysely ends the pool only if it was used; an unused one has nothing to end.
     end: () => (ending ??= db.destroy()),
+  };
+}
+
+/** The pool as kysely uses it, with the time that each caller waited. */
+function timed(pool: pg.Pool, acquired: DatabaseSettings["onAcquired"]): PostgresPool {
+  if (acquired === undefined) return pool;
+  return {
+    options: pool.options,
+    async connect() {
+      const askedAt = performance.now();
+      const client = await pool.connect();
+      acquired((performance.now() - askedAt) / 1000);
+      return client;
+    },
+    end: () => pool.end(),
   };
 }
 

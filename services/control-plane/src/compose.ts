@@ -12,10 +12,10 @@ import { join } from "node:path";
 import { type EncryptionKey, loadOrCreateKeyFile, writePrivateFile } from "@bowline/auth";
 import { type DatabaseAddress, migrate, type OpenDatabase, openDatabase, runEmbeddedPostgres } from "@bowline/db";
 import { newId, problem, type Stage, startStages, type StopAll, systemClock } from "@bowline/kernel";
-import { sql } from "kysely";
 import type { Logger } from "pino";
 import type { Config } from "./config.ts";
 import { bootstrap, type Bootstrapped } from "./identity/index.ts";
+import { createCensus } from "./platform/census.ts";
 import { createEvents } from "./platform/events.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { listen, type Port } from "./platform/port.ts";
@@ -105,6 +105,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         address,
         applicationName: `bowline ${replicaId}`,
         maxConnections: config.maxConnections,
+        onAcquired: (seconds) => metrics.acquired(seconds),
         // Not the error itself: the driver hangs its whole client on it.
         onConnectionLost: ({ message }) => log.warn({ detail: message }, "a connection to the database was lost"),
       });
@@ -150,18 +151,16 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
     timed("server", stopWithinMs, async () => {
       const opened = await listen({ host: config.host, port: config.port, handler: wired.handler, log });
       metrics.watch({
-        sessions: () => wired.sessions.counts(),
+        sessions: () => wired.sessions.measured().sessions,
+        queues: () => ({
+          ...wired.sessions.measured().queues,
+          events_remembered: wired.events.measured().remembered,
+        }),
         pool: () => database.load(),
         connections: () => opened.connections(),
-        commandsByState: async () =>
-          Object.fromEntries(
-            (
-              await sql<{ state: string; count: number }>`SELECT state, count(*)::int AS count FROM command_states
-              WHERE state IN ('BLOCKED', 'READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT') GROUP BY state`.execute(
-                database.db,
-              )
-            ).rows.map(({ state, count }) => [state, count]),
-          ),
+        watches: () => wired.events.measured().watches,
+        leaseAge: () => wired.sessions.measured().leaseAgeSeconds,
+        census: createCensus(database.db),
       });
       port = opened;
       const facts = { pid: process.pid, url: opened.url, version: serverVersion, startedAt: new Date().toISOString() };

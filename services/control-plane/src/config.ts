@@ -86,6 +86,11 @@ export const settings = {
     3_000,
     "Calls per minute from one address; agents' are not counted. 0: any number (behind a proxy, whose address all have).",
   ),
+  openMetrics: setting(
+    flag,
+    false,
+    "Answer /metrics to everybody. Else only to callers on this machine and to tokens of viewers and operators.",
+  ),
   maxConnections: setting(number(2, 500), 20, "Connections to PostgreSQL."),
 } as const;
 

@@ -32,6 +32,8 @@ import { createEvents } from "./platform/events.ts";
 import { createHttpHandler } from "./platform/http.ts";
 import { interceptors } from "./platform/interceptors.ts";
 import type { createMetrics } from "./platform/metrics.ts";
+import { admitScrape } from "./platform/metrics-access.ts";
+import { createRateLimits, type RateLimitSettings } from "./platform/rate-limits.ts";
 import { openServices, registerHealth, registerReflection } from "./platform/reflection.ts";
 import {
   createCatalogue,
@@ -61,6 +63,7 @@ export interface Wired {
   /** The same services with the same interceptors, called in this process. */
   transport: Transport;
   sessions: Sessions;
+  events: ReturnType<typeof createEvents>;
   draining: AbortController;
   /** Run each until its signal aborts. */
   loops: { run(signal: AbortSignal): Promise<void> }[];
@@ -143,6 +146,7 @@ export function wire(
     signals: sessions.signals,
     agentChanged: async (work, agentId) => work.after(() => publishes.agentChanged(agentId)),
     random: Math.random,
+    metrics,
     log,
   };
   const audit = createAudit({ db, events });
@@ -165,17 +169,19 @@ export function wire(
     registerReflection(router);
     registerHealth(router, ready);
   };
+  const rateLimits: RateLimitSettings = {
+    principal: config.rateLimitPrincipal,
+    address: config.rateLimitAddress,
+    refused: (limit) => metrics.refused(limit),
+  };
   const around = interceptors({
     authenticate: identity.authenticate,
     openServices,
     log,
     observe: (call) => metrics.observe(call),
-    rateLimits: {
-      principal: config.rateLimitPrincipal,
-      address: config.rateLimitAddress,
-      refused: (limit) => metrics.refused(limit),
-    },
+    rateLimits,
   });
+  const scrapes = createRateLimits(rateLimits);
   const transport = createRouterTransport(routes, { router: { interceptors: around } });
   const rest = createRest({
     services: [...services],
@@ -200,7 +206,10 @@ export function wire(
       const database = (await ready()) ? "ok" : "no answer";
       return { ready: database === "ok", checks: { database } };
     },
-    metrics: () => metrics.read(),
+    metrics: async (scrape) => {
+      await admitScrape({ open: config.openMetrics, authenticate: identity.authenticate, limits: scrapes }, scrape);
+      return metrics.read();
+    },
   });
-  return { handler, transport, sessions, draining, loops: [events, sessions, publishes, clusters] };
+  return { handler, transport, sessions, events, draining, loops: [events, sessions, publishes, clusters] };
 }

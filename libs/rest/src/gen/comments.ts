@@ -15,7 +15,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.AgentService.Connect":
     "The one long-lived stream. `authorization: Bearer <assertion>`, a JWT that the agent's Ed25519 key signed: `sub` the agent, `aud` the server's audience, `exp` at most 60 s ahead, `counter` above every one before.\n\nThe first message up is ConnectRequest, then Sync pages; the last is Goodbye. A message is at most 64 KiB.",
   "bowline.agent.v1.AgentService.Enroll":
-    "Spends a registration token and creates the agent.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID.",
+    "Spends a registration token and creates the agent.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_REVOKED (the agent that this token enrolled was revoked).",
   "bowline.agent.v1.AgentService.FetchDeployments":
     "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
   "bowline.agent.v1.CancelCommand": "Ends a command. Needs no place in the window.",

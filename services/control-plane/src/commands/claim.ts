@@ -30,6 +30,8 @@ export interface PushedCommand {
   productPublishId: string;
   runTimeoutMs: number;
   reduces: boolean;
+  /** From its enqueue to this claim; undefined where it was claimed before. */
+  waitedSeconds?: number | null;
 }
 
 /**
@@ -70,7 +72,10 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
     WHERE s.command_id = picked.command_id AND c.id = s.command_id
     RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
       c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
-      s.reduces, s.sequence, s.priority`.execute(work.tx);
+      s.reduces, s.sequence, s.priority,
+      CASE WHEN s.attempt = 1 THEN extract(epoch FROM clock_timestamp() - c.created_at)::float8 END AS "waitedSeconds"`.execute(
+    work.tx,
+  );
   if (rows.length === 0) return [];
   const claimed = await lockCommands(work.tx, { ids: rows.map((row) => row.commandId) });
   const changes: ChangedCommand[] = claimed.map((command) => ({ ...command, from: "READY", reason: "", message: "" }));

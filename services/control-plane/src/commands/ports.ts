@@ -1,6 +1,7 @@
 /** What the engine needs from others, and what it tells those who own deployments. */
 import type { CommandState } from "@bowline/db";
 import type { Events } from "../platform/events.ts";
+import type { Metrics } from "../platform/metrics.ts";
 import type { Db, Work } from "../platform/transactions.ts";
 import type { CancelReason } from "./transitions.ts";
 
@@ -74,5 +75,7 @@ export interface EnginePorts {
   /** An agent came, went or was changed; slices that show agents in their rows note it. */
   agentChanged?(work: Work, agentId: string): Promise<void>;
   random: () => number;
+  /** Undefined: nobody measures (tests of slices). */
+  metrics?: Metrics;
   log: { error(fields: object, message: string): void; warn(fields: object, message: string): void };
 }

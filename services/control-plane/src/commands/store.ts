@@ -115,6 +115,7 @@ export async function apply(
     .where("command_id", "=", command.id)
     .execute();
   Object.assign(command, facts, { state: to });
+  if (isTerminal(to)) work.after(() => ports.metrics?.commandEnded(to));
   changes.push({ ...command, from: before, reason: reason ?? "", message: telling.message ?? "" });
   await ports.events.note(work, [
     { topic: "command", subjectId: command.id, organisationId: command.organisationId, clusterId: command.clusterId },
@@ -145,6 +146,7 @@ async function carryOut(
       work.after(() => ports.signals.close(command.agentId, "CANCEL_UNANSWERED"));
       return;
     case "defect":
+      work.after(() => ports.metrics?.defect("journal_incomplete"));
       ports.log.error(
         { command: command.id, attempt: command.attempt },
         "a journal that is whole lacks a command that was received",

@@ -70,11 +70,13 @@ async function settle(ports: EnginePorts, due: Due): Promise<void> {
       const others = await lockCommands(work.tx, { openOf: [due.deployment_id] });
       if (others.length > 1) return;
       ports.log.error({ command: command.id }, "a BLOCKED command had nothing ahead of it; promoted");
+      work.after(() => ports.metrics?.defect("blocked_promoted"));
     }
     const changes: ChangedCommand[] = [];
     const event = eventOf(due.why);
     // A refusal says that it moved on between the look and the lock.
-    await apply(ports, work, command, event, changes);
+    const verdict = await apply(ports, work, command, event, changes);
+    if (verdict.kind === "moved") work.after(() => ports.metrics?.swept(due.why));
     await tellOwners(ports, work, changes);
   });
 }

@@ -41,6 +41,8 @@ export interface Events {
   cursorOf(position: number): string;
   /** Batches of events of a topic after `from`, in order; an empty batch every `idleMs`. Ends when `signal` aborts. */
   follow(topic: Topic, from: number, signal: AbortSignal): AsyncGenerator<{ events: PlacedEvent[]; position: number }>;
+  /** Watches that are open, and events in memory for them. */
+  measured(): { watches: number; remembered: number };
 }
 
 /** Any number that nobody else uses for advisory locks in this database. */
@@ -62,6 +64,7 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
   const committed: Bell = createBell();
   const placed: Bell = createBell();
 
+  let watches = 0;
   /** The newest events in order of position, without a gap from `floor` to `tail` (W3). Undefined until `run` reads. */
   let memory: { events: (PlacedEvent & { topic: string })[]; floor: number; tail: number } | undefined;
 
@@ -173,29 +176,36 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     async *follow(topic, from, signal) {
       let position = from;
       let spokeAt = performance.now();
-      while (!signal.aborted) {
-        const seen = placed.count();
-        const remembered = memory !== undefined && position >= memory.floor ? memory : undefined;
-        const events =
-          remembered === undefined
-            ? await read(position, topic)
-            : since(remembered.events, position).filter((event) => event.topic === topic);
-        // Nothing of this topic up to the tail: the watch stands there, so that memory goes on to cover it.
-        if (remembered !== undefined && events.length === 0) position = Math.max(position, remembered.tail);
-        const last = events.at(-1);
-        if (last !== undefined) {
-          position = last.position;
-          spokeAt = performance.now();
-          yield { events, position };
-          continue;
+      watches += 1;
+      try {
+        while (!signal.aborted) {
+          const seen = placed.count();
+          const remembered = memory !== undefined && position >= memory.floor ? memory : undefined;
+          const events =
+            remembered === undefined
+              ? await read(position, topic)
+              : since(remembered.events, position).filter((event) => event.topic === topic);
+          // Nothing of this topic up to the tail: the watch stands there, so that memory goes on to cover it.
+          if (remembered !== undefined && events.length === 0) position = Math.max(position, remembered.tail);
+          const last = events.at(-1);
+          if (last !== undefined) {
+            position = last.position;
+            spokeAt = performance.now();
+            yield { events, position };
+            continue;
+          }
+          if (performance.now() - spokeAt >= watchIdleMs) {
+            spokeAt = performance.now();
+            yield { events: [], position };
+          }
+          await placed.wait(seen, pollMs, signal);
         }
-        if (performance.now() - spokeAt >= watchIdleMs) {
-          spokeAt = performance.now();
-          yield { events: [], position };
-        }
-        await placed.wait(seen, pollMs, signal);
+      } finally {
+        watches -= 1;
       }
     },
+
+    measured: () => ({ watches, remembered: memory?.events.length ?? 0 }),
   };
 }
 

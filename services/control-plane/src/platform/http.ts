@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import type { Cors } from "./cors.ts";
 import { remoteAddressHeader } from "./interceptors.ts";
+import type { Scrape } from "./metrics-access.ts";
 import type { PortHandler } from "./port.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
@@ -13,13 +14,15 @@ export interface HttpParts {
   rest: {
     handle(request: Request, response: Response): boolean;
     notFound(request: Request, response: Response): void;
+    fail(request: Request, response: Response, error: unknown): void;
     openapi(): object;
   };
   /** Connect's own adapter; answers 404 where it has no such method. */
   connect(request: Request, response: Response): void;
   /** Whether the server should get new requests, and what is wrong if not. */
   ready(): Promise<{ ready: boolean; checks: Record<string, string> }>;
-  metrics(): Promise<{ contentType: string; body: string }>;
+  /** Throws a problem where whoever asks may not. */
+  metrics(scrape: Scrape): Promise<{ contentType: string; body: string }>;
   version: string;
 }
 
@@ -39,8 +42,13 @@ export function createHttpHandler(parts: HttpParts): PortHandler {
       return json(request, response, ready ? 200 : 503, { status: ready ? "ready" : "not ready", checks });
     }
     if (reads && path === "/metrics") {
-      const { contentType, body } = await parts.metrics();
-      return send(request, response, 200, contentType, body);
+      const remoteAddress = request.socket?.remoteAddress ?? "";
+      try {
+        const { contentType, body } = await parts.metrics({ headers: request.headers, remoteAddress });
+        return send(request, response, 200, contentType, body);
+      } catch (error) {
+        return parts.rest.fail(request, response, error);
+      }
     }
     if (reads && path === "/openapi.json") return json(request, response, 200, parts.rest.openapi());
     if (methodPath.test(path)) return parts.connect(request, response);

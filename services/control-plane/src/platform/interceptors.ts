@@ -20,7 +20,7 @@ export interface InterceptorPorts {
   log: { info(fields: object, message: string): void; error(fields: object, message: string): void };
   /** Services beside our own that need no credential, by type name. */
   openServices?: ReadonlySet<string>;
-  observe(call: { method: string; code: string; seconds: number }): void;
+  observe(call: { method: string; code: string; reason?: string | undefined; seconds: number }): void;
   /** Undefined: as many calls as come. */
   rateLimits?: RateLimitSettings;
 }
@@ -68,7 +68,7 @@ function observed(next: Next, ports: InterceptorPorts): Next {
     const { requestId, remoteAddress } = request.contextValues.get(requestKey);
     const done = (failure?: Problem): void => {
       const seconds = (performance.now() - started) / 1000;
-      ports.observe({ method, code: failure?.code ?? "ok", seconds });
+      ports.observe({ method, code: failure?.code ?? "ok", reason: failure?.reason, seconds });
       const fields = {
         method,
         requestId,

@@ -1,79 +1,148 @@
-/** Prometheus metrics. Names start with `bowline_`; units are in the names. */
+/**
+ * Prometheus metrics: what is counted and timed. metrics-gauges.ts has what is
+ * read at a scrape. docs/operations/metrics.md is made of both
+ * (`npm run docs:metrics`).
+ *
+ * M1: a label's values come from closed sets: methods, codes, reasons, states.
+ *     None is, or is derived from, what a caller or an agent wrote: that would
+ *     be without bound, and would show tenants' names to whoever may scrape.
+ */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { type GaugeSources, watchGauges } from "./metrics-gauges.ts";
 
-export interface MetricSources {
-  sessions(): { sessions: number; waiting: number; foundByPoll: number };
-  pool(): { total: number; idle: number; waiting: number };
-  connections(): number;
-  commandsByState(): Promise<Record<string, number>>;
-}
+/** The way of a command, in the order of its steps. */
+export type CommandStep =
+  | "enqueue_to_claim"
+  | "claim_to_push"
+  | "push_to_receipt"
+  | "receipt_to_result"
+  | "result_to_recorded";
+
+/** How a wake-up reached this replica. */
+export type WakeVia = "local" | "redis" | "notify";
+
+/** What went wrong that never should; each is in the log too. */
+export type Defect = "blocked_promoted" | "journal_incomplete" | "domain_error";
+
+/** As in the sessions' rows; labels have it in lower case. */
+export type Transport = "STREAM" | "POLL";
 
 export interface Metrics {
-  observe(call: { method: string; code: string; seconds: number }): void;
+  /** A call has ended. `reason`: the stable reason of a refusal. */
+  observe(call: { method: string; code: string; reason?: string | undefined; seconds: number }): void;
   /** A call or a dial was refused because of this limit. */
   refused(limit: string): void;
-  watch(sources: MetricSources): void;
+  sessionOpened(transport: Transport): void;
+  sessionEnded(transport: Transport, reason: string): void;
+  step(step: CommandStep, seconds: number): void;
+  /** A publish became LIVE this long after it was made. */
+  published(seconds: number): void;
+  /** Commands were claimed after a wake-up, or found by the poll. */
+  claimed(via: "wake" | "poll", count: number): void;
+  woken(via: WakeVia, count: number): void;
+  commandEnded(state: string): void;
+  /** Something did not fit into a bounded queue. */
+  dropped(queue: string): void;
+  /** A message of an agent was not taken; `reason` is one of ours. */
+  messageRefused(reason: string): void;
+  /** An audit event was left out, because its agent had caused too many. */
+  auditSuppressed(): void;
+  swept(why: string): void;
+  defect(kind: Defect): void;
+  acquired(seconds: number): void;
+  breakerOpen(open: boolean): void;
+  presenceLag(seconds: number): void;
+  /** Adds what is read at a scrape. Once. */
+  watch(sources: GaugeSources): void;
   read(): Promise<{ contentType: string; body: string }>;
+  readonly registry: Registry;
 }
+
+/** From a local call to a page of a slow database. */
+const callBuckets = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10];
+/** From milliseconds to the run timeout's default (5 min) and an hour offline. */
+const commandBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3_600];
+/** A free connection takes microseconds; 5 s is the pool's limit. */
+const acquireBuckets = [0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 5];
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry, prefix: "bowline_" });
-  const calls = new Histogram({
-    name: "bowline_call_duration_seconds",
-    help: "Duration of calls by method and code.",
-    labelNames: ["method", "code"],
-    buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10],
-    registers: [registry],
-  });
-  const refusals = new Counter({
-    name: "bowline_refused_total",
-    help: "Calls and dials that were refused, by the limit that they exceeded.",
-    labelNames: ["limit"],
-    registers: [registry],
-  });
-  const gauge = (name: string, help: string, read: () => number): void => {
-    void new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(read());
-      },
-    });
-  };
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
+    new Counter<Label>({ name, help, labelNames, registers });
+  const histogram = <Label extends string>(name: string, help: string, buckets: number[], ...labelNames: Label[]) =>
+    new Histogram<Label>({ name, help, buckets, labelNames, registers });
+  const gauge = (name: string, help: string) => new Gauge({ name, help, registers });
+
+  const calls = histogram("bowline_call_duration_seconds", "Duration of API calls.", callBuckets, "method", "code");
+  const refused = counter("bowline_refused_total", "Calls and dials refused, by the limit they exceeded.", "limit");
+  const enrolments = counter("bowline_enrolments_total", "Enrolments: ok, or why one was refused.", "outcome");
+  const agentRefusals = counter(
+    "bowline_agent_refusals_total",
+    "Agents' dials and calls refused, by reason.",
+    "reason",
+  );
+  const messages = counter(
+    "bowline_agent_messages_refused_total",
+    "Messages of agents not taken, by reason.",
+    "reason",
+  );
+  const opened = counter("bowline_sessions_opened_total", "Agents' sessions opened.", "transport");
+  const ended = counter("bowline_sessions_ended_total", "Agents' sessions ended, by reason.", "transport", "reason");
+  const steps = histogram(
+    "bowline_command_step_seconds",
+    "Time between two steps of a command. enqueue_to_claim only of first attempts; what a step of an earlier session began is not timed.",
+    commandBuckets,
+    "step",
+  );
+  const live = histogram("bowline_publish_to_live_seconds", "From a publish to its LIVE.", commandBuckets);
+  const claimed = counter("bowline_commands_claimed_total", "Commands claimed; poll: without a wake-up.", "via");
+  const wakeups = counter("bowline_wakeups_total", "Agents woken here, by the way the wake-up came.", "via");
+  const commandsEnded = counter("bowline_commands_ended_total", "Commands ended here, by their last state.", "state");
+  const dropped = counter("bowline_queue_dropped_total", "What found no place in a bounded queue.", "queue");
+  const suppressed = counter("bowline_audit_suppressed_total", "Audit events left out, because one agent caused many.");
+  const swept = counter("bowline_swept_total", "Commands that the sweep changed, by why.", "why");
+  const defects = counter("bowline_defects_total", "What never should happen; the log has more.", "kind");
+  const acquired = histogram(
+    "bowline_database_acquire_seconds",
+    "Time until a caller had a connection to PostgreSQL.",
+    acquireBuckets,
+  );
+  const breaker = gauge("bowline_redis_breaker_open", "1: Redis is taken for away, and nothing waits for it.");
+  const presenceLag = gauge("bowline_presence_lag_seconds", "Age of the presence that this replica wrote last.");
+  for (const kind of ["blocked_promoted", "journal_incomplete", "domain_error"] satisfies Defect[])
+    defects.inc({ kind }, 0);
+
   return {
-    observe: ({ method, code, seconds }) => calls.observe({ method, code }, seconds),
-    refused: (limit) => refusals.inc({ limit }),
-    watch(sources) {
-      gauge("bowline_sessions", "Agents' sessions that this replica holds.", () => sources.sessions().sessions);
-      gauge("bowline_reports_waiting", "Reports of agents that wait for a commit.", () => sources.sessions().waiting);
-      gauge(
-        "bowline_commands_found_by_poll",
-        "Commands that no wake-up had announced.",
-        () => sources.sessions().foundByPoll,
-      );
-      gauge("bowline_database_connections", "Connections to PostgreSQL.", () => sources.pool().total);
-      gauge("bowline_database_connections_idle", "Connections to PostgreSQL that are idle.", () => sources.pool().idle);
-      gauge(
-        "bowline_database_callers_waiting",
-        "Callers that wait for a connection to PostgreSQL.",
-        () => sources.pool().waiting,
-      );
-      gauge("bowline_connections", "Open connections to the port.", () => sources.connections());
-      void new Gauge({
-        name: "bowline_commands",
-        help: "Open commands by state.",
-        labelNames: ["state"],
-        registers: [registry],
-        async collect() {
-          this.reset();
-          for (const [state, count] of Object.entries(await sources.commandsByState())) this.set({ state }, count);
-        },
-      });
+    registry,
+    observe({ method, code, reason, seconds }) {
+      calls.observe({ method, code }, seconds);
+      if (!method.startsWith(agentService)) return;
+      if (method.endsWith("/Enroll")) enrolments.inc({ outcome: reason ?? "ok" });
+      else if (reason !== undefined) agentRefusals.inc({ reason });
     },
+    refused: (limit) => refused.inc({ limit }),
+    sessionOpened: (transport) => opened.inc({ transport: transport.toLowerCase() }),
+    sessionEnded: (transport, reason) => ended.inc({ transport: transport.toLowerCase(), reason }),
+    step: (step, seconds) => steps.observe({ step }, Math.max(0, seconds)),
+    published: (seconds) => live.observe(Math.max(0, seconds)),
+    claimed: (via, count) => claimed.inc({ via }, count),
+    woken: (via, count) => wakeups.inc({ via }, count),
+    commandEnded: (state) => commandsEnded.inc({ state }),
+    dropped: (queue) => dropped.inc({ queue }),
+    messageRefused: (reason) => messages.inc({ reason }),
+    auditSuppressed: () => suppressed.inc(),
+    swept: (why) => swept.inc({ why }),
+    defect: (kind) => defects.inc({ kind }),
+    acquired: (seconds) => acquired.observe(seconds),
+    breakerOpen: (open) => breaker.set(open ? 1 : 0),
+    presenceLag: (seconds) => presenceLag.set(seconds),
+    watch: (sources) => watchGauges(registry, sources),
     async read() {
       return { contentType: registry.contentType, body: await registry.metrics() };
     },
   };
 }
+
+const agentService = "bowline.agent.v1.AgentService/";

@@ -174,7 +174,7 @@ export async function settle(ports: EnginePorts, work: Work, publishId: string):
     before,
     targets.map((target) => ({ ...target, state: target.state as TargetState })),
   );
-  await work.tx
+  const settled = await work.tx
     .updateTable("product_publishes")
     .set({
       state,
@@ -183,7 +183,9 @@ export async function settle(ports: EnginePorts, work: Work, publishId: string):
       ...(state === "LIVE" ? { live_at: sql<Date>`coalesce(live_at, now())` } : {}),
     })
     .where("id", "=", publishId)
-    .execute();
+    .returning(sql<number>`extract(epoch FROM now() - deployed_at)::float8`.as("seconds"))
+    .executeTakeFirst();
+  if (state === "LIVE" && before !== "LIVE") work.after(() => ports.metrics?.published(settled?.seconds ?? 0));
   await touch(ports, work, publishId);
 }
 

@@ -25,20 +25,18 @@ export interface Dispatcher extends AgentSignals {
   claimed(): Promise<void>;
   /** Pushes everything of a session that has no receipt yet. */
   pushUnreceipted(session: LiveSession): Promise<void>;
-  /** Claim rounds that found work which no wake-up had announced. */
-  foundByPoll(): number;
 }
 
 export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): Dispatcher {
   const bell = createBell();
   const woken = new Set<string>();
-  let byPoll = 0;
   let underWay: Promise<void> = Promise.resolve();
 
   function push(command: PushedCommand): void {
     const session = live.of(command.agentId);
     if (session?.phase === "serving" && session.epoch === command.epoch) {
       if (command.reduces) session.pushedRemovals.add(command.commandId);
+      session.times?.pushed(command.commandId);
       session.send({ message: { case: "deployCommand", value: deployCommand(command) } });
     }
   }
@@ -50,17 +48,24 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
       return [{ agentId, epoch: session.epoch, window: session.takes === "removals" ? 0 : commandWindow }];
     });
     const engine = ports();
+    const startedAt = performance.now();
     const claimed = await transact(engine.db, (work) => claim(engine, work, claimants));
     if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) push(command);
-    if (polled && claimed.length > 0) byPoll += claimed.length;
+    if (claimed.length > 0) engine.metrics?.claimed(polled ? "poll" : "wake", claimed.length);
+    for (const { waitedSeconds } of claimed) {
+      if (typeof waitedSeconds === "number") engine.metrics?.step("enqueue_to_claim", waitedSeconds);
+      engine.metrics?.step("claim_to_push", (performance.now() - startedAt) / 1000);
+    }
     // A round that found something may have left something: look again.
     for (const command of claimed) woken.add(command.agentId);
   }
 
   return {
     wake(agentIds) {
-      for (const agentId of agentIds) if (live.of(agentId) !== undefined) woken.add(agentId);
+      const here = agentIds.filter((agentId) => live.of(agentId) !== undefined);
+      for (const agentId of here) woken.add(agentId);
+      if (here.length > 0) ports().metrics?.woken("local", here.length);
       if (woken.size > 0) bell.ring();
     },
     cancel(agentId, commandId, attempt) {
@@ -82,7 +87,6 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
     async pushUnreceipted(session) {
       for (const command of await unreceipted(ports(), session.agentId, session.epoch)) push(command);
     },
-    foundByPoll: () => byPoll,
     claimed: () => underWay.catch(() => undefined), // told where it was claimed
     async run(signal) {
       let pollAt = performance.now() + pollMs * Math.random();

@@ -46,12 +46,20 @@ export interface Sessions {
   signals: AgentSignals;
   /** When an agent was last heard on this replica; undefined: it has no stream here. */
   lastHeard(agentId: string): Date | undefined;
-  counts(): { sessions: number; waiting: number; foundByPoll: number };
+  /** What metrics show. */
+  measured(): Measured;
   /** Takes the lease. Before anything is served. */
   prepare(): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
   /** Tells every agent to come back elsewhere, or later, and ends the streams. */
   drain(spreadMs: number): Promise<void>;
+}
+
+export interface Measured {
+  sessions: { phase: string; transport: string; count: number }[];
+  queues: Record<string, number>;
+  /** Since the lease was renewed last. */
+  leaseAgeSeconds: number;
 }
 
 export function createSessions(ports: SessionsPorts): Sessions {
@@ -60,12 +68,26 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const dials = createDials({ ...ports.dials, clock: ports.clock });
   const tokens = createAccessTokens(ports.db, ports.encryption, ports.installationId);
   let intake: ReturnType<typeof createIntake> | undefined;
+  let renewedAt = ports.clock.monotonicMs();
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
 
   return {
     signals: dispatcher,
     lastHeard: (agentId) => live.of(agentId)?.lastSeen,
-    counts: () => ({ sessions: live.count(), waiting: intakeOf().waiting(), foundByPoll: dispatcher.foundByPoll() }),
+    measured() {
+      const sessions = new Map<string, Measured["sessions"][number]>();
+      let outbox = 0;
+      for (const { phase, transport, queued } of live.all()) {
+        const key = `${phase} ${transport}`;
+        sessions.set(key, { phase, transport: transport.toLowerCase(), count: (sessions.get(key)?.count ?? 0) + 1 });
+        outbox += queued;
+      }
+      return {
+        sessions: [...sessions.values()],
+        queues: { outbox, ...intakeOf().waiting() },
+        leaseAgeSeconds: (ports.clock.monotonicMs() - renewedAt) / 1000,
+      };
+    },
     register(router) {
       router.service(
         AgentService,
@@ -110,7 +132,12 @@ export function createSessions(ports: SessionsPorts): Sessions {
       await Promise.all([
         dispatcher.run(signal),
         intakeOf().run(signal),
-        runUpkeep(ports.engine(), ports.settings, { live, dispatcher, clock: ports.clock }, signal),
+        runUpkeep(
+          ports.engine(),
+          ports.settings,
+          { live, dispatcher, clock: ports.clock, renewed: () => (renewedAt = ports.clock.monotonicMs()) },
+          signal,
+        ),
       ]);
     },
     async drain(spreadMs) {

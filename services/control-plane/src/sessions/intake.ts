@@ -32,20 +32,24 @@ export interface Intake {
   state(from: From<StateReport>): Promise<void>;
   /** Writes progress and last_seen until `signal` aborts, and once more then. */
   run(signal: AbortSignal): Promise<void>;
-  waiting(): number;
+  /** What waits for a commit, by queue. */
+  waiting(): Record<"receipts" | "results" | "progress" | "last_seen", number>;
 }
 
 export function createIntake(
   ports: EnginePorts,
   clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
 ): Intake {
-  const overloaded = () => problem("OVERLOADED", "More reports wait for the database than this replica takes.");
+  const overloaded = (queue: string) => () => {
+    ports.metrics?.dropped(queue);
+    return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
+  };
   const receipts = createBatcher<From<CommandReceipt>, undefined>(
     async (items) => {
       await recordReceipts(ports, items);
       return items.map(() => undefined);
     },
-    { maxWaiting, overloaded },
+    { maxWaiting, overloaded: overloaded("receipts") },
   );
   const results = createBatcher<From<DeployResult>, ResultAnswer>(
     async (items) => {
@@ -64,7 +68,7 @@ export function createIntake(
         return answer;
       });
     },
-    { maxWaiting, overloaded },
+    { maxWaiting, overloaded: overloaded("results") },
   );
   const newestProgress = new Map<string, From<CommandProgress>>();
   const newestSeen = new Map<string, { at: Date; capacity: Capacity | undefined }>();
@@ -103,7 +107,12 @@ export function createIntake(
       newestSeen.set(agentId, { at: new Date(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });
     },
     state: (from) => recordStates(ports, from, from.message.observation, from.message.deployments),
-    waiting: () => receipts.waiting() + results.waiting(),
+    waiting: () => ({
+      receipts: receipts.waiting(),
+      results: results.waiting(),
+      progress: newestProgress.size,
+      last_seen: newestSeen.size,
+    }),
     async run(signal) {
       let seenAt = performance.now();
       while (!signal.aborted) {

@@ -1,6 +1,7 @@
 /** The sessions that this replica holds now. Rows decide; this is where their streams are. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerMessageSchema } from "@bowline/contract/agent";
+import type { StepTimes } from "./step-times.ts";
 
 export type Outgoing = MessageInitShape<typeof ServerMessageSchema>;
 
@@ -42,6 +43,10 @@ export interface LiveSession {
   takes: "everything" | "removals" | "nothing";
   /** Removals and stops that were pushed and have no receipt yet. */
   readonly pushedRemovals: Set<string>;
+  /** When its commands took which step. */
+  readonly times?: StepTimes;
+  /** Messages that wait to be sent to it. */
+  readonly queued: number;
   /** Wall time of the last message. */
   lastSeen: Date;
   send(message: Outgoing): void;

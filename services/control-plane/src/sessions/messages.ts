@@ -21,7 +21,10 @@ export interface MessagePorts {
 }
 
 /** The session that a message came on. What is answered goes to `send`. */
-export type Speaker = Pick<LiveSession, "agentId" | "sessionId" | "epoch" | "takes" | "pushedRemovals" | "send">;
+export type Speaker = Pick<
+  LiveSession,
+  "agentId" | "sessionId" | "epoch" | "takes" | "pushedRemovals" | "send" | "times"
+>;
 
 /**
  * Resolves when the next message of this session may be taken; its `settled`
@@ -54,6 +57,7 @@ export async function take(
         await ports.dispatcher.claimed(); // else a claim that runs now may take it again at once
       }
       session.pushedRemovals.delete(message.value.commandId);
+      session.times?.receipted(message.value.commandId);
       await guarded(ports, session, message.value.commandId, () =>
         ports.intake.receipt({ agentId, epoch, message: message.value }),
       );
@@ -62,12 +66,14 @@ export async function take(
       ports.intake.progress({ agentId, epoch, message: message.value });
       break;
     case "deployResult": {
+      const timed = session.times?.reported(message.value.commandId);
       const recorded = guarded(ports, session, message.value.commandId, async () => {
         const { commandId, attempt, disposition } = await ports.intake.result({
           agentId,
           epoch,
           message: message.value,
         });
+        timed?.();
         session.send({ message: { case: "resultAck", value: { commandId, attempt, disposition } } });
       });
       // Not awaited: results of one agent may share a commit; their order is kept by the batch.
@@ -100,6 +106,7 @@ async function guarded(
     await body();
   } catch (error) {
     const { reason } = problemOf(error);
+    ports.engine().metrics?.messageRefused(reason);
     ports.engine().log.warn({ error, agentId: session.agentId, commandId }, "a message could not be recorded");
     session.send({
       message: {

@@ -20,6 +20,7 @@ import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
 import { take } from "./messages.ts";
 import { endSession, type OpenedSession, openSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
+import { createStepTimes } from "./step-times.ts";
 import { storable } from "./storable.ts";
 import { finishSync, maxSyncEntries } from "./sync.ts";
 
@@ -61,12 +62,19 @@ export async function* serveStream(
     transport: "STREAM",
     sessionId: opened.sessionId,
     epoch: opened.epoch,
+    times: createStepTimes(ports.engine().metrics),
+    get queued() {
+      return channel.queued;
+    },
     openedAt: clock.monotonicMs(),
     phase: "syncing",
     takes: "everything",
     pushedRemovals: new Set(),
     lastSeen: new Date(),
-    send: (message) => void channel.send(create(ServerMessageSchema, message)),
+    send(message) {
+      const outcome = channel.send(create(ServerMessageSchema, message));
+      if (outcome === "full" || outcome === "too-large") ports.engine().metrics?.dropped("outbox");
+    },
     close(why, last) {
       reason ??= why;
       session.phase = "ended";
@@ -75,6 +83,7 @@ export async function* serveStream(
     },
   };
   ports.live.add(session);
+  ports.engine().metrics?.sessionOpened(session.transport);
   dialled.aborted.addEventListener("abort", () => session.close("CONNECTION_LOST"), {
     once: true,
     signal: channel.signal,
@@ -100,12 +109,12 @@ export async function* serveStream(
     session.phase = "ended";
     channel.close();
     ports.live.remove(session);
-    await endSession(ports.engine(), agentId, opened.epoch, reason ?? endReason(await channel.ended)).catch(
-      (error: unknown) => {
-        // The database is away: the sweeper ends it, or the agent's next session does.
-        ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
-      },
-    );
+    const why = reason ?? endReason(await channel.ended);
+    ports.engine().metrics?.sessionEnded(session.transport, why);
+    await endSession(ports.engine(), agentId, opened.epoch, why).catch((error: unknown) => {
+      // The database is away: the sweeper ends it, or the agent's next session does.
+      ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
+    });
   }
 }
 

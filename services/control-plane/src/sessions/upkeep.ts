@@ -53,7 +53,7 @@ export async function endOrphans(ports: EnginePorts, replicaId: string): Promise
 export async function runUpkeep(
   ports: EnginePorts,
   settings: UpkeepSettings,
-  parts: { live: LiveSessions; dispatcher: Dispatcher; clock: Clock },
+  parts: { live: LiveSessions; dispatcher: Dispatcher; clock: Clock; renewed: () => void },
   signal: AbortSignal,
 ): Promise<void> {
   const { live, dispatcher, clock } = parts;
@@ -65,6 +65,7 @@ export async function runUpkeep(
     try {
       if (clock.monotonicMs() >= leaseAt) {
         await renewLease(ports, settings);
+        parts.renewed();
         leaseAt = clock.monotonicMs() + leaseEveryMs;
         await endSuperseded(ports, live);
         if (clock.monotonicMs() - renewedSince >= settings.leaseMs + settings.leaseGraceMs)

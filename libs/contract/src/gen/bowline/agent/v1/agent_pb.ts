@@ -915,7 +915,8 @@ export const AgentService: GenService<{
    * The reply may be lost: the same key with the same token within ten minutes
    * gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN,
    * _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING,
-   * ENROLMENT_PROOF_INVALID.
+   * ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key),
+   * AGENT_REVOKED (the agent that this token enrolled was revoked).
    *
    * @generated from rpc bowline.agent.v1.AgentService.Enroll
    */
