@@ -35,6 +35,9 @@ const final = new Set([
   "CLOCK_SKEW",
   "INVALID_ARGUMENT",
   "AGENT_REVOKED",
+  "AGENT_RETIRED",
+  "AGENT_KEY_IN_USE",
+  "AGENT_KEY_REPLACED",
 ]);
 
 const wait = { baseMs: 500, capMs: 30_000, floorMs: 200 };

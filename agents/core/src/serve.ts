@@ -77,7 +77,7 @@ export interface ServePorts {
 }
 
 /** Reasons after which dialling again is pointless until an operator acts. */
-const forGood = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "ASSERTION_INVALID"]);
+const forGood = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "AGENT_KEY_REPLACED", "ASSERTION_INVALID"]);
 /** The answer to the greeting takes a round trip and a commit; more is a dead line. */
 const greetingWithinMs = 20_000;
 /** Heartbeats vary by this share, so that a fleet's don't come together. */

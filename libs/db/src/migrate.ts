@@ -9,12 +9,14 @@ import * as spine from "./migrations/0001-spine.ts";
 import * as publishOrder from "./migrations/0002-publish-order.ts";
 import * as conflicts from "./migrations/0003-conflicts.ts";
 import * as polling from "./migrations/0004-polling.ts";
+import * as replacedKeys from "./migrations/0005-replaced-keys.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
   "0002-publish-order": publishOrder,
   "0003-conflicts": conflicts,
   "0004-polling": polling,
+  "0005-replaced-keys": replacedKeys,
 };
 
 /** Name of the newest migration that this build knows. */

@@ -130,6 +130,14 @@ export interface DisplacedProcessesTable {
   displaced_at: Generated<Date>;
 }
 
+export interface ReplacedKeysTable {
+  agent_id: string;
+  thumbprint: string;
+  signing_key: Json;
+  because: string;
+  replaced_at: Generated<Date>;
+}
+
 export interface RegistrationTokenUsesTable {
   token_id: string;
   agent_id: string;
@@ -448,6 +456,7 @@ export interface Database {
   replicas: ReplicasTable;
   sessions: SessionsTable;
   displaced_processes: DisplacedProcessesTable;
+  replaced_keys: ReplacedKeysTable;
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
   instances: InstancesTable;

@@ -75,6 +75,10 @@ export const reasons = {
   ASSERTION_REPLAYED: { code: "unauthenticated", summary: "The assertion's counter is not above every one before." },
   AGENT_REVOKED: { code: "permission_denied", summary: "The agent was revoked and must not return." },
   AGENT_KEY_IN_USE: { code: "already_exists", summary: "A live agent has this key already." },
+  AGENT_KEY_REPLACED: {
+    code: "permission_denied",
+    summary: "The agent has another key since; to bring it back here, issue a token with `token create --rekey AGENT`.",
+  },
   AGENT_RETIRED: { code: "failed_precondition", summary: "The agent was retired." },
   AGENT_CONFLICT: {
     code: "failed_precondition",

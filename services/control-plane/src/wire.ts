@@ -18,6 +18,7 @@ import { createClusters, lockClusterForPublish, type Resident } from "./clusters
 import {
   again,
   agentGone,
+  beginAfresh,
   defaultLimits,
   type EnginePorts,
   registerCommands,
@@ -87,6 +88,7 @@ export function wire(
     presence: { lastHeard: (agentId: string) => sessions.lastHeard(agentId) },
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
+    agentAfresh: (work, agent) => beginAfresh(engine(), work, agent),
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
     closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
     agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),
@@ -99,6 +101,7 @@ export function wire(
     log,
     residents,
     countAgents: agents.countByCluster,
+    rekeyable: agents.rekeyable,
   });
   const catalogue = createCatalogue({
     db,

@@ -15,7 +15,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.AgentService.Connect":
     "The one long-lived stream. `authorization: Bearer <assertion>`, a JWT that the agent's Ed25519 key signed: `sub` the agent, `aud` the server's audience, `exp` at most 60 s ahead, `counter` above every one before.\n\nThe first message up is ConnectRequest, then Sync pages; the last is Goodbye. A message is at most 64 KiB.",
   "bowline.agent.v1.AgentService.Enroll":
-    "Spends a registration token and creates the agent.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_REVOKED (the agent that this token enrolled was revoked).",
+    "Spends a registration token and creates the agent; or, where the token says so, gives an agent that exists these keys and this runtime: it keeps its id, name and deployments, its session ends, a conflict too, what it has to run is pushed again, and the keys before are answered AGENT_KEY_REPLACED.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED (the agent that the token enrolled or is for is gone for good).",
   "bowline.agent.v1.AgentService.FetchDeployments":
     "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
   "bowline.agent.v1.CancelCommand": "Ends a command. Needs no place in the window.",
@@ -508,9 +508,12 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.CreateClusterRequest.request_id":
     "Makes a repeated request safe; the same as the Idempotency-Key header.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest": "See RegistrationTokenService.CreateRegistrationToken.",
-  "bowline.clusters.v1.CreateRegistrationTokenRequest.cluster_id": "Id or name of the cluster.",
+  "bowline.clusters.v1.CreateRegistrationTokenRequest.cluster_id":
+    "Id or name of the cluster. Required unless rekey_agent_id is given; then it is the agent's, and another one is refused.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest.max_uses":
     "How often it may be used. Default 1; more only where the cluster's policy allows bulk enrolment. At most 10000.",
+  "bowline.clusters.v1.CreateRegistrationTokenRequest.rekey_agent_id":
+    "Id or name of an agent that gets new keys: whoever enrols with the token becomes this agent, with its id, name and deployments, on whichever host, and its keys before open nothing any more. One use. Not for an agent that was revoked or retired.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest.ttl": "Its life. Default 1 h. Limits: 1 s to 30 days.",
   "bowline.clusters.v1.DeleteClusterRequest": "See ClusterService.DeleteCluster.",
   "bowline.clusters.v1.DeleteClusterRequest.cascade": "Removes everything in it first.",
@@ -556,13 +559,15 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.RegistrationToken.join_command":
     "A line that joins an agent, without the token. Only in the answer to its creation.",
   "bowline.clusters.v1.RegistrationToken.max_uses": "How often it may be used.",
+  "bowline.clusters.v1.RegistrationToken.rekey_agent_id":
+    "The agent that gets new keys by it; empty: it enrols a new agent.",
   "bowline.clusters.v1.RegistrationToken.state": "Where it stands.",
   "bowline.clusters.v1.RegistrationToken.token": "The token itself. Only in the answer to its creation.",
   "bowline.clusters.v1.RegistrationToken.uses": "How often it was used.",
   "bowline.clusters.v1.RegistrationTokenService":
     "Registration tokens. One use, short life, shown once, stored as a hash.",
   "bowline.clusters.v1.RegistrationTokenService.CreateRegistrationToken":
-    "Issues one for a cluster. The answer is the only place where it is shown.",
+    "Issues one for a cluster, or one that rekeys an agent. The answer is the only place where it is shown. Errors: NOT_FOUND, CLUSTER_DELETING, BULK_ENROLMENT_NOT_ALLOWED, AGENT_REVOKED, AGENT_RETIRED.",
   "bowline.clusters.v1.RegistrationTokenService.GetRegistrationToken": "Gets one, without its secret.",
   "bowline.clusters.v1.RegistrationTokenService.ListRegistrationTokens":
     "Lists those of a cluster, newest first, without their secret.",

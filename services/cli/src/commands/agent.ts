@@ -195,6 +195,7 @@ const offlineWords: Record<string, string> = {
   REPLICA_LOST: "its replica of the server was lost",
   REVOKED: "revoked",
   RETIRED: "retired",
+  REKEYED: "given new keys",
   CONFLICT: "identity in conflict",
   REPLICA_DRAINING: "its replica of the server stopped",
   SUPERSEDED: "a newer session took over",

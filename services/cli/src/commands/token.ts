@@ -12,8 +12,11 @@ import { openApi } from "../client.ts";
 import { confirm } from "../confirm.ts";
 import { hint, json, printDone, printJson, printList } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
+import { usage } from "../failure.ts";
 import { reserveTokenFile } from "../secrets.ts";
 import { clockTime, enumName, nothing, when } from "../text.ts";
+
+type TokenFlags = { cluster?: string; rekey?: string; ttl?: number; maxUses?: number; save?: string };
 
 export function tokenCommand(cli: Cli): Command {
   const token = noun("token", "Registration tokens, with which agents join a cluster");
@@ -22,10 +25,17 @@ export function tokenCommand(cli: Cli): Command {
     verb(token, {
       usage: "create",
       summary: "Issue a registration token and print the line that joins an agent",
-      examples: ["token create --cluster factory-7", "token create --cluster local --save token"],
-      more: "The token is shown once; the server keeps only a hash of it.",
+      examples: [
+        "token create --cluster factory-7",
+        "token create --cluster local --save token",
+        "token create --rekey press-3 --save token",
+      ],
+      more:
+        "The token is shown once; the server keeps only a hash of it. With --rekey the next one to join is that agent: it keeps\n" +
+        "its id, name and deployments, which it gets again, and the host that was it before is refused.",
     })
-      .requiredOption("--cluster <cluster>", "the cluster that it enrols into")
+      .option("--cluster <cluster>", "the cluster that it enrols into")
+      .option("--rekey <agent>", "instead of enrolling a new agent, give this one new keys: a dead host's replacement")
       .option("--ttl <time>", "its life, 1s to 30d (default: 1h)", spanArgument)
       .option(
         "--max-uses <n>",
@@ -33,14 +43,18 @@ export function tokenCommand(cli: Cli): Command {
         countArgument,
       )
       .option("--save <file>", "write the token into a new file (mode 0600) instead of showing it"),
-  ).action(async (flags: ConnectionFlags & { cluster: string; ttl?: number; maxUses?: number; save?: string }) => {
+  ).action(async (flags: ConnectionFlags & TokenFlags) => {
+    if (flags.cluster === undefined && flags.rekey === undefined)
+      throw usage("Give --cluster, or --rekey with an agent.", { next: ["cluster list"] });
     const api = await openApi(cli, flags);
-    const cluster = await api.clusters.getCluster({ id: flags.cluster });
+    const agent = flags.rekey === undefined ? undefined : await api.agents.getAgent({ id: flags.rekey });
+    const cluster = await api.clusters.getCluster({ id: flags.cluster ?? agent?.clusterId ?? "" });
     const file = flags.save === undefined ? undefined : await reserveTokenFile(cli, flags.save);
     const made = await api.tokens.createRegistrationToken({
       clusterId: cluster.id,
       ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
       maxUses: flags.maxUses,
+      rekeyAgentId: agent?.id,
     });
     await file?.write(made.token);
     if (file !== undefined) made.token = "";
@@ -49,9 +63,12 @@ export function tokenCommand(cli: Cli): Command {
 
     const until = made.expiresAt === undefined ? "" : ` Valid until ${clockTime(made.expiresAt)},`;
     const uses = made.maxUses === 1 ? "one agent" : `${made.maxUses} agents`;
-    cli.note(
-      `Registration token for cluster ${cluster.name} (${cluster.runtime}).${until} for ${uses}. It is shown once.\n`,
-    );
+    const what =
+      agent === undefined
+        ? `for cluster ${cluster.name}`
+        : `that gives agent ${agent.name} of ${cluster.name} new keys`;
+    const times = agent === undefined ? `for ${uses}` : "once";
+    cli.note(`Registration token ${what} (${cluster.runtime}).${until} ${times}. It is shown once.\n`);
     cli.print(file === undefined ? `  ${made.token}` : `  in ${file.path}`);
     cli.note(
       `\nOn the host, with the token in a file${file === undefined ? ' "token"' : ""} or in BOWLINE_REGISTRATION_TOKEN:`,
@@ -85,6 +102,7 @@ export function tokenCommand(cli: Cli): Command {
         ["ID", (row) => row.id],
         ["STATE", (row) => enumName(RegistrationToken_State, row.state).toLowerCase()],
         ["USES", (row) => `${row.uses}/${row.maxUses}`],
+        ["REKEYS", (row) => row.rekeyAgentId || nothing],
         ["EXPIRES", (row) => when(row.expiresAt)],
         ["ISSUED", (row) => when(row.createdAt)],
         ["BY", (row) => row.createdBy || nothing],

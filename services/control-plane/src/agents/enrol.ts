@@ -12,16 +12,9 @@
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import {
-  matches,
-  parseToken,
-  type PublicJwk,
-  thumbprint,
-  validatePublicJwk,
-  verifyEnrolmentProof,
-} from "@bowline/auth";
+import { matches, parseToken, verifyEnrolmentProof } from "@bowline/auth";
 import { type EnrollRequest, type EnrollResponse, EnrollResponseSchema } from "@bowline/contract/agent";
-import { newId, Problem, problem, type Reason, type Violation } from "@bowline/kernel";
+import { newId, Problem, problem, type Reason } from "@bowline/kernel";
 import { sql } from "kysely";
 import {
   findRegistrationToken,
@@ -34,8 +27,10 @@ import {
 import { audit } from "../platform/audit-trail.ts";
 import type { Caller, RequestFacts } from "../platform/context.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
-import { type AgentPorts, type AgentState, agentStates, goneStates } from "./model.ts";
+import { type Keys, ownerOfKey, readKeys } from "./keys.ts";
+import { type AgentPorts, type AgentState, agentStates } from "./model.ts";
 import { nameOf, uniqueName } from "./names.ts";
+import { rekey } from "./rekey.ts";
 
 /** What is known of the request beside its body. */
 export interface EnrolFacts extends RequestFacts {
@@ -47,12 +42,6 @@ export interface EnrolFacts extends RequestFacts {
 const lostReplyWithinMs = 10 * 60_000;
 /** More is a wrong clock, not a slow network; sessions would fail too. */
 const maxSkewMs = 5 * 60_000;
-
-interface Keys {
-  signing: PublicJwk;
-  sealing: PublicJwk;
-  thumbprint: string;
-}
 
 /** See AgentService.Enroll for its errors. */
 export async function enrol(ports: AgentPorts, request: EnrollRequest, facts: EnrolFacts): Promise<EnrollResponse> {
@@ -67,7 +56,7 @@ export async function enrol(ports: AgentPorts, request: EnrollRequest, facts: En
   const known = await findRegistrationToken(ports.db, tokenId);
   if (known === undefined || !matches(known.secret_hash, token.secret)) throw problem("REGISTRATION_TOKEN_UNKNOWN"); // N1
   const caller = callerOf(tokenId, facts);
-  const keys = await keysOf(request);
+  const keys = await readKeys(request);
   try {
     await checkProof(ports, request, facts, token.id, keys);
   } catch (error) {
@@ -100,16 +89,6 @@ function callerOf(tokenId: string, facts: EnrolFacts): Caller {
     },
     request: { requestId: facts.requestId, remoteAddress: facts.remoteAddress },
   };
-}
-
-async function keysOf(request: EnrollRequest): Promise<Keys> {
-  const signing = validatePublicJwk(request.signingKey, "Ed25519");
-  const sealing = validatePublicJwk(request.sealingKey, "X25519");
-  const violations: Violation[] = [];
-  if (signing === undefined) violations.push({ field: "signing_key", description: "A public Ed25519 key as a JWK." });
-  if (sealing === undefined) violations.push({ field: "sealing_key", description: "A public X25519 key as a JWK." });
-  if (signing === undefined || sealing === undefined) throw problem("INVALID_ARGUMENT", undefined, { violations });
-  return { signing, sealing, thumbprint: await thumbprint(signing) };
 }
 
 /** Throws ENROLMENT_PROOF_INVALID, CLOCK_SKEW. */
@@ -175,10 +154,11 @@ async function admit(
   if (before !== undefined) {
     const agent = await tx
       .selectFrom("agents")
-      .select(["id", "name", "state"])
+      .select(["id", "name", "state", "signing_thumbprint"])
       .where("id", "=", before.agent_id)
       .executeTakeFirstOrThrow();
     if (agentStates[agent.state as AgentState].gone) return problem("AGENT_REVOKED");
+    if (agent.signing_thumbprint !== keys.thumbprint) return problem("AGENT_KEY_REPLACED");
     if (before.recent) return answerOf(tx, agent, cluster); // N4
   }
   if (state !== "ACTIVE") {
@@ -193,17 +173,16 @@ async function admit(
       { metadata: { cluster: cluster.runtime, agent: request.runtime } },
     );
   }
-  const owner = await tx
-    .selectFrom("agents")
-    .select("name")
-    .where("signing_thumbprint", "=", keys.thumbprint)
-    .where("state", "not in", goneStates)
-    .executeTakeFirst();
+  const owner = await ownerOfKey(tx, keys.thumbprint);
   if (owner !== undefined) {
     return problem(
       "AGENT_KEY_IN_USE",
-      `The agent ${owner.name} has this key already: start it, or give this one a folder of its own.`,
+      `The agent ${owner} has this key already: start it, or give this one a folder of its own.`,
     );
+  }
+  if (locked.rekeyAgentId !== null) {
+    const agent = await rekey(ports, work, caller, { id: locked.rekeyAgentId, tokenId, request, keys });
+    return agent instanceof Problem ? agent : answerOf(tx, agent, cluster);
   }
   if (!(await spendToken(tx, tokenId))) return problem("REGISTRATION_TOKEN_EXPIRED"); // while we waited for the row
   const agent = await insertAgent(tx, cluster, request, keys);

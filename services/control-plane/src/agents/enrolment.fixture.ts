@@ -11,7 +11,7 @@ import type { Database } from "@bowline/db";
 import { type Kysely, sql } from "kysely";
 import { createAudit } from "../audit/index.ts";
 import { createClusters } from "../clusters/index.ts";
-import { agentGone, type EnginePorts, retireAgent, sessionEnded } from "../commands/index.ts";
+import { agentGone, beginAfresh, type EnginePorts, retireAgent, sessionEnded } from "../commands/index.ts";
 import { bootstrap, createIdentity } from "../identity/index.ts";
 import { createEvents } from "../platform/events.ts";
 import { inProcess } from "../platform/in-process.ts";
@@ -57,6 +57,7 @@ export async function startSlices(db: Kysely<Database>) {
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine, work, agentId, epoch),
     agentGone: (work, agentId, how) => agentGone(engine, work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine, work, agentId),
+    agentAfresh: (work, agent) => beginAfresh(engine, work, agent),
     closeSession: (agentId, reason) => engine.signals.close(agentId, reason),
     agentEnrolled: async (_, agent) => void enrolled.push(agent),
   });
@@ -65,6 +66,7 @@ export async function startSlices(db: Kysely<Database>) {
     events,
     publicUrl: () => publicUrl,
     countAgents: agents.countByCluster,
+    rekeyable: agents.rekeyable,
     residents: [agents.resident],
     log,
   });

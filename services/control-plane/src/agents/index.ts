@@ -5,15 +5,17 @@
  *   queries.ts   agents in SQL               rpc.ts      AgentsService
  *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
- *   release.ts   the way out of a conflict
+ *   release.ts   the way out of a conflict     keys.ts     an agent's keys, and those before
+ *   rekey.ts     a token gives an agent new keys
  *   residence.ts what a cluster asks of its agents
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import type { EnrollRequest, EnrollResponse } from "@bowline/contract/agent";
 import type { AgentCounts, Resident } from "../clusters/index.ts";
-import { requestKey } from "../platform/context.ts";
+import { type Principal, requestKey } from "../platform/context.ts";
 import { enrol } from "./enrol.ts";
 import type { AgentPorts } from "./model.ts";
+import { rekeyable } from "./rekey.ts";
 import { countByCluster, residence } from "./residence.ts";
 import { registerAgents } from "./rpc.ts";
 
@@ -24,6 +26,11 @@ export interface Agents {
   readonly register: (router: ConnectRouter) => void;
   /** AgentService.Enroll; sessions registers it, because that service is theirs. */
   readonly enrol: (request: EnrollRequest, context: HandlerContext) => Promise<EnrollResponse>;
+  /** The agent that a registration token may give new keys. Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */
+  readonly rekeyable: (
+    principal: Principal,
+    idOrName: string,
+  ) => Promise<{ id: string; name: string; clusterId: string }>;
   /** Agents that are not gone for good, per cluster; a cluster without any is missing. */
   readonly countByCluster: (clusterIds: readonly string[]) => Promise<ReadonlyMap<string, AgentCounts>>;
   /** What a cluster's deletion asks of its agents. */
@@ -34,6 +41,7 @@ export function createAgents(ports: AgentPorts): Agents {
   return {
     register: (router) => registerAgents(router, ports),
     enrol: (request, context) => enrol(ports, request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
+    rekeyable: (principal, idOrName) => rekeyable(ports, principal, idOrName),
     countByCluster: (clusterIds) => countByCluster(ports.db, clusterIds),
     resident: residence(ports),
   };

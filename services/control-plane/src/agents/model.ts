@@ -38,8 +38,13 @@ export interface AgentPorts {
   agentGone(work: Work, agentId: string, how: { retired: boolean }): Promise<unknown>;
   /** Its host is gone for good: its open commands end and its deployments are absent. Returns how many of each. */
   agentRetired(work: Work, agentId: string): Promise<{ commands: number; deployments: number }>;
+  /**
+   * The agent begins anew on another host: what was bound to the session with this epoch is bound no more, and all that
+   * it has to run is converged again. Returns how many deployments.
+   */
+  agentAfresh(work: Work, agent: { id: string; epoch: number | undefined; createdBy: string }): Promise<number>;
   /** Ends the agent's stream, wherever it is. After the commit; may get lost. */
-  closeSession(agentId: string, reason: "REVOKED" | "RETIRED"): void;
+  closeSession(agentId: string, reason: "REVOKED" | "RETIRED" | "REKEYED"): void;
   /** A new agent: whoever places things gives it what belongs to it. */
   agentEnrolled(work: Work, agent: EnrolledAgent): Promise<void>;
   /** Labels, capacity, cordon or life changed: other things may belong to it now. */

@@ -89,7 +89,15 @@ export async function lockForEnrolment(
   tx: Tx,
   tokenId: string,
 ): Promise<
-  { cluster: LockedCluster; state: ReturnType<typeof tokenState>; createdBy: string; expiresAt: Date } | undefined
+  | {
+      cluster: LockedCluster;
+      state: ReturnType<typeof tokenState>;
+      createdBy: string;
+      expiresAt: Date;
+      /** The agent that gets new keys; null: the token enrols a new one. */
+      rekeyAgentId: string | null;
+    }
+  | undefined
 > {
   const owner = await tx
     .selectFrom("registration_tokens")
@@ -100,7 +108,7 @@ export async function lockForEnrolment(
   if (row === undefined) return undefined;
   const token = await tx
     .selectFrom("registration_tokens")
-    .select(["revoked_at", "uses", "max_uses", "created_by", "expires_at"])
+    .select(["revoked_at", "uses", "max_uses", "created_by", "expires_at", "rekey_agent_id"])
     .select(sql<boolean>`expires_at <= now()`.as("expired"))
     .where("id", "=", tokenId)
     .executeTakeFirst();
@@ -110,6 +118,7 @@ export async function lockForEnrolment(
     state: tokenState(token),
     createdBy: token.created_by,
     expiresAt: token.expires_at,
+    rekeyAgentId: token.rekey_agent_id,
   };
 }
 

@@ -27,6 +27,9 @@ async function start() {
     events,
     publicUrl: () => "https://bowline.example.com",
     countAgents: () => Promise.resolve(new Map()),
+    rekeyable: async () => {
+      throw new Error("not asked");
+    },
     residents: [],
     log,
   });

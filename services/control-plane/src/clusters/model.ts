@@ -46,6 +46,8 @@ export interface ClusterPorts {
   publicUrl: () => string;
   /** Agents per cluster; a cluster without agents may be missing. */
   countAgents(clusterIds: readonly string[]): Promise<ReadonlyMap<string, AgentCounts>>;
+  /** The agent that a token may give new keys. Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */
+  rekeyable(principal: Principal, idOrName: string): Promise<{ id: string; name: string; clusterId: string }>;
   /** In the order in which they are asked to go. Filled while the server is wired. */
   residents: Resident[];
   log: { error(fields: object, message: string): void };
@@ -132,5 +134,6 @@ export function tokenOf(row: TokenRow): RegistrationToken {
     createdAt: timestampFromDate(row.created_at),
     createdBy: row.created_by,
     agentIds: row.agent_ids,
+    rekeyAgentId: row.rekey_agent_id ?? "",
   });
 }

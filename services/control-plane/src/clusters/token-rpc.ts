@@ -54,8 +54,9 @@ async function createToken(
   const token = newToken("bwr");
   const id = `rt_${token.id}`;
   const maxUses = request.maxUses === 0 ? 1 : request.maxUses;
+  const { clusterId, rekeyAgentId } = await placeOf(ports, caller, request, maxUses);
   return transact(ports.db, async (work) => {
-    const cluster = await lockCluster(work.tx, request.clusterId, "share");
+    const cluster = await lockCluster(work.tx, clusterId, "share");
     if (cluster === undefined) throw problem("NOT_FOUND", `There is no cluster ${request.clusterId}.`);
     if (cluster.deleting) throw problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
     if (maxUses > 1 && !policyOf(cluster.policy).allowBulkEnrolment) {
@@ -71,6 +72,7 @@ async function createToken(
       maxUses,
       lifeMs: request.ttl === undefined ? defaultLifeMs : durationMs(request.ttl),
       createdBy: caller.principal.id,
+      rekeyAgentId,
     });
     const made = tokenOf(await getToken(work.tx, id));
     await audit(ports.events, work, caller, {
@@ -84,6 +86,29 @@ async function createToken(
     made.joinCommand = `npm run -s bowline -- agent join ${ports.publicUrl()} --token-file token`;
     return made;
   });
+}
+
+/** Where the token leads: the cluster that is named, or the one of the agent that gets new keys. */
+async function placeOf(
+  ports: ClusterPorts,
+  caller: Caller,
+  request: CreateRegistrationTokenRequest,
+  maxUses: number,
+): Promise<{ clusterId: string; rekeyAgentId: string | undefined }> {
+  const wrong = (field: string, description: string) =>
+    problem("INVALID_ARGUMENT", description, { violations: [{ field, description }] });
+  if (request.rekeyAgentId === "") {
+    if (request.clusterId === "") throw wrong("cluster_id", "A cluster, or an agent that gets new keys, is required.");
+    return { clusterId: request.clusterId, rekeyAgentId: undefined };
+  }
+  if (maxUses > 1) throw wrong("max_uses", "A token that rekeys an agent has one use.");
+  const agent = await ports.rekeyable(caller.principal, request.rekeyAgentId);
+  if (
+    request.clusterId !== "" &&
+    (await getCluster(ports.db, caller.principal, request.clusterId)).id !== agent.clusterId
+  )
+    throw wrong("cluster_id", `The agent ${agent.name} is in another cluster.`);
+  return { clusterId: agent.clusterId, rekeyAgentId: agent.id };
 }
 
 async function revoke(ports: ClusterPorts, caller: Caller, id: string): Promise<RegistrationToken> {

@@ -51,7 +51,15 @@ export async function listTokens(db: Db, clusterId: string, page: { pageSize: nu
 
 export async function insertToken(
   tx: Tx,
-  token: { id: string; clusterId: string; hash: Uint8Array; maxUses: number; lifeMs: number; createdBy: string },
+  token: {
+    id: string;
+    clusterId: string;
+    hash: Uint8Array;
+    maxUses: number;
+    lifeMs: number;
+    createdBy: string;
+    rekeyAgentId: string | undefined;
+  },
 ): Promise<void> {
   await tx
     .insertInto("registration_tokens")
@@ -62,6 +70,7 @@ export async function insertToken(
       max_uses: token.maxUses,
       expires_at: nowPlus(token.lifeMs),
       created_by: token.createdBy,
+      rekey_agent_id: token.rekeyAgentId ?? null,
     })
     .execute();
 }

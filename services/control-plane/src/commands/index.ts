@@ -5,10 +5,11 @@
  *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
  *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
  *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
- *   retire.ts       what a dead host owes
+ *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
+export { beginAfresh } from "./afresh.ts";
 export { claim, type Claimant, type PushedCommand, unreceipted } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";

@@ -45,10 +45,13 @@ export interface ChangedCommand extends LockedCommand {
  */
 export interface Owner {
   changed(work: Work, commands: readonly ChangedCommand[]): Promise<void>;
-  /** One of its deployments is converged anew, by a retry or a reconcile: this command carries its wish now. */
+  /**
+   * One of its deployments is converged anew, by a retry or a reconcile: this command carries its wish now.
+   * `fromNothing`: the agent has another host, where nothing of it runs yet.
+   */
   renewed?(
     work: Work,
-    command: { deploymentId: string; commandId: string; generation: number; ownerId: string },
+    command: { deploymentId: string; commandId: string; generation: number; ownerId: string; fromNothing: boolean },
   ): Promise<void>;
   /** The progress of one of its commands was written. */
   progressed?(work: Work, commandId: string): Promise<void>;

@@ -65,7 +65,18 @@ export async function again(
   ports: EnginePorts,
   work: Work,
   deploymentId: string,
-  how: { createdBy: string; retryOf?: string; productPublishId?: string; ownerKind?: string; limits?: Partial<Limits> },
+  {
+    fromNothing = false,
+    ...how
+  }: {
+    createdBy: string;
+    retryOf?: string;
+    productPublishId?: string;
+    ownerKind?: string;
+    limits?: Partial<Limits>;
+    /** See Owner.renewed. */
+    fromNothing?: boolean;
+  },
 ): Promise<Enqueued> {
   const row = await work.tx
     .selectFrom("deployments as d")
@@ -100,6 +111,8 @@ export async function again(
     },
   ]);
   if (enqueued === undefined) throw problem("INTERNAL");
-  await ports.owners.get(how.ownerKind ?? row.kind)?.renewed?.(work, { ...enqueued, ownerId: row.owner_id });
+  await ports.owners
+    .get(how.ownerKind ?? row.kind)
+    ?.renewed?.(work, { ...enqueued, ownerId: row.owner_id, fromNothing });
   return enqueued;
 }

@@ -9,6 +9,7 @@ export { registerDeployments } from "./rpc.ts";
 export {
   addGenerations,
   type DesiredName,
+  forgetObserved,
   hold,
   lockDeployments,
   lockPresent,

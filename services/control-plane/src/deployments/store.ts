@@ -174,6 +174,26 @@ export async function settleAbsent(tx: Tx, ids: readonly string[]): Promise<void
     .execute();
 }
 
+/**
+ * What runs of these deployments is not known any more: another host has them now. Returns those that are to be there,
+ * in order of id. The caller has locked them.
+ */
+export async function forgetObserved(tx: Tx, ids: readonly string[]): Promise<string[]> {
+  if (ids.length === 0) return [];
+  await tx
+    .deleteFrom("instances")
+    .where("deployment_id", "in", [...ids])
+    .execute();
+  const rows = await tx
+    .updateTable("deployments")
+    .set({ observed_generation: 0, observed_digest: "", drifted: false, drift_observations: 0, updated_at: sql`now()` })
+    .where("id", "in", [...ids])
+    .where("desired", "<>", "ABSENT")
+    .returning("id")
+    .execute();
+  return rows.map((row) => row.id).toSorted();
+}
+
 export function desiredName(desired: Deployment_Desired): DesiredName {
   switch (desired) {
     case Deployment_Desired.STOPPED:

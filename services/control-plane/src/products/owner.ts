@@ -6,7 +6,7 @@
  *     LIVE whoever joins or leaves.
  * O2: UNPUBLISHING ends only in UNPUBLISHED.
  * O3: what was live at an agent stays so while it is converged anew, until that
- *     fails.
+ *     fails; not where the agent has another host, on which nothing runs yet.
  * O4: a publish that FAILED comes back only while it is the newest of its place.
  * O5: routes that are tried again take a data plane that failed along: without
  *     it they would fail again, whatever was mended.
@@ -35,9 +35,18 @@ export function publishOwner(ports: () => EnginePorts): Owner {
     async renewed(work, command) {
       await sql`
         UPDATE publish_targets SET command_id = ${command.commandId}, generation = ${command.generation}, updated_at = now(),
-          state = CASE WHEN state IN ('LIVE', 'UNPUBLISHING', 'UNPUBLISHED') THEN state ELSE 'PENDING' END, -- O2, O3
+          state = CASE WHEN state IN ('UNPUBLISHING', 'UNPUBLISHED') THEN state -- O2
+            WHEN state = 'LIVE' AND NOT ${command.fromNothing} THEN state -- O3
+            ELSE 'PENDING' END,
           reason = '', message = ''
         WHERE product_publish_id = ${command.ownerId} AND deployment_id = ${command.deploymentId}`.execute(work.tx);
+      if (command.fromNothing) {
+        await work.tx
+          .updateTable("route_attachments")
+          .set({ serving_revision: 0, serving_generation: 0 })
+          .where("deployment_id", "=", command.deploymentId)
+          .execute();
+      }
       await settle(ports(), work, command.ownerId);
       const dataPlane = await heldDataPlaneOf(work, command.deploymentId);
       if (dataPlane !== undefined) {

@@ -30,6 +30,7 @@ import { createClusters, lockClusterForPublish, type Resident } from "../cluster
 import {
   again,
   agentGone,
+  beginAfresh,
   claim,
   defaultLimits,
   type EnginePorts,
@@ -113,6 +114,7 @@ export async function startPublishing(db: Kysely<Database>) {
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
+    agentAfresh: (work, agent) => beginAfresh(engine(), work, agent),
     closeSession: () => undefined,
     agentEnrolled: async () => undefined,
   });
@@ -121,6 +123,7 @@ export async function startPublishing(db: Kysely<Database>) {
     events,
     publicUrl: () => "https://bowline.example",
     countAgents: agents.countByCluster,
+    rekeyable: agents.rekeyable,
     residents,
     log,
   });

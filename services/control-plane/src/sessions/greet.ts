@@ -24,7 +24,17 @@ export function bearer(headers: Headers): string {
   return token;
 }
 
-/** Verifies the assertion that opens a stream. Throws ASSERTION_INVALID, CLOCK_SKEW, AGENT_REVOKED. */
+/** Only whoever has that key hears this. */
+function replacedProblem(key: { because: string; replaced_at: Date }) {
+  const when = key.replaced_at.toISOString();
+  const what =
+    key.because === "REKEY"
+      ? `A registration token gave this agent new keys at ${when}: another host is the agent now. What runs here goes on, unattended; to bring the agent back to this host, issue a token with \`token create --rekey\`.`
+      : `The agent has replaced this key at ${when}. If this folder is an old copy, let the newer one run; if it is all that is left, issue a token with \`token create --rekey\`.`;
+  return problem("AGENT_KEY_REPLACED", what, { metadata: { because: key.because, replacedAt: when } });
+}
+
+/** Verifies the assertion that opens a stream. Throws ASSERTION_INVALID, CLOCK_SKEW, AGENT_KEY_REPLACED, AGENT_REVOKED. */
 export async function verifyDialler(db: Db, installationId: string, headers: Headers): Promise<Asserted> {
   const jwt = bearer(headers);
   const agentId = readAssertionSubject(jwt);
@@ -35,11 +45,14 @@ export async function verifyDialler(db: Db, installationId: string, headers: Hea
     .where("id", "=", agentId)
     .executeTakeFirst();
   if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
-  const verdict = await verifyAssertion(jwt, agent.signing_key as PublicJwk, {
-    audience: installationId,
-    now: Date.now(),
-  });
-  if (!verdict.ok) throw problem(verdict.reason, verdict.message);
+  const verify = (key: unknown) =>
+    verifyAssertion(jwt, key as PublicJwk, { audience: installationId, now: Date.now() });
+  const verdict = await verify(agent.signing_key);
+  if (!verdict.ok) {
+    const before = await db.selectFrom("replaced_keys").selectAll().where("agent_id", "=", agentId).execute();
+    for (const key of before) if ((await verify(key.signing_key)).ok) throw replacedProblem(key);
+    throw problem(verdict.reason, verdict.message);
+  }
   if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
   return { agentId, counter: verdict.counter };
 }

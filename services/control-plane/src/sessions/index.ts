@@ -27,6 +27,8 @@ import { createAccessTokens } from "./signing-keys.ts";
 import { serveStream } from "./stream.ts";
 import { endOrphans, renewLease, returnLease, runUpkeep, type UpkeepSettings } from "./upkeep.ts";
 
+export { verifyDialler } from "./greet.ts";
+
 export interface SessionsPorts {
   db: Db;
   engine: () => EnginePorts;

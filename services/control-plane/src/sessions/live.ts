@@ -13,6 +13,7 @@ export type EndReason =
   | "SUPERSEDED"
   | "REVOKED"
   | "RETIRED"
+  | "REKEYED"
   | "CONFLICT"
   | "REPLICA_DRAINING"
   | "REPLICA_LOST"

@@ -910,13 +910,17 @@ export const ServerMessageSchema: GenMessage<ServerMessage, {jsonType: ServerMes
  */
 export const AgentService: GenService<{
   /**
-   * Spends a registration token and creates the agent.
+   * Spends a registration token and creates the agent; or, where the token says
+   * so, gives an agent that exists these keys and this runtime: it keeps its id,
+   * name and deployments, its session ends, a conflict too, what it has to run
+   * is pushed again, and the keys before are answered AGENT_KEY_REPLACED.
    *
    * The reply may be lost: the same key with the same token within ten minutes
    * gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN,
    * _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING,
    * ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key),
-   * AGENT_REVOKED (the agent that this token enrolled was revoked).
+   * AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED
+   * (the agent that the token enrolled or is for is gone for good).
    *
    * @generated from rpc bowline.agent.v1.AgentService.Enroll
    */

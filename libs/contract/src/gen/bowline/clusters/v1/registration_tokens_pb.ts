@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/clusters/v1/registration_tokens.proto.
  */
 export const file_bowline_clusters_v1_registration_tokens: GenFile = /*@__PURE__*/
-  fileDesc("Ci1ib3dsaW5lL2NsdXN0ZXJzL3YxL3JlZ2lzdHJhdGlvbl90b2tlbnMucHJvdG8SE2Jvd2xpbmUuY2x1c3RlcnMudjEijAMKEVJlZ2lzdHJhdGlvblRva2VuEgoKAmlkGAEgASgJEhIKCmNsdXN0ZXJfaWQYAiABKAkSOwoFc3RhdGUYAyABKA4yLC5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuLlN0YXRlEg0KBXRva2VuGAQgASgJEhAKCG1heF91c2VzGAUgASgNEgwKBHVzZXMYBiABKA0SLgoKZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgJIAEoCRIRCglhZ2VudF9pZHMYCiADKAkSFAoMam9pbl9jb21tYW5kGAsgASgJIk4KBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASCgoGQUNUSVZFEAESCAoEVVNFRBACEgsKB0VYUElSRUQQAxILCgdSRVZPS0VEEAQilgEKHkNyZWF0ZVJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIdCgpjbHVzdGVyX2lkGAEgASgJQgm6SAZyBBABGGQSOQoDdHRsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAmp4BMgIIARIaCghtYXhfdXNlcxgDIAEoDUIIukgFKgMYkE4ieQodTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1JlcXVlc3QSHQoKY2x1c3Rlcl9pZBgBIAEoCUIJukgGcgQQARhkEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgifgoeTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1Jlc3BvbnNlEkMKE3JlZ2lzdHJhdGlvbl90b2tlbnMYASADKAsyJi5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI0ChtHZXRSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCI3Ch5SZXZva2VSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZDKTBgoYUmVnaXN0cmF0aW9uVG9rZW5TZXJ2aWNlEscBChdDcmVhdGVSZWdpc3RyYXRpb25Ub2tlbhIzLmJvd2xpbmUuY2x1c3RlcnMudjEuQ3JlYXRlUmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0GiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbiJPiucYAwoBApLnGAMIyQGC0+STAjs6ASoiNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxLJAQoWTGlzdFJlZ2lzdHJhdGlvblRva2VucxIyLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1JlcXVlc3QaMy5ib3dsaW5lLmNsdXN0ZXJzLnYxLkxpc3RSZWdpc3RyYXRpb25Ub2tlbnNSZXNwb25zZSJGiucYBAoCAgWC0+STAjgSNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxKnAQoUR2V0UmVnaXN0cmF0aW9uVG9rZW4SMC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkdldFJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBomLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4iNYrnGAQKAgIFgtPkkwInEiUvdjEvb3BlcmF0b3IvcmVnaXN0cmF0aW9uLXRva2Vucy97aWR9ErYBChdSZXZva2VSZWdpc3RyYXRpb25Ub2tlbhIzLmJvd2xpbmUuY2x1c3RlcnMudjEuUmV2b2tlUmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0GiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbiI+iucYAwoBAoLT5JMCMToBKiIsL3YxL29wZXJhdG9yL3JlZ2lzdHJhdGlvbi10b2tlbnMve2lkfTpyZXZva2ViBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ci1ib3dsaW5lL2NsdXN0ZXJzL3YxL3JlZ2lzdHJhdGlvbl90b2tlbnMucHJvdG8SE2Jvd2xpbmUuY2x1c3RlcnMudjEipAMKEVJlZ2lzdHJhdGlvblRva2VuEgoKAmlkGAEgASgJEhIKCmNsdXN0ZXJfaWQYAiABKAkSOwoFc3RhdGUYAyABKA4yLC5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuLlN0YXRlEg0KBXRva2VuGAQgASgJEhAKCG1heF91c2VzGAUgASgNEgwKBHVzZXMYBiABKA0SLgoKZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgJIAEoCRIRCglhZ2VudF9pZHMYCiADKAkSFAoMam9pbl9jb21tYW5kGAsgASgJEhYKDnJla2V5X2FnZW50X2lkGAwgASgJIk4KBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASCgoGQUNUSVZFEAESCAoEVVNFRBACEgsKB0VYUElSRUQQAxILCgdSRVZPS0VEEAQitQEKHkNyZWF0ZVJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIbCgpjbHVzdGVyX2lkGAEgASgJQge6SARyAhhkEjkKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgJqeATICCAESGgoIbWF4X3VzZXMYAyABKA1CCLpIBSoDGJBOEh8KDnJla2V5X2FnZW50X2lkGAQgASgJQge6SARyAhhkInkKHUxpc3RSZWdpc3RyYXRpb25Ub2tlbnNSZXF1ZXN0Eh0KCmNsdXN0ZXJfaWQYASABKAlCCbpIBnIEEAEYZBIbCglwYWdlX3NpemUYAiABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIIn4KHkxpc3RSZWdpc3RyYXRpb25Ub2tlbnNSZXNwb25zZRJDChNyZWdpc3RyYXRpb25fdG9rZW5zGAEgAygLMiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNAobR2V0UmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiNwoeUmV2b2tlUmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQy0wYKGFJlZ2lzdHJhdGlvblRva2VuU2VydmljZRKHAgoXQ3JlYXRlUmVnaXN0cmF0aW9uVG9rZW4SMy5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNyZWF0ZVJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBomLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4ijgGK5xgDCgECkucYAwjJAYLT5JMCejoBKlo9OgEqIjgvdjEvb3BlcmF0b3IvYWdlbnRzL3tyZWtleV9hZ2VudF9pZH0vcmVnaXN0cmF0aW9uLXRva2VucyI2L3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tjbHVzdGVyX2lkfS9yZWdpc3RyYXRpb24tdG9rZW5zEskBChZMaXN0UmVnaXN0cmF0aW9uVG9rZW5zEjIuYm93bGluZS5jbHVzdGVycy52MS5MaXN0UmVnaXN0cmF0aW9uVG9rZW5zUmVxdWVzdBozLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1Jlc3BvbnNlIkaK5xgECgICBYLT5JMCOBI2L3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tjbHVzdGVyX2lkfS9yZWdpc3RyYXRpb24tdG9rZW5zEqcBChRHZXRSZWdpc3RyYXRpb25Ub2tlbhIwLmJvd2xpbmUuY2x1c3RlcnMudjEuR2V0UmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0GiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbiI1iucYBAoCAgWC0+STAicSJS92MS9vcGVyYXRvci9yZWdpc3RyYXRpb24tdG9rZW5zL3tpZH0StgEKF1Jldm9rZVJlZ2lzdHJhdGlvblRva2VuEjMuYm93bGluZS5jbHVzdGVycy52MS5SZXZva2VSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QaJi5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuIj6K5xgDCgECgtPkkwIxOgEqIiwvdjEvb3BlcmF0b3IvcmVnaXN0cmF0aW9uLXRva2Vucy97aWR9OnJldm9rZWIGcHJvdG8z", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * What an operator hands out.
@@ -102,6 +102,13 @@ export type RegistrationToken = Message<"bowline.clusters.v1.RegistrationToken">
    * @generated from field: string join_command = 11;
    */
   joinCommand: string;
+
+  /**
+   * The agent that gets new keys by it; empty: it enrols a new agent.
+   *
+   * @generated from field: string rekey_agent_id = 12;
+   */
+  rekeyAgentId: string;
 };
 
 /**
@@ -187,6 +194,13 @@ export type RegistrationTokenJson = {
    * @generated from field: string join_command = 11;
    */
   joinCommand?: string;
+
+  /**
+   * The agent that gets new keys by it; empty: it enrols a new agent.
+   *
+   * @generated from field: string rekey_agent_id = 12;
+   */
+  rekeyAgentId?: string;
 };
 
 /**
@@ -265,7 +279,8 @@ export const RegistrationToken_StateSchema: GenEnum<RegistrationToken_State, Reg
  */
 export type CreateRegistrationTokenRequest = Message<"bowline.clusters.v1.CreateRegistrationTokenRequest"> & {
   /**
-   * Id or name of the cluster.
+   * Id or name of the cluster. Required unless rekey_agent_id is given; then
+   * it is the agent's, and another one is refused.
    *
    * @generated from field: string cluster_id = 1;
    */
@@ -285,6 +300,16 @@ export type CreateRegistrationTokenRequest = Message<"bowline.clusters.v1.Create
    * @generated from field: uint32 max_uses = 3;
    */
   maxUses: number;
+
+  /**
+   * Id or name of an agent that gets new keys: whoever enrols with the token
+   * becomes this agent, with its id, name and deployments, on whichever host,
+   * and its keys before open nothing any more. One use. Not for an agent that
+   * was revoked or retired.
+   *
+   * @generated from field: string rekey_agent_id = 4;
+   */
+  rekeyAgentId: string;
 };
 
 /**
@@ -294,7 +319,8 @@ export type CreateRegistrationTokenRequest = Message<"bowline.clusters.v1.Create
  */
 export type CreateRegistrationTokenRequestJson = {
   /**
-   * Id or name of the cluster.
+   * Id or name of the cluster. Required unless rekey_agent_id is given; then
+   * it is the agent's, and another one is refused.
    *
    * @generated from field: string cluster_id = 1;
    */
@@ -314,6 +340,16 @@ export type CreateRegistrationTokenRequestJson = {
    * @generated from field: uint32 max_uses = 3;
    */
   maxUses?: number;
+
+  /**
+   * Id or name of an agent that gets new keys: whoever enrols with the token
+   * becomes this agent, with its id, name and deployments, on whichever host,
+   * and its keys before open nothing any more. One use. Not for an agent that
+   * was revoked or retired.
+   *
+   * @generated from field: string rekey_agent_id = 4;
+   */
+  rekeyAgentId?: string;
 };
 
 /**
@@ -512,7 +548,9 @@ export const RevokeRegistrationTokenRequestSchema: GenMessage<RevokeRegistration
  */
 export const RegistrationTokenService: GenService<{
   /**
-   * Issues one for a cluster. The answer is the only place where it is shown.
+   * Issues one for a cluster, or one that rekeys an agent. The answer is the
+   * only place where it is shown. Errors: NOT_FOUND, CLUSTER_DELETING,
+   * BULK_ENROLMENT_NOT_ALLOWED, AGENT_REVOKED, AGENT_RETIRED.
    *
    * @generated from rpc bowline.clusters.v1.RegistrationTokenService.CreateRegistrationToken
    */
