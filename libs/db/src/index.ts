@@ -2,5 +2,6 @@
 export * from "./command-states.ts";
 export * from "./embedded/index.ts";
 export * from "./migrate.ts";
+export * from "./notices.ts";
 export * from "./pool.ts";
 export * from "./tables.ts";

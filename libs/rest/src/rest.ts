@@ -142,7 +142,11 @@ export function createRest(options: RestOptions): Rest {
       call.response.end();
       return;
     }
-    answerJson(call, restStatus(method, body), json, etag === undefined ? {} : { etag });
+    const said = answered.header.get(dispatchHeader);
+    answerJson(call, restStatus(method, body), json, {
+      ...(etag === undefined ? {} : { etag }),
+      ...(said === null ? {} : { [dispatchHeader]: said }),
+    });
   }
 
   async function answerServerStream(call: Call, route: Route, message: Message): Promise<void> {
@@ -157,6 +161,9 @@ export function createRest(options: RestOptions): Rest {
     await answerStream(call, open, method.output, { bounds: limits, registry, stop, draining });
   }
 }
+
+/** What a handler says about how its work goes on: `degraded`, or nothing. */
+const dispatchHeader = "bowline-dispatch";
 
 function splitUrl(url: string): string[] {
   const at = url.indexOf("?");

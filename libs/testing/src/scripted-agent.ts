@@ -41,6 +41,8 @@ export interface EnrolOptions {
 
 /** What `connect` may say otherwise than a real agent would. */
 export interface ConnectOptions extends SessionScript {
+  /** Default: where it enrolled. Give the URL of another replica to move there. */
+  url?: string;
   /** Default: above every one before. */
   counter?: number;
   /** Signs the assertion. Default: the agent's own key. */
@@ -133,7 +135,7 @@ function scriptedAgent(
     async connect(options = {}) {
       const { greeting, ...script } = options;
       const opened = await openScriptedSession(
-        url,
+        options.url ?? url,
         options.authorization ?? `Bearer ${await assertion(options)}`,
         {
           processId,

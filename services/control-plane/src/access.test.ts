@@ -9,13 +9,14 @@ import { loadOrCreateKeyFile } from "@bowline/auth";
 import { methodAccess, type RoleName, roleNumber, services } from "@bowline/contract";
 import { ErrorInfoSchema } from "@bowline/contract/errors";
 import { ServiceAccountService } from "@bowline/contract/identity";
-import { newId } from "@bowline/kernel";
+import { newId, systemClock } from "@bowline/kernel";
 import { temporaryFolder, testDatabase } from "@bowline/testing";
 import { beforeAll, expect, test } from "@jest/globals";
 import { pino } from "pino";
 import { loadConfig } from "./config.ts";
 import { bootstrap } from "./identity/index.ts";
 import { createEvents } from "./platform/events.ts";
+import { createHints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { wire } from "./wire.ts";
 
@@ -36,12 +37,20 @@ beforeAll(async () => {
     events: createEvents(db, log),
     writeAdminToken: async (token) => void (admin = token),
   });
+  const replicaId = newId("replica");
+  const metrics = createMetrics();
+  const { installationId } = installation;
   ({ transport } = wire(loadConfig([], {}).config, log, {
     database: open(),
     encryption: await loadOrCreateKeyFile(join(temporaryFolder(), "key")),
     installation,
-    replicaId: newId("replica"),
-    metrics: createMetrics(),
+    replicaId,
+    metrics,
+    hints: createHints({
+      redis: undefined,
+      database: undefined,
+      ...{ installationId, replicaId, clock: systemClock, log, metrics },
+    }),
     publicUrl: () => "https://bowline.example",
   }));
   tokens.set("admin", admin);

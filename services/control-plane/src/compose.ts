@@ -7,7 +7,7 @@
  *   config.ts   settings                 log.ts     the log
  *   platform/   what every slice uses    others: one folder per slice
  */
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type EncryptionKey, loadOrCreateKeyFile, writePrivateFile } from "@bowline/auth";
 import { type DatabaseAddress, migrate, type OpenDatabase, openDatabase, runEmbeddedPostgres } from "@bowline/db";
@@ -17,8 +17,10 @@ import type { Config } from "./config.ts";
 import { bootstrap, type Bootstrapped } from "./identity/index.ts";
 import { createCensus } from "./platform/census.ts";
 import { createEvents } from "./platform/events.ts";
+import { createHints, type Hints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { listen, type Port } from "./platform/port.ts";
+import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
 import { serverVersion } from "./version.ts";
 import { wire, type Wired } from "./wire.ts";
 
@@ -37,6 +39,8 @@ export type StageReport = (stage: { name: string; detail: string; tookMs: number
 /** A replica that is alone is gone within 5 s (protocol.md); streams get this long to hear of it. */
 const drainMs = 2_000;
 const stopWithinMs = 5_000;
+/** A start waits this long for Redis, and goes on without it. */
+const redisWithinMs = 1_000;
 /** PostgreSQL writes its checkpoint before it ends. */
 const databaseStopWithinMs = 15_000;
 
@@ -54,6 +58,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   let database: OpenDatabase;
   let encryption: EncryptionKey;
   let installation: Bootstrapped;
+  let hints: Hints;
   let wired: Wired;
   let port: Port | undefined;
 
@@ -124,6 +129,32 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         throw error;
       }
     }),
+    timed(config.redisUrl === "" ? "hints" : "redis", stopWithinMs, async () => {
+      hints = createHints({
+        redis: redisOf(config, replicaId),
+        database: config.databaseUrl === "" ? undefined : config.databaseUrl,
+        installationId: installation.installationId,
+        replicaId,
+        clock,
+        log,
+        metrics,
+      });
+      const stopping = new AbortController();
+      const running = hints.run(stopping.signal);
+      running.catch((error: unknown) => {
+        log.error({ error }, "hints ended; the server stops");
+        failedWith("a background loop ended");
+      });
+      const answered = await hints.answered(redisWithinMs);
+      return {
+        detail:
+          config.redisUrl === "" ? "no Redis" : `${hideRedisPassword(config.redisUrl)}${answered ? "" : ", away"}`,
+        stop: async () => {
+          stopping.abort();
+          await running.catch(() => undefined); // told above
+        },
+      };
+    }),
     timed("engine", stopWithinMs, async () => {
       wired = wire(config, log, {
         database,
@@ -131,6 +162,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         installation,
         replicaId,
         metrics,
+        hints,
         publicUrl: () => config.publicUrl || listening().url,
       });
       await wired.sessions.prepare();
@@ -180,6 +212,31 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   ];
   const stop = await startStages(stages);
   return { url: listening().url, adminTokenFile, failed, stop };
+}
+
+/** Throws INVALID_ARGUMENT for a file that can't be read. */
+function redisOf(config: Config, replicaId: string) {
+  if (config.redisUrl === "") return undefined;
+  const read = (path: string, what: string): string => {
+    try {
+      return readFileSync(path, "utf8");
+    } catch (error) {
+      throw problem(
+        "INVALID_ARGUMENT",
+        `The ${what} cannot be read: ${error instanceof Error ? error.message : String(error)}.`,
+        { cause: error },
+      );
+    }
+  };
+  const { redisPasswordFile, redisCaFile } = config;
+  return {
+    address: parseRedisUrl(config.redisUrl),
+    credentials: {
+      password: redisPasswordFile === "" ? "" : read(redisPasswordFile, "--redis-password-file").trim(),
+      ca: redisCaFile === "" ? undefined : read(redisCaFile, "--redis-ca-file"),
+      name: `bowline-${replicaId}`,
+    },
+  };
 }
 
 function prepareFolder(dataDir: string): void {

@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { originsOf } from "./platform/cors.ts";
+import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
 
 const text = z.string();
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
@@ -20,22 +21,32 @@ const origins = text.superRefine((given, context) => {
     context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
   }
 });
+const redisUrl = text.superRefine((given, context) => {
+  try {
+    if (given !== "") parseRedisUrl(given);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+  }
+});
 const flag = z.union([z.boolean(), z.stringbool()]);
 
 interface Setting<Type extends z.ZodType> {
   type: Type;
   fallback: string | number | boolean;
   help: string;
-  secret?: boolean;
+  /** How a secret one is shown; undefined: as it is. */
+  shown?: (value: string) => string;
 }
+
+const hidden = (): string => "(hidden)";
 
 function setting<Type extends z.ZodType>(
   type: Type,
   fallback: string | number | boolean,
   help: string,
-  secret = false,
+  shown?: (value: string) => string,
 ): Setting<Type> {
-  return { type, fallback, help, secret };
+  return { type, fallback, help, ...(shown === undefined ? {} : { shown }) };
 }
 
 /** Every setting. Flag: `--public-url`; environment: `BOWLINE_PUBLIC_URL`; file: `publicUrl`. */
@@ -48,7 +59,15 @@ export const settings = {
     "",
     "URL under which agents and people reach this server. Empty: where it listens.",
   ),
-  databaseUrl: setting(text, "", "PostgreSQL URL. Empty: the embedded one.", true),
+  databaseUrl: setting(text, "", "PostgreSQL URL. Empty: the embedded one.", hidden),
+  redisUrl: setting(
+    redisUrl,
+    "",
+    "Redis, for hints between replicas: redis://, rediss://, redis+sentinel://HOST,HOST/MASTER, redis+cluster://HOST,HOST. Empty: none.",
+    hideRedisPassword,
+  ),
+  redisPasswordFile: setting(text, "", "File with the password of Redis, instead of one in the URL."),
+  redisCaFile: setting(text, "", "File with the CA of Redis's certificate (PEM), for rediss://. Empty: the system's."),
   encryptionKeyFile: setting(
     text,
     "",
@@ -162,11 +181,16 @@ export function describeConfig({
 }: LoadedConfig): { setting: string; value: unknown; from: string }[] {
   return (Object.keys(settings) as SettingName[]).map((name) => ({
     setting: name,
-    value: settings[name].secret && config[name] !== "" ? "(hidden)" : config[name],
+    value: shown(name, config[name]),
     from: { flag: `--${flagOf(name)}`, environment: environmentOf(name), file: file ?? "", default: "default" }[
       origins[name]
     ],
   }));
+}
+
+function shown(name: SettingName, value: Config[SettingName]): unknown {
+  const setting: Setting<z.ZodType> = settings[name];
+  return setting.shown === undefined || typeof value !== "string" || value === "" ? value : setting.shown(value);
 }
 
 function readFlags(args: readonly string[]): Record<string, string | boolean | undefined> {

@@ -30,6 +30,7 @@ import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
+import type { Hints } from "./platform/hints.ts";
 import { createHttpHandler } from "./platform/http.ts";
 import { interceptors } from "./platform/interceptors.ts";
 import type { createMetrics } from "./platform/metrics.ts";
@@ -55,6 +56,7 @@ export interface Foundations {
   installation: Bootstrapped;
   replicaId: string;
   metrics: ReturnType<typeof createMetrics>;
+  hints: Hints;
   publicUrl: () => string;
 }
 
@@ -73,7 +75,7 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, publicUrl }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, publicUrl }: Foundations,
 ): Wired {
   const { db } = database;
   const events = createEvents(db, log);
@@ -85,7 +87,7 @@ export function wire(
     db,
     events,
     publicUrl,
-    presence: { lastHeard: (agentId: string) => sessions.lastHeard(agentId) },
+    presence: hints.presence,
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
     agentAfresh: (work, agent) => beginAfresh(engine(), work, agent),
@@ -141,7 +143,18 @@ export function wire(
     },
     dials: { perSecond: config.dialsPerSecond, refused: (limit) => metrics.refused(limit) },
     alone: config.databaseUrl === "",
+    words: hints.words,
+    presence: hints.presence,
   });
+  hints.on.word = (word, way) => {
+    if (word.placed === true) events.look();
+    sessions.heard(word, way);
+  };
+  hints.on.gap = () => {
+    events.look();
+    sessions.rescan();
+  };
+  events.onPlaced = () => hints.words.placed();
   const enginePorts: EnginePorts = {
     db,
     events,
@@ -183,6 +196,7 @@ export function wire(
     log,
     observe: (call) => metrics.observe(call),
     rateLimits,
+    dispatchDegraded: () => hints.degraded(),
   });
   const scrapes = createRateLimits(rateLimits);
   const transport = createRouterTransport(routes, { router: { interceptors: around } });
@@ -207,7 +221,9 @@ export function wire(
     version: serverVersion,
     ready: async () => {
       const database = (await ready()) ? "ok" : "no answer";
-      return { ready: database === "ok", checks: { database } };
+      // Without Redis everything works, slower: no reason to send callers elsewhere.
+      const redis = hints.degraded() ? "degraded" : "ok";
+      return { ready: database === "ok", checks: { database, ...(hints.redisIsSet ? { redis } : {}) } };
     },
     metrics: async (scrape) => {
       await admitScrape({ open: config.openMetrics, authenticate: identity.authenticate, limits: scrapes }, scrape);

@@ -22,8 +22,27 @@ export interface EnrolledAgent {
 export interface Presence {
   /** By the streams; undefined where nothing is known. */
   lastHeard(agentId: string): Date | undefined;
-  /** True where presence can't be asked, so that answers come from the database alone. */
-  degraded?(): boolean;
+  /** True where presence should know of the agent and doesn't, so that the answer comes from the database alone. */
+  degraded?(agentId: string): boolean;
+  /** The same with what other replicas know of these, asked once for all. */
+  of?(
+    agents: readonly { id: string; epoch: number; replicaId: string; openForMs: number }[],
+  ): Promise<Omit<Presence, "of">>;
+}
+
+/** Presence for an answer about these agents. */
+export async function presenceOf(presence: Presence, rows: readonly AgentRow[]): Promise<Presence> {
+  if (presence.of === undefined) return presence;
+  return presence.of(
+    rows
+      .filter((row) => row.session_state !== null && row.session_state !== "ENDED")
+      .map((row) => ({
+        id: row.id,
+        epoch: row.epoch ?? 0,
+        replicaId: row.replica_id ?? "",
+        openForMs: row.now.getTime() - (row.opened_at ?? row.now).getTime(),
+      })),
+  );
 }
 
 export interface AgentPorts {
@@ -130,7 +149,7 @@ function observed(row: AgentRow, presence: Presence) {
     replicaId: connectivity.is === "OFFLINE" ? "" : (row.replica_id ?? ""),
     remoteAddress: row.remote_address ?? "",
     transport: connectivity.is === "OFFLINE" ? Agent_Transport.TRANSPORT_UNSPECIFIED : transportOf(row),
-    degraded: presence.degraded?.() ?? false,
+    degraded: presence.degraded?.(row.id) ?? false,
   };
 }
 

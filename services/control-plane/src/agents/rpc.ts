@@ -23,7 +23,7 @@ import { uniqueViolation } from "../platform/problems.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
 import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
-import { agentOf, type AgentPorts, type AgentRow } from "./model.ts";
+import { agentOf, type AgentPorts, type AgentRow, presenceOf } from "./model.ts";
 import { releaseAgent } from "./release.ts";
 import { countAgents, findAgent, getAgent, listAgents, lockAgent, mayKnowCluster } from "./queries.ts";
 
@@ -34,14 +34,17 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
       const { principal } = callerOf(context);
       const clusterId = await resolveCluster(ports, principal, request.clusterId);
       const { rows, nextPageToken } = await listAgents(db, principal, { ...request, clusterId });
+      const known = await presenceOf(presence, rows);
       return create(ListAgentsResponseSchema, {
-        agents: rows.map((row) => agentOf(row, presence)),
+        agents: rows.map((row) => agentOf(row, known)),
         nextPageToken,
         totalSize: request.returnTotalSize ? await countAgents(db, principal, clusterId) : undefined,
       });
     },
-    getAgent: async (request, context) =>
-      agentOf(await getAgent(db, callerOf(context).principal, request.id), presence),
+    getAgent: async (request, context) => {
+      const row = await getAgent(db, callerOf(context).principal, request.id);
+      return agentOf(row, await presenceOf(presence, [row]));
+    },
     updateAgent: (request, context) => updateAgent(ports, callerOf(context), request),
     cordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, true),
     uncordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, false),
@@ -165,14 +168,18 @@ async function* watchAgents(
         let pageToken = "";
         do {
           const page = await listAgents(db, principal, { pageSize: 1000, pageToken, clusterId, orderBy: "" });
-          for (const row of page.rows) yield create(WatchAgentsResponseSchema, { agent: agentOf(row, presence) });
+          const known = await presenceOf(presence, page.rows);
+          for (const row of page.rows) yield create(WatchAgentsResponseSchema, { agent: agentOf(row, known) });
           pageToken = page.nextPageToken;
         } while (pageToken !== "");
       },
       wants: (event) => clusterId === undefined || event.clusterId === clusterId,
       read: async (event) => {
         const row = await findAgent(db, principal, event.subjectId);
-        if (row !== undefined) return create(WatchAgentsResponseSchema, { agent: agentOf(row, presence) });
+        if (row !== undefined) {
+          const known = await presenceOf(presence, [row]);
+          return create(WatchAgentsResponseSchema, { agent: agentOf(row, known) });
+        }
         if (!(await mayKnowCluster(db, principal, event.clusterId))) return undefined;
         return create(WatchAgentsResponseSchema, { agent: { id: event.subjectId }, deleted: true });
       },

@@ -92,6 +92,39 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
   return rows;
 }
 
+/** Agents with a session at this replica and a command that may be claimed: the poll, for whatever no wake-up announced. */
+export async function agentsWithReady(ports: EnginePorts, replicaId: string): Promise<string[]> {
+  const { rows } = await sql<{ agentId: string }>`
+    SELECT s.agent_id AS "agentId" FROM sessions AS s
+    WHERE s.replica_id = ${replicaId} AND s.state = 'SERVING'
+      AND EXISTS (SELECT 1 FROM command_states AS r WHERE r.agent_id = s.agent_id AND r.state = 'READY')`.execute(
+    ports.db,
+  );
+  return rows.map((row) => row.agentId);
+}
+
+/** A command that its agent is to end. */
+export interface Cancelling {
+  agentId: string;
+  epoch: number;
+  commandId: string;
+  attempt: number;
+}
+
+/** What the sessions of this replica are to end: of these agents, or of all. */
+export async function cancelling(
+  ports: EnginePorts,
+  replicaId: string,
+  agentIds?: readonly string[],
+): Promise<Cancelling[]> {
+  const { rows } = await sql<Cancelling>`
+    SELECT s.agent_id AS "agentId", s.epoch, c.command_id AS "commandId", c.attempt
+    FROM sessions AS s JOIN command_states AS c ON c.agent_id = s.agent_id AND c.bound_epoch = s.epoch
+    WHERE s.replica_id = ${replicaId} AND s.state = 'SERVING' AND c.state = 'CANCELLING'
+      AND (${agentIds === undefined} OR s.agent_id = ANY(${agentIds ?? []}))`.execute(ports.db);
+  return rows;
+}
+
 /** The commands that one session has in flight without a receipt, to be pushed again. */
 export async function unreceipted(
   ports: EnginePorts,

@@ -10,7 +10,15 @@
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
 export { beginAfresh } from "./afresh.ts";
-export { claim, type Claimant, type PushedCommand, unreceipted } from "./claim.ts";
+export {
+  agentsWithReady,
+  type Cancelling,
+  cancelling,
+  claim,
+  type Claimant,
+  type PushedCommand,
+  unreceipted,
+} from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
 export { readCommands } from "./queries.ts";

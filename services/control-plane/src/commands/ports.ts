@@ -66,7 +66,8 @@ export interface AgentSignals {
   wake(agentIds: readonly string[]): void;
   cancel(agentId: string, commandId: string, attempt: number): void;
   pushAgain(agentId: string, commandId: string): void;
-  close(agentId: string, reason: string): void;
+  /** `replicaId`: that one's session, which is no longer the agent's; else the one that the session's row names. */
+  close(agentId: string, reason: string, replicaId?: string): void;
 }
 
 export interface EnginePorts {

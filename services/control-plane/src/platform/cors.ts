@@ -23,6 +23,7 @@ const requestHeaders = [
 const exposedHeaders = [
   ...cors.exposedHeaders,
   "Allow",
+  "Bowline-Dispatch",
   "ETag",
   "Location",
   "Retry-After",

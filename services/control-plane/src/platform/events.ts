@@ -34,6 +34,10 @@ export interface Events {
   note(work: Work, happenings: readonly Happening[]): Promise<void>;
   /** Places events after every commit and at an interval, drops old ones; until `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
+  /** Another replica placed events: they are read now instead of at the next poll. */
+  look(): void;
+  /** Told after this replica placed events; set before `run`. */
+  onPlaced: () => void;
   /** The newest position now. Read it before a snapshot, and watch from it. */
   position(): Promise<number>;
   /** Reads a cursor. Throws CURSOR_EXPIRED where what followed it is no longer kept. */
@@ -49,7 +53,7 @@ export interface Events {
 const sequencerLock = 7_310_001;
 /** Events placed in one statement: small enough to hold the lock shortly. */
 const batch = 1_000;
-/** Another replica's commit is found by this poll; this replica's own by its bell. */
+/** Another replica's commit is found by this poll where no word of it came; this replica's own by its bell. */
 const pollMs = 1_000;
 /** Newest events in memory: some minutes of a busy server, about 2 MB. */
 const keepInMemory = 10_000;
@@ -63,6 +67,8 @@ const pruneEveryMs = 600_000;
 export function createEvents(db: Db, log: { error(fields: object, message: string): void }): Events {
   const committed: Bell = createBell();
   const placed: Bell = createBell();
+  /** Commits of this replica since it last placed: a word of another replica has nothing to place. */
+  let commits = 0;
 
   let watches = 0;
   /** The newest events in order of position, without a gap from `floor` to `tail` (W3). Undefined until `run` reads. */
@@ -121,7 +127,9 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     return sequence.rows[0]?.called === true ? sequence.rows[0].last : 0;
   }
 
-  return {
+  const events: Events = {
+    onPlaced: () => undefined,
+    look: () => committed.ring(),
     async note(work, happenings) {
       if (happenings.length === 0) return;
       await work.tx
@@ -135,24 +143,34 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
           })),
         )
         .execute();
-      work.after(() => committed.ring());
+      work.after(() => {
+        commits += 1;
+        committed.ring();
+      });
     },
 
     async run(signal) {
       let prunedAt = performance.now();
+      let polledAt = -pollMs;
       while (!signal.aborted) {
         const seen = committed.count();
         try {
-          let count = 0;
-          do {
-            count = await place();
-          } while (count === batch && !signal.aborted);
+          if (commits > 0 || performance.now() - polledAt >= pollMs) {
+            polledAt = performance.now();
+            commits = 0;
+            let count = 0;
+            do {
+              count = await place();
+              if (count > 0) events.onPlaced();
+            } while (count === batch && !signal.aborted);
+          }
           await readNew();
           if (performance.now() - prunedAt > pruneEveryMs) {
             prunedAt = performance.now();
             await sql`DELETE FROM events WHERE created_at < now() - make_interval(hours => ${keepHours})`.execute(db);
           }
         } catch (error) {
+          polledAt = -pollMs; // what was to be placed is still
           if (!signal.aborted) log.error({ error }, "events could not be placed; tried again");
         }
         await committed.wait(seen, pollMs, signal);
@@ -207,6 +225,7 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
 
     measured: () => ({ watches, remembered: memory?.events.length ?? 0 }),
   };
+  return events;
 }
 
 /** The events after a position. Looked for from the end, because as a rule there are few. */

@@ -8,7 +8,7 @@
 import { createValidator } from "@bufbuild/protovalidate";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
-import { methodAccess } from "@bowline/contract";
+import { methodAccess, restStatus } from "@bowline/contract";
 import { newId, problem, type Problem } from "@bowline/kernel";
 import { type Principal, principalKey, requestKey } from "./context.ts";
 import { connectErrorOf, problemOf } from "./problems.ts";
@@ -21,6 +21,8 @@ export interface InterceptorPorts {
   /** Services beside our own that need no credential, by type name. */
   openServices?: ReadonlySet<string>;
   observe(call: { method: string; code: string; reason?: string | undefined; seconds: number }): void;
+  /** True while what a call starts is dispatched slower than usual. */
+  dispatchDegraded?: () => boolean;
   /** Undefined: as many calls as come. */
   rateLimits?: RateLimitSettings;
 }
@@ -28,8 +30,17 @@ export interface InterceptorPorts {
 /** Header in which the port tells who dialled; what a client sends under this name is dropped there. */
 export const remoteAddressHeader = "x-bowline-remote-address";
 
+/**
+ * Says `degraded` in the answer to a call that started work (REST answers it 202) while wake-ups take the slow way:
+ * all that was accepted is done, some later. Over gRPC it is in the headers too.
+ */
+export const dispatchHeader = "bowline-dispatch";
+
 /** A request id that a client may set: short and printable, so that logs stay readable. */
 const requestIdPattern = /^[\w.:-]{1,64}$/;
+
+/** REST's status for work that goes on after the answer. */
+const startedWork = 202;
 
 export function interceptors(ports: InterceptorPorts): Interceptor[] {
   const validator = createValidator();
@@ -100,6 +111,8 @@ function observed(next: Next, ports: InterceptorPorts): Next {
     try {
       const response = await next(request);
       response.header.set("x-request-id", requestId);
+      if (ports.dispatchDegraded?.() === true && restStatus(request.method) === startedWork)
+        response.header.set(dispatchHeader, "degraded");
       if (!response.stream) {
         done();
         return response;

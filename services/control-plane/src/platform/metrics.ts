@@ -52,6 +52,11 @@ export interface Metrics {
   acquired(seconds: number): void;
   breakerOpen(open: boolean): void;
   presenceLag(seconds: number): void;
+  presenceOnline(agents: number): void;
+  /** Redis answered, or did not. */
+  redisCommand(command: string, seconds: number, ok: boolean): void;
+  /** A message with wake-ups went to another replica. */
+  wordSent(via: Exclude<WakeVia, "local">): void;
   /** Adds what is read at a scrape. Once. */
   watch(sources: GaugeSources): void;
   read(): Promise<{ contentType: string; body: string }>;
@@ -64,6 +69,9 @@ const callBuckets = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10
 const commandBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3_600];
 /** A free connection takes microseconds; 5 s is the pool's limit. */
 const acquireBuckets = [0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 5];
+
+/** Up to the limit of one command. */
+const redisBuckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
@@ -111,6 +119,15 @@ export function createMetrics(): Metrics {
   );
   const breaker = gauge("bowline_redis_breaker_open", "1: Redis is taken for away, and nothing waits for it.");
   const presenceLag = gauge("bowline_presence_lag_seconds", "Age of the presence that this replica wrote last.");
+  const online = gauge("bowline_presence_online", "Agents present in Redis, on all replicas.");
+  const redisCommands = histogram(
+    "bowline_redis_command_seconds",
+    "Duration of commands to Redis: answered, or failed (given up after 250 ms).",
+    redisBuckets,
+    "command",
+    "outcome",
+  );
+  const sent = counter("bowline_wakeups_sent_total", "Messages with wake-ups sent to other replicas, by way.", "via");
   for (const kind of ["blocked_promoted", "journal_incomplete", "domain_error"] satisfies Defect[])
     defects.inc({ kind }, 0);
 
@@ -138,6 +155,10 @@ export function createMetrics(): Metrics {
     acquired: (seconds) => acquired.observe(seconds),
     breakerOpen: (open) => breaker.set(open ? 1 : 0),
     presenceLag: (seconds) => presenceLag.set(seconds),
+    presenceOnline: (agents) => online.set(agents),
+    redisCommand: (command, seconds, ok) =>
+      redisCommands.observe({ command, outcome: ok ? "answered" : "failed" }, seconds),
+    wordSent: (via) => sent.inc({ via }),
     watch: (sources) => watchGauges(registry, sources),
     async read() {
       return { contentType: registry.contentType, body: await registry.metrics() };

@@ -1,12 +1,23 @@
 /**
- * Brings commands to sessions: claims for whoever was woken, and pushes IDs.
- * Wake-ups are hints; the poll is the truth.
+ * Brings commands to the sessions of this replica: claims for whoever was
+ * woken, and pushes IDs. Wake-ups are hints; the poll is the truth. What is
+ * meant for other replicas' sessions goes through routing.ts.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { DeployCommandSchema } from "@bowline/contract/agent";
-import { claim, type AgentSignals, type EnginePorts, type PushedCommand, unreceipted } from "../commands/index.ts";
+import {
+  agentsWithReady,
+  type AgentSignals,
+  type Cancelling,
+  cancelling,
+  claim,
+  type EnginePorts,
+  type PushedCommand,
+  unreceipted,
+} from "../commands/index.ts";
 import { crashPoint } from "@bowline/kernel";
 import { createBell } from "../platform/bell.ts";
+import type { WakeVia } from "../platform/metrics.ts";
 import { transact } from "../platform/transactions.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
 
@@ -16,20 +27,42 @@ export const commandWindow = 16;
 const sessionsPerClaim = 200;
 /** Without any wake-up a command is found this late at most; jittered, so that replicas don't poll together. */
 const pollMs = 15_000;
+/** The same while wake-ups don't arrive as they should (Redis is away). */
+const pollDeafMs = 1_000;
 /** After a claim that failed (the database is away). */
 const retryMs = 500;
 
 export interface Dispatcher extends AgentSignals {
   run(signal: AbortSignal): Promise<void>;
+  wake(agentIds: readonly string[], via?: WakeVia): void;
+  /** Cancels and pushes for sessions of this replica, as their rows say: another replica changed them. */
+  tell(agentIds: readonly string[]): Promise<void>;
+  /** Looks at everything that this replica owns, within a second: something may have been missed. */
+  rescan(): void;
   /** Resolves when the claim that runs now, if any, has ended: a later one sees what the caller changed in its session. */
   claimed(): Promise<void>;
   /** Pushes everything of a session that has no receipt yet. */
   pushUnreceipted(session: LiveSession): Promise<void>;
 }
 
-export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): Dispatcher {
+export interface DispatcherPorts {
+  engine: () => EnginePorts;
+  live: LiveSessions;
+  replicaId: string;
+  /** Whether wake-ups reach this replica as they should. */
+  hears: () => boolean;
+}
+
+export function createDispatcher({ engine: ports, live, replicaId, hears }: DispatcherPorts): Dispatcher {
   const bell = createBell();
   const woken = new Set<string>();
+  /** Agents in `woken` that only the poll knows of. */
+  const polled = new Set<string>();
+  /** Cancels that a session was sent; the poll repeats none. */
+  const cancelsSent = new WeakMap<LiveSession, Set<string>>();
+  let polledAt = performance.now() - pollMs * Math.random();
+  let pollJitter = 1;
+  let rescanAt = Number.POSITIVE_INFINITY;
   let underWay: Promise<void> = Promise.resolve();
 
   function push(command: PushedCommand): void {
@@ -41,7 +74,39 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
     }
   }
 
-  async function round(agentIds: readonly string[], polled: boolean): Promise<void> {
+  function sendCancel({ agentId, commandId, attempt }: Omit<Cancelling, "epoch">, again: boolean): void {
+    const session = live.of(agentId);
+    if (session?.phase !== "serving") return;
+    const sent = cancelsSent.get(session) ?? new Set();
+    cancelsSent.set(session, sent);
+    const which = `${commandId} ${attempt}`;
+    if (sent.has(which) && !again) return;
+    sent.add(which);
+    session.send({ message: { case: "cancelCommand", value: { commandId, attempt } } });
+  }
+
+  async function sendCancels(agentIds?: readonly string[]): Promise<void> {
+    for (const found of await cancelling(ports(), replicaId, agentIds)) {
+      if (live.of(found.agentId)?.epoch === found.epoch) sendCancel(found, false);
+    }
+  }
+
+  /** One statement each, for all that this replica owns. */
+  async function poll(): Promise<void> {
+    for (const agentId of await agentsWithReady(ports(), replicaId)) {
+      if (live.of(agentId) === undefined || woken.has(agentId)) continue;
+      woken.add(agentId);
+      polled.add(agentId);
+    }
+    await sendCancels();
+    polledAt = performance.now();
+    pollJitter = 0.85 + 0.3 * Math.random();
+    rescanAt = Number.POSITIVE_INFINITY;
+  }
+
+  const pollAt = (): number => Math.min(rescanAt, polledAt + (hears() ? pollMs : pollDeafMs) * pollJitter);
+
+  async function round(agentIds: readonly string[], foundByPoll: ReadonlySet<string>): Promise<void> {
     const claimants = agentIds.flatMap((agentId) => {
       const session = live.of(agentId);
       if (session?.phase !== "serving" || session.takes === "nothing") return [];
@@ -52,7 +117,9 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
     const claimed = await transact(engine.db, (work) => claim(engine, work, claimants));
     if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) push(command);
-    if (claimed.length > 0) engine.metrics?.claimed(polled ? "poll" : "wake", claimed.length);
+    const polled = claimed.filter((command) => foundByPoll.has(command.agentId)).length;
+    if (polled > 0) engine.metrics?.claimed("poll", polled);
+    if (claimed.length > polled) engine.metrics?.claimed("wake", claimed.length - polled);
     for (const { waitedSeconds } of claimed) {
       if (typeof waitedSeconds === "number") engine.metrics?.step("enqueue_to_claim", waitedSeconds);
       engine.metrics?.step("claim_to_push", (performance.now() - startedAt) / 1000);
@@ -62,16 +129,29 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
   }
 
   return {
-    wake(agentIds) {
+    wake(agentIds, via = "local") {
       const here = agentIds.filter((agentId) => live.of(agentId) !== undefined);
-      for (const agentId of here) woken.add(agentId);
-      if (here.length > 0) ports().metrics?.woken("local", here.length);
+      for (const agentId of here) {
+        woken.add(agentId);
+        polled.delete(agentId);
+      }
+      if (here.length > 0) ports().metrics?.woken(via, here.length);
       if (woken.size > 0) bell.ring();
     },
-    cancel(agentId, commandId, attempt) {
-      const session = live.of(agentId);
-      if (session?.phase === "serving")
-        session.send({ message: { case: "cancelCommand", value: { commandId, attempt } } });
+    cancel: (agentId, commandId, attempt) => sendCancel({ agentId, commandId, attempt }, true),
+    async tell(agentIds) {
+      const here = agentIds.filter((agentId) => live.of(agentId)?.phase === "serving");
+      if (here.length === 0) return;
+      await sendCancels(here);
+      for (const agentId of here) {
+        const session = live.of(agentId);
+        if (session?.phase === "serving")
+          for (const command of await unreceipted(ports(), agentId, session.epoch)) push(command);
+      }
+    },
+    rescan() {
+      rescanAt = Math.min(rescanAt, performance.now() + pollDeafMs * Math.random());
+      bell.ring();
     },
     pushAgain(agentId, commandId) {
       const session = live.of(agentId);
@@ -89,26 +169,22 @@ export function createDispatcher(ports: () => EnginePorts, live: LiveSessions): 
     },
     claimed: () => underWay.catch(() => undefined), // told where it was claimed
     async run(signal) {
-      let pollAt = performance.now() + pollMs * Math.random();
       while (!signal.aborted) {
         const seen = bell.count();
-        let polled = false;
-        if (performance.now() >= pollAt) {
-          polled = woken.size === 0;
-          for (const session of live.all()) woken.add(session.agentId);
-          pollAt = performance.now() + pollMs * (0.85 + 0.3 * Math.random());
-        }
-        const agentIds = [...woken].slice(0, sessionsPerClaim);
-        for (const agentId of agentIds) woken.delete(agentId);
+        let agentIds: string[] = [];
         try {
-          if (agentIds.length > 0) await (underWay = round(agentIds, polled));
+          if (performance.now() >= pollAt()) await poll();
+          agentIds = [...woken].slice(0, sessionsPerClaim);
+          const foundByPoll = new Set(agentIds.filter((agentId) => polled.delete(agentId)));
+          for (const agentId of agentIds) woken.delete(agentId);
+          if (agentIds.length > 0) await (underWay = round(agentIds, foundByPoll));
         } catch (error) {
           for (const agentId of agentIds) woken.add(agentId);
           if (!signal.aborted) ports().log.warn({ error }, "could not claim; tried again");
           await bell.wait(bell.count(), retryMs, signal);
           continue;
         }
-        if (woken.size === 0) await bell.wait(seen, Math.max(1, pollAt - performance.now()), signal);
+        if (woken.size === 0) await bell.wait(seen, Math.max(1, pollAt() - performance.now()), signal);
       }
     },
   };

@@ -17,15 +17,18 @@ import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
+import type { Presence } from "../platform/presence.ts";
+import type { Way, Word, Words } from "../platform/words.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { fetchDeployments } from "./fetch.ts";
 import { bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
-import { createLiveSessions } from "./live.ts";
+import { createLiveSessions, type LiveSessions } from "./live.ts";
 import { createAccessTokens } from "./signing-keys.ts";
+import { createRouting } from "./routing.ts";
 import { serveStream } from "./stream.ts";
-import { endOrphans, renewLease, returnLease, runUpkeep, type UpkeepSettings } from "./upkeep.ts";
+import { endOrphans, endSuperseded, renewLease, returnLease, runUpkeep, type UpkeepSettings } from "./upkeep.ts";
 
 export { verifyDialler } from "./greet.ts";
 
@@ -37,6 +40,10 @@ export interface SessionsPorts {
   installationId: string;
   enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
   settings: UpkeepSettings & { heartbeatIntervalMs: number; silenceLimitMs: number };
+  /** What replicas tell one another; sessions takes what is heard. */
+  words: Words;
+  /** Is told what this replica holds. */
+  presence: Pick<Presence, "held" | "changed">;
   /** How many dials become sessions. */
   dials: Pick<DialPorts, "perSecond" | "refused">;
   /** True: no other server can hold this database, so sessions of a life before are ended at once. */
@@ -46,10 +53,12 @@ export interface SessionsPorts {
 export interface Sessions {
   register(router: ConnectRouter): void;
   signals: AgentSignals;
-  /** When an agent was last heard on this replica; undefined: it has no stream here. */
-  lastHeard(agentId: string): Date | undefined;
   /** What metrics show. */
   measured(): Measured;
+  /** What another replica says about sessions of this one. */
+  heard(word: Word, way: Way): void;
+  /** Something may have been missed: looks at everything that this replica holds. */
+  rescan(): void;
   /** Takes the lease. Before anything is served. */
   prepare(): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
@@ -65,8 +74,16 @@ export interface Measured {
 }
 
 export function createSessions(ports: SessionsPorts): Sessions {
-  const live = createLiveSessions();
-  const dispatcher = createDispatcher(ports.engine, live);
+  const live: LiveSessions = createLiveSessions((session, open) => ports.presence.changed(session, open));
+  Object.assign(ports.presence.held, {
+    all: () => live.all(),
+    of: (agentId) => live.of(agentId),
+    check: (agentIds) => endSuperseded(ports.engine(), live, agentIds),
+  } satisfies Presence["held"]);
+  const { words } = ports;
+  const { replicaId } = ports.settings;
+  const dispatcher = createDispatcher({ engine: ports.engine, live, replicaId, hears: () => words.hears() });
+  const routing = createRouting({ engine: ports.engine, live, dispatcher, words, replicaId });
   const dials = createDials({ ...ports.dials, clock: ports.clock });
   const tokens = createAccessTokens(ports.db, ports.encryption, ports.installationId);
   let intake: ReturnType<typeof createIntake> | undefined;
@@ -74,8 +91,9 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
 
   return {
-    signals: dispatcher,
-    lastHeard: (agentId) => live.of(agentId)?.lastSeen,
+    signals: routing,
+    heard: (word, way) => routing.heard(word, way),
+    rescan: () => dispatcher.rescan(),
     measured() {
       const sessions = new Map<string, Measured["sessions"][number]>();
       let outbox = 0;
@@ -86,7 +104,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
       }
       return {
         sessions: [...sessions.values()],
-        queues: { outbox, ...intakeOf().waiting() },
+        queues: { outbox, signals: routing.waiting(), ...intakeOf().waiting() },
         leaseAgeSeconds: (ports.clock.monotonicMs() - renewedAt) / 1000,
       };
     },
@@ -110,7 +128,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
                 dials,
                 tokens,
                 clock: ports.clock,
-                replicaId: ports.settings.replicaId,
+                replicaId,
                 heartbeatIntervalMs: ports.settings.heartbeatIntervalMs,
                 silenceLimitMs: ports.settings.silenceLimitMs,
               },
@@ -133,6 +151,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     async run(signal) {
       await Promise.all([
         dispatcher.run(signal),
+        routing.run(signal),
         intakeOf().run(signal),
         runUpkeep(
           ports.engine(),

@@ -65,7 +65,8 @@ export interface LiveSessions {
   remove(session: LiveSession): void;
 }
 
-export function createLiveSessions(): LiveSessions {
+/** `changed` is told of each session that comes and goes. */
+export function createLiveSessions(changed: (session: LiveSession, open: boolean) => void): LiveSessions {
   const byAgent = new Map<string, LiveSession>();
   return {
     of: (agentId) => byAgent.get(agentId),
@@ -74,12 +75,14 @@ export function createLiveSessions(): LiveSessions {
     add(session) {
       const older = byAgent.get(session.agentId);
       byAgent.set(session.agentId, session);
+      changed(session, true);
       if (older !== undefined && older.epoch < session.epoch) {
         older.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: session.epoch } } });
       }
     },
     remove(session) {
       if (byAgent.get(session.agentId) === session) byAgent.delete(session.agentId);
+      changed(session, false);
     },
   };
 }

@@ -99,7 +99,12 @@ export async function openSession(
         .values({ agent_id: agentId, ...row })
         .execute();
     else await tx.updateTable("sessions").set(row).where("agent_id", "=", agentId).execute();
-    if (before !== undefined && before.state !== "ENDED") await sessionEnded(ports, work, agentId, before.epoch);
+    if (before !== undefined && before.state !== "ENDED") {
+      await sessionEnded(ports, work, agentId, before.epoch);
+      // Here the newer stream takes the older one's place by itself (live.ts).
+      if (before.replica_id !== facts.replicaId)
+        work.after(() => ports.signals.close(agentId, "SUPERSEDED", before.replica_id));
+    }
     await tx
       .updateTable("agents")
       .set({

@@ -96,8 +96,12 @@ export async function runUpkeep(
 }
 
 /** Sessions that were ended elsewhere (revoked, superseded on another replica) lose their stream here. */
-async function endSuperseded(ports: EnginePorts, live: LiveSessions): Promise<void> {
-  const here = [...live.all()];
+export async function endSuperseded(
+  ports: EnginePorts,
+  live: LiveSessions,
+  agentIds?: readonly string[],
+): Promise<void> {
+  const here = agentIds === undefined ? [...live.all()] : agentIds.flatMap((id) => live.of(id) ?? []);
   if (here.length === 0) return;
   const rows = await ports.db
     .selectFrom("sessions")

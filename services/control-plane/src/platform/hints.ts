@@ -1,0 +1,114 @@
+/**
+ * What replicas know of one another beside the database: hints, every one of
+ * which may be lost. With Redis, through Redis (redis/link.ts); without it, or
+ * while it is away, words go by NOTIFY and presence is what the rows say.
+ */
+import { createNotices, type DatabaseAddress, type Notices } from "@bowline/db";
+import type { Clock } from "@bowline/kernel";
+import type { Metrics } from "./metrics.ts";
+import { createPresence, type Presence } from "./presence.ts";
+import type { RedisAddress } from "./redis/address.ts";
+import type { RedisCredentials } from "./redis/clients.ts";
+import { createRedisLink, everyone, type RedisLink } from "./redis/link.ts";
+import { createWords, noticeChannel, type Way, type Word, type Words } from "./words.ts";
+
+export interface HintsPorts {
+  redis: { address: RedisAddress; credentials: RedisCredentials } | undefined;
+  /** Undefined: no other replica can be on this database. */
+  database: DatabaseAddress | undefined;
+  installationId: string;
+  replicaId: string;
+  clock: Clock;
+  log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
+  metrics: Pick<Metrics, "redisCommand" | "wordSent" | "breakerOpen" | "presenceLag" | "presenceOnline">;
+}
+
+export interface Hints {
+  words: Words;
+  presence: Presence;
+  /** True while Redis is set and away: everything works, slower. */
+  degraded(): boolean;
+  /** Whether a Redis is set. */
+  redisIsSet: boolean;
+  /** Redis answered within `ms`; true where none is set. */
+  answered(ms: number): Promise<boolean>;
+  /** Set before anything is served. */
+  on: {
+    word(word: Word, way: Way): void;
+    /** Something may have been missed. */
+    gap(): void;
+  };
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** A scrape comes no more often. */
+const lagEveryMs = 1_000;
+
+export function createHints(ports: HintsPorts): Hints {
+  const { replicaId, installationId, clock, log } = ports;
+  const link: RedisLink | undefined =
+    ports.redis &&
+    createRedisLink({
+      ...ports.redis,
+      ...{ installationId, replicaId, clock, log },
+      observe: (command, seconds, ok) => ports.metrics.redisCommand(command, seconds, ok),
+    });
+  const notices: Notices | undefined =
+    ports.database === undefined
+      ? undefined
+      : createNotices({
+          address: ports.database,
+          applicationName: `bowline ${replicaId} notices`,
+          channels: [noticeChannel(replicaId), noticeChannel(everyone)],
+          heard: (payload) => words.receive(payload, "notify"),
+          gap: () => hints.on.gap(),
+          log,
+        });
+  const words = createWords({
+    replicaId,
+    redis: link,
+    notices,
+    sent: (way) => ports.metrics.wordSent(way),
+  });
+  const presence = createPresence({ redis: link, replicaId, clock, log });
+  const hints: Hints = {
+    words,
+    presence,
+    redisIsSet: link !== undefined,
+    degraded: () => link?.isAway() === true,
+    answered: async (ms) => link === undefined || link.answered(ms),
+    on: { word: () => undefined, gap: () => undefined },
+    async run(signal) {
+      await Promise.all([
+        link?.run(signal),
+        notices?.run(signal),
+        words.run(signal),
+        presence.run(signal),
+        tellLag(signal),
+      ]);
+    },
+  };
+  async function tellLag(signal: AbortSignal): Promise<void> {
+    while (link !== undefined && !signal.aborted) {
+      const { lagMs, online } = presence.facts();
+      if (lagMs !== undefined) ports.metrics.presenceLag(lagMs / 1_000);
+      if (online !== undefined) ports.metrics.presenceOnline(online);
+      await clock.sleep(lagEveryMs, signal);
+    }
+  }
+
+  words.on.word = (word, way) => hints.on.word(word, way);
+  if (link !== undefined) {
+    link.on.message = (text) => words.receive(text, "redis");
+    ports.metrics.breakerOpen(true); // until it answers
+    link.on.away = (away) => {
+      ports.metrics.breakerOpen(away);
+      hints.on.gap(); // polls come more often now, or what was missed is looked for
+    };
+    link.on.gap = () => {
+      presence.rewrite();
+      hints.on.gap();
+    };
+  }
+  return hints;
+}
