@@ -24,6 +24,7 @@ export function listedMetrics(): Listed[] {
     queues: () => ({}),
     pool: () => ({ total: 0, idle: 0, waiting: 0 }),
     connections: () => 0,
+    certificateEnds: () => undefined,
     watches: () => 0,
     leaseAge: () => 0,
     census: async () => undefined,

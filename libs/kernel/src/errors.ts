@@ -56,6 +56,10 @@ export const reasons = {
 
   // Starting a server or an agent
   PORT_IN_USE: { code: "failed_precondition", summary: "Another program listens on the port." },
+  TLS_FILES_UNUSABLE: {
+    code: "failed_precondition",
+    summary: "The server's certificate, its key or the CA of clients cannot be used.",
+  },
 
   // Who is asking
   UNAUTHENTICATED: { code: "unauthenticated", summary: "There is no valid credential in the request." },

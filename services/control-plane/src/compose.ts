@@ -21,6 +21,7 @@ import { createHints, type Hints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { listen, type Port } from "./platform/port.ts";
 import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
+import { openTls, type ServerTls } from "./platform/tls.ts";
 import { serverVersion } from "./version.ts";
 import { wire, type Wired } from "./wire.ts";
 
@@ -60,6 +61,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   let installation: Bootstrapped;
   let hints: Hints;
   let wired: Wired;
+  let tls: ServerTls | undefined;
   let port: Port | undefined;
 
   const timed = (
@@ -87,6 +89,10 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
     timed("folder", stopWithinMs, async () => {
       prepareFolder(config.dataDir);
       encryption = await loadOrCreateKeyFile(config.encryptionKeyFile || join(config.dataDir, "encryption-key"));
+      if (config.tlsCert !== "") {
+        const files = { cert: config.tlsCert, key: config.tlsKey, clientCa: config.tlsClientCa };
+        tls = await openTls(files, { sleep: clock.sleep, log, reloaded: metrics.tlsReloaded });
+      }
       return { detail: config.dataDir, stop: nothing };
     }),
     timed("database", databaseStopWithinMs, async () => {
@@ -164,10 +170,12 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         metrics,
         hints,
         publicUrl: () => config.publicUrl || listening().url,
+        caFingerprint: () => tls?.material().caFingerprint,
       });
       await wired.sessions.prepare();
       const stopping = new AbortController();
-      const running = Promise.all(wired.loops.map((part) => part.run(stopping.signal)));
+      const loops = tls === undefined ? wired.loops : [...wired.loops, tls];
+      const running = Promise.all(loops.map((part) => part.run(stopping.signal)));
       running.catch((error: unknown) => {
         log.error({ error }, "a background loop ended; the server stops");
         failedWith("a background loop ended");
@@ -181,7 +189,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       };
     }),
     timed("server", stopWithinMs, async () => {
-      const opened = await listen({ host: config.host, port: config.port, handler: wired.handler, log });
+      const opened = await listen({ host: config.host, port: config.port, handler: wired.handler, log, tls });
       metrics.watch({
         sessions: () => wired.sessions.measured().sessions,
         queues: () => ({
@@ -193,6 +201,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         watches: () => wired.events.measured().watches,
         leaseAge: () => wired.sessions.measured().leaseAgeSeconds,
         census: createCensus(database.db),
+        certificateEnds: () => tls?.material().validTo,
       });
       port = opened;
       const facts = { pid: process.pid, url: opened.url, version: serverVersion, startedAt: new Date().toISOString() };

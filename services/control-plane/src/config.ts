@@ -8,26 +8,22 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
+import { clientAddresses } from "./platform/client-address.ts";
 import { originsOf } from "./platform/cors.ts";
 import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
 
 const text = z.string();
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 /** Kept as it was given; checked here, so that a wrong one is named at the start. */
-const origins = text.superRefine((given, context) => {
-  try {
-    originsOf(given);
-  } catch (error) {
-    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
-  }
-});
-const redisUrl = text.superRefine((given, context) => {
-  try {
-    if (given !== "") parseRedisUrl(given);
-  } catch (error) {
-    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
-  }
-});
+const readableBy = (read: (given: string) => unknown) =>
+  text.superRefine((given, context) => {
+    try {
+      read(given);
+    } catch (error) {
+      context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+    }
+  });
+const redisUrl = readableBy((given) => given !== "" && parseRedisUrl(given));
 const flag = z.union([z.boolean(), z.stringbool()]);
 
 interface Setting<Type extends z.ZodType> {
@@ -51,7 +47,11 @@ function setting<Type extends z.ZodType>(
 
 /** Every setting. Flag: `--public-url`; environment: `BOWLINE_PUBLIC_URL`; file: `publicUrl`. */
 export const settings = {
-  host: setting(text.min(1), "127.0.0.1", "Address to listen on. Beyond loopback needs TLS in front, or --insecure."),
+  host: setting(
+    text.min(1),
+    "127.0.0.1",
+    "Address to listen on. Beyond loopback needs TLS (--tls-cert), or --insecure.",
+  ),
   port: setting(number(0, 65_535), 8080, "Port for REST, Connect and gRPC. 0: any free one."),
   dataDir: setting(text.min(1), ".bowline", "Folder of the embedded database, the encryption key and the admin token."),
   publicUrl: setting(
@@ -73,6 +73,22 @@ export const settings = {
     "",
     "File with the key for secrets at rest. Empty: <data-dir>/encryption-key, made at the first start.",
   ),
+  tlsCert: setting(
+    text,
+    "",
+    "PEM file: the server's certificate and those above it. Read again when it changes. Empty: clear text.",
+  ),
+  tlsKey: setting(text, "", "PEM file: the key of --tls-cert, without a passphrase."),
+  tlsClientCa: setting(
+    text,
+    "",
+    "PEM file: CA of client certificates, which clusters may require of agents. Empty: none are asked for.",
+  ),
+  trustedProxies: setting(
+    readableBy(clientAddresses),
+    "",
+    "Addresses and networks (10.0.0.0/8) with commas between, whose X-Forwarded-For or Forwarded is believed. Empty: none.",
+  ),
   insecure: setting(flag, false, "Allow clear text beyond loopback."),
   logFormat: setting(z.enum(["", "json", "pretty"]), "", "json or pretty. Empty: pretty on a terminal, else json."),
   logLevel: setting(z.enum(["debug", "info", "warn", "error"]), "info", "Lowest level that is logged."),
@@ -91,7 +107,7 @@ export const settings = {
     "Agents' sessions that a replica opens in a second; the others come again. 0: any number.",
   ),
   corsOrigins: setting(
-    origins,
+    readableBy(originsOf),
     "",
     "Origins whose web pages may call this server: exact ones with commas between, or *. Empty: none.",
   ),
@@ -103,7 +119,7 @@ export const settings = {
   rateLimitAddress: setting(
     number(0, 10_000_000),
     3_000,
-    "Calls per minute from one address; agents' are not counted. 0: any number (behind a proxy, whose address all have).",
+    "Calls per minute from one address; agents' are not counted. 0: any number. Behind a proxy see --trusted-proxies.",
   ),
   openMetrics: setting(
     flag,
@@ -162,7 +178,17 @@ export function loadConfig(
   }
   const config = values as Config;
   config.dataDir = resolve(config.dataDir);
+  checkTls(config);
   return { config, origins, file, faults: environment["BOWLINE_FAULT"] };
+}
+
+function checkTls({ tlsCert, tlsKey, tlsClientCa }: Config): void {
+  if ((tlsCert === "") !== (tlsKey === "")) {
+    throw new ConfigError(
+      `--tls-cert and --tls-key belong together; --tls-${tlsCert === "" ? "cert" : "key"} is missing`,
+    );
+  }
+  if (tlsClientCa !== "" && tlsCert === "") throw new ConfigError("--tls-client-ca needs --tls-cert and --tls-key");
 }
 
 export function flagOf(name: SettingName): string {

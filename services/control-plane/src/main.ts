@@ -96,9 +96,9 @@ function stopRequest(lifeline: boolean): Promise<string> {
 /** Clear text beyond loopback would show tokens to the network. */
 function refuseClearText(config: Config): void {
   const loopback = ["127.0.0.1", "::1", "localhost"].includes(config.host) || config.host.startsWith("127.");
-  if (loopback || config.insecure) return;
+  if (loopback || config.insecure || config.tlsCert !== "") return;
   throw new ConfigError(
-    `--host ${config.host} is reachable from outside and this server speaks clear text. Put TLS in front of 127.0.0.1, or add --insecure where the network is trusted.`,
+    `--host ${config.host} is reachable from outside and this server speaks clear text. Give --tls-cert and --tls-key, put TLS in front of 127.0.0.1, or add --insecure where the network is trusted.`,
   );
 }
 

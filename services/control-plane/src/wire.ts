@@ -28,6 +28,7 @@ import {
 import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { clientAddresses } from "./platform/client-address.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
 import type { Hints } from "./platform/hints.ts";
@@ -58,6 +59,8 @@ export interface Foundations {
   metrics: ReturnType<typeof createMetrics>;
   hints: Hints;
   publicUrl: () => string;
+  /** Of the CA that agents may pin; undefined: a public one, or none that the server knows. */
+  caFingerprint?: () => string | undefined;
 }
 
 export interface Wired {
@@ -75,7 +78,7 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, hints, publicUrl }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, publicUrl, caFingerprint }: Foundations,
 ): Wired {
   const { db } = database;
   const events = createEvents(db, log);
@@ -215,6 +218,7 @@ export function wire(
     contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
   });
   const handler = createHttpHandler({
+    clientAddress: clientAddresses(config.trustedProxies),
     cors: createCors(originsOf(config.corsOrigins)),
     rest,
     connect,

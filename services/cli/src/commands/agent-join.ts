@@ -16,7 +16,8 @@ export function joinCommand(cli: Cli, agent: Command): void {
     ],
     more:
       "It stays in the foreground until Ctrl-C; what it runs goes on. Once it is enrolled its key is in the data folder: started\n" +
-      "again, it needs no token. The token comes from a file, standard input or BOWLINE_REGISTRATION_TOKEN, never from a flag.",
+      "again, it needs no token. The token comes from a file, standard input or BOWLINE_REGISTRATION_TOKEN, never from a flag.\n" +
+      "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say through which proxy it dials.",
   })
     .addOption(
       new Option("--runtime <runtime>", "what it runs things with; the cluster's")
@@ -32,6 +33,10 @@ export function joinCommand(cli: Cli, agent: Command): void {
       "keys, journal, logs (env: BOWLINE_AGENT_DATA_DIR; default: ~/.bowline-agent, as root /var/lib/bowline)",
     )
     .option("--ca-file <file>", "CA of the server's certificate (env: BOWLINE_CA_FILE)")
+    .option(
+      "--ca-fingerprint <sha256:…>",
+      "fingerprint of that CA, which is then taken from the server and kept (env: BOWLINE_CA_FINGERPRINT)",
+    )
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([

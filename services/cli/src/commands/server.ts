@@ -14,6 +14,7 @@ export function serverCommand(cli: Cli): Command {
       summary: "Start the control plane here, in the foreground",
       examples: [
         "server start",
+        "server start --host 0.0.0.0 --tls-cert tls.crt --tls-key tls.key",
         "server start --port 9090 --data-dir /srv/bowline --public-url https://bowline.example.com",
       ],
       more:
@@ -45,7 +46,7 @@ export function serverCommand(cli: Cli): Command {
 }
 
 async function run(cli: Cli, command: Command): Promise<void> {
-  const paths = ["data-dir", "config", "encryption-key-file"];
+  const paths = ["data-dir", "config", "encryption-key-file", "tls-cert", "tls-key", "tls-client-ca"];
   // What we don't know is passed on: the server says what it takes.
   await become(cli, programs.server, [command.name(), ...forwarded(cli, command, { paths }), ...command.args]);
 }
@@ -70,6 +71,10 @@ function settings(command: Command): Command {
       "--encryption-key-file <file>",
       "key for secrets at rest (env: BOWLINE_ENCRYPTION_KEY_FILE; default: in the data folder)",
     )
+    .option("--tls-cert <file>", "certificate chain, PEM; read again when it changes (env: BOWLINE_TLS_CERT)")
+    .option("--tls-key <file>", "its key, PEM (env: BOWLINE_TLS_KEY)")
+    .option("--tls-client-ca <file>", "CA of agents' client certificates (env: BOWLINE_TLS_CLIENT_CA)")
+    .option("--trusted-proxies <networks>", "whose X-Forwarded-For is believed (env: BOWLINE_TRUSTED_PROXIES)")
     .option("--cors-origins <origins>", "origins whose pages may call it (env: BOWLINE_CORS_ORIGINS; default: none)")
     .option("--max-connections <n>", "connections to PostgreSQL (env: BOWLINE_MAX_CONNECTIONS; default: 20)")
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")

@@ -17,7 +17,10 @@ export interface Principal {
 /** What one request is known by. */
 export interface RequestFacts {
   requestId: string;
+  /** Who dialled, or whom a trusted proxy named. */
   remoteAddress: string;
+  /** `sha256:…` of the client certificate that the connection came with, from the CA of clients; else empty. */
+  clientCertificate?: string;
 }
 
 export const principalKey = createContextKey<Principal | undefined>(undefined, { description: "principal" });

@@ -1,15 +1,19 @@
 /** One function behind the port: health and metrics, REST, then Connect, gRPC and gRPC-Web. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import type { ClientAddress } from "./client-address.ts";
 import type { Cors } from "./cors.ts";
-import { remoteAddressHeader } from "./interceptors.ts";
+import { clientCertificateHeader, remoteAddressHeader } from "./interceptors.ts";
 import type { Scrape } from "./metrics-access.ts";
+import { clientThumbprintOf } from "./port-tls.ts";
 import type { PortHandler } from "./port.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
 
 export interface HttpParts {
+  /** Who dialled, behind whichever proxies are trusted. */
+  clientAddress: ClientAddress;
   cors: Cors;
   rest: {
     handle(request: Request, response: Response): boolean;
@@ -31,8 +35,9 @@ const methodPath = /^\/[\w.]+\.[A-Z]\w*\/[A-Z]\w*$/;
 
 export function createHttpHandler(parts: HttpParts): PortHandler {
   return async (request, response) => {
-    // What a client sends under this name would be its own word for where it is.
-    request.headers[remoteAddressHeader] = request.socket?.remoteAddress ?? "";
+    // What a client sends under these names would be its own word for where and who it is.
+    request.headers[remoteAddressHeader] = parts.clientAddress(request.socket?.remoteAddress, request.headers);
+    request.headers[clientCertificateHeader] = clientThumbprintOf(request.socket);
     if (parts.cors(request, response)) return;
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
     const reads = request.method === "GET" || request.method === "HEAD";

@@ -35,6 +35,8 @@ export const remoteAddressHeader = "x-bowline-remote-address";
  * all that was accepted is done, some later. Over gRPC it is in the headers too.
  */
 export const dispatchHeader = "bowline-dispatch";
+/** Header in which the port tells the thumbprint of the connection's client certificate; dropped like the other. */
+export const clientCertificateHeader = "x-bowline-client-certificate";
 
 /** A request id that a client may set: short and printable, so that logs stay readable. */
 const requestIdPattern = /^[\w.:-]{1,64}$/;
@@ -57,7 +59,11 @@ export function interceptors(ports: InterceptorPorts): Interceptor[] {
 const facts: Interceptor = (next) => (request) => {
   const given = request.header.get("x-request-id") ?? "";
   const requestId = requestIdPattern.test(given) ? given : newId("req");
-  request.contextValues.set(requestKey, { requestId, remoteAddress: request.header.get(remoteAddressHeader) ?? "" });
+  request.contextValues.set(requestKey, {
+    requestId,
+    remoteAddress: request.header.get(remoteAddressHeader) ?? "",
+    clientCertificate: request.header.get(clientCertificateHeader) ?? "",
+  });
   return next(request);
 };
 

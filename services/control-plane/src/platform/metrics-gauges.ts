@@ -8,6 +8,8 @@ export interface GaugeSources {
   queues(): Readonly<Record<string, number>>;
   pool(): { total: number; idle: number; waiting: number };
   connections(): number;
+  /** When the certificate in force ends; undefined: no TLS. */
+  certificateEnds(): Date | undefined;
   /** Watches that are open, over all protocols. */
   watches(): number;
   /** Seconds since this replica last renewed its lease. */
@@ -69,6 +71,10 @@ export function watchGauges(registry: Registry, sources: GaugeSources): void {
     () => sources.pool().waiting,
   );
   one("bowline_connections", "Open connections to the port.", () => sources.connections());
+  gauge("bowline_tls_certificate_expires_timestamp_seconds", "When the server's certificate ends.", [], () => {
+    const ends = sources.certificateEnds();
+    return ends === undefined ? [] : [[{}, ends.getTime() / 1000]];
+  });
   one("bowline_watches", "Watches that are open.", () => sources.watches());
   one("bowline_lease_age_seconds", "Time since this replica renewed its lease.", () => sources.leaseAge());
 

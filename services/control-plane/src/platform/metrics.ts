@@ -57,6 +57,8 @@ export interface Metrics {
   redisCommand(command: string, seconds: number, ok: boolean): void;
   /** A message with wake-ups went to another replica. */
   wordSent(via: Exclude<WakeVia, "local">): void;
+  /** New TLS files were seen, and taken or not. */
+  tlsReloaded(outcome: "ok" | "failed"): void;
   /** Adds what is read at a scrape. Once. */
   watch(sources: GaugeSources): void;
   read(): Promise<{ contentType: string; body: string }>;
@@ -128,6 +130,11 @@ export function createMetrics(): Metrics {
     "outcome",
   );
   const sent = counter("bowline_wakeups_sent_total", "Messages with wake-ups sent to other replicas, by way.", "via");
+  const tlsReloads = counter(
+    "bowline_tls_reloads_total",
+    "New TLS files: taken, or not working and left out.",
+    "outcome",
+  );
   for (const kind of ["blocked_promoted", "journal_incomplete", "domain_error"] satisfies Defect[])
     defects.inc({ kind }, 0);
 
@@ -159,6 +166,7 @@ export function createMetrics(): Metrics {
     redisCommand: (command, seconds, ok) =>
       redisCommands.observe({ command, outcome: ok ? "answered" : "failed" }, seconds),
     wordSent: (via) => sent.inc({ via }),
+    tlsReloaded: (outcome) => tlsReloads.inc({ outcome }),
     watch: (sources) => watchGauges(registry, sources),
     async read() {
       return { contentType: registry.contentType, body: await registry.metrics() };

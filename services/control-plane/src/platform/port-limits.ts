@@ -2,7 +2,7 @@
 export type PortLimits = typeof portLimits;
 
 export const portLimits = {
-  /** For the first byte that tells the protocol. A client on a bad network needs a second or two. */
+  /** For the first byte that tells the protocol, after TLS where that is spoken. A client on a bad network needs a second or two. */
   decideWithinMs: 10_000,
   /** For a whole HTTP/1.1 header block; ends a slow-loris client. Twice what a retransmitted packet takes. */
   headersWithinMs: 15_000,

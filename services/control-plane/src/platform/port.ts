@@ -1,13 +1,17 @@
 /**
- * One TCP port for HTTP/1.1 and HTTP/2 in clear text (h2c).
+ * One TCP port for HTTP/1.1 and HTTP/2, in clear text (h2c) or over TLS.
  *
  *   port-limits.ts     every bound of it, with its reason
+ *   port-decide.ts     which protocol it is, and who has not shown it yet
+ *   port-tls.ts        TLS in front
  *   port-sessions.ts   pings, idle ends and the drain of HTTP/2 sessions
  *
- * W1: a connection is HTTP/2 if it begins with the 24 bytes of HTTP/2's
- *     preface, HTTP/1.1 at the first byte that differs. Nothing is consumed.
- * W2: whoever sends nothing, half a preface or half a header block is closed
- *     within a named time, and holds a bounded amount of memory until then.
+ * W1: a connection in clear text is HTTP/2 if it begins with the 24 bytes of
+ *     HTTP/2's preface, HTTP/1.1 at the first byte that differs. Nothing is
+ *     consumed. Over TLS it is what ALPN chose; HTTP/1.1 where nothing was.
+ * W2: whoever sends nothing, half a handshake, half a preface or half a header
+ *     block is closed within a named time, and holds a bounded amount of
+ *     memory until then.
  * W3: after `close` nothing new is accepted; what is open may end within the
  *     grace; then nothing is left open.
  */
@@ -18,10 +22,14 @@ import { createServer as createHttp2 } from "node:http2";
 import type { Http2Server, Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { createServer as createTcp } from "node:net";
 import type { AddressInfo, Server as TcpServer, Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { problem } from "@bowline/kernel";
+import { createWaitingRoom, firstBytes, protocolOf } from "./port-decide.ts";
 import { portLimits } from "./port-limits.ts";
 import type { PortLimits } from "./port-limits.ts";
 import { keepSessions } from "./port-sessions.ts";
+import { createPortTls, isTls, refuseClearText } from "./port-tls.ts";
+import type { PortTls } from "./tls.ts";
 
 /** One function answers both protocols. What it throws or rejects with is answered with 500. */
 export type PortHandler = (
@@ -44,6 +52,8 @@ export type PortOptions = {
   handler: PortHandler;
   log: PortLog;
   limits?: Partial<PortLimits>;
+  /** Undefined: clear text. */
+  tls?: PortTls | undefined;
 };
 
 export type Port = {
@@ -60,8 +70,6 @@ export type Port = {
   close(graceMs: number): Promise<void>;
 };
 
-const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
-
 /**
  * Resolves when the port accepts connections. When `signal` aborts, it closes
  * without a grace.
@@ -77,22 +85,59 @@ export async function listen(options: PortOptions, signal?: AbortSignal): Promis
   const http2 = http2Server(options, limits);
   const sessions = keepSessions(http2, limits, options.log);
   const sockets = new Set<Socket>();
-  const undecided = new Set<Socket>();
+  const waiting = createWaitingRoom(limits);
+  /** Handshakes under way: the TLS socket that comes of one has its addresses, and no other way back. */
+  const handshakes = new Map<string, () => void>();
+  const secure =
+    options.tls === undefined ? undefined : createPortTls(options.tls, limits.decideWithinMs, secured, options.log);
 
   const tcp = createTcp({ allowHalfOpen: true, noDelay: true, keepAlive: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-    if (undecided.size >= limits.maxUndecided) undecided.values().next().value?.destroy();
-    decide(socket, limits.decideWithinMs, undecided, (protocol) => {
-      if (protocol === "http1") {
-        http1.emit("connection", socket);
-        socket.resume();
-      } else {
-        socket.allowHalfOpen = false; // an HTTP/2 peer that ends its side is gone
-        http2.emit("connection", socket);
-      }
-    });
+    const leave = waiting.enter(socket);
+    const decided = (protocol: "http1" | "http2"): void => {
+      leave();
+      serve(protocol, socket);
+    };
+    if (secure === undefined) return firstBytes(socket, protocolOf, decided);
+    firstBytes(
+      socket,
+      (head) => (isTls(head) ? "tls" : "clear"),
+      (kind) => {
+        if (kind === "clear") {
+          leave();
+          return refuseClearText(socket);
+        }
+        const peer = peerOf(socket);
+        handshakes.set(peer, leave);
+        socket.once("close", () => handshakes.delete(peer));
+        secure.accept(socket);
+      },
+    );
   });
+
+  function secured(socket: TLSSocket): void {
+    const leave = handshakes.get(peerOf(socket));
+    if (socket.alpnProtocol === "h2") {
+      leave?.();
+      return serve("http2", socket);
+    }
+    socket.allowHalfOpen = true;
+    firstBytes(socket, protocolOf, () => {
+      leave?.();
+      serve("http1", socket); // W1: without ALPN too, where HTTP/2's preface is no request
+    });
+  }
+
+  function serve(protocol: "http1" | "http2", socket: Socket): void {
+    if (protocol === "http1") {
+      http1.emit("connection", socket);
+      socket.resume();
+    } else {
+      socket.allowHalfOpen = false; // an HTTP/2 peer that ends its side is gone
+      http2.emit("connection", socket);
+    }
+  }
   tcp.maxConnections = limits.maxConnections;
   tcp.on("drop", (dropped) => {
     options.log.warn({ remoteAddress: dropped?.remoteAddress }, "connection refused: too many are open");
@@ -107,13 +152,18 @@ export async function listen(options: PortOptions, signal?: AbortSignal): Promis
   const close = (graceMs: number): Promise<void> => (closed ??= end(graceMs));
   const onAbort = (): void => void close(0);
   signal?.addEventListener("abort", onAbort, { once: true });
-  return { url: urlOf(options.host, port), port, connections: () => sockets.size, close };
+  return {
+    url: urlOf(options.tls === undefined ? "http" : "https", options.host, port),
+    port,
+    connections: () => sockets.size,
+    close,
+  };
 
   async function end(graceMs: number): Promise<void> {
     signal?.removeEventListener("abort", onAbort);
     phase.closing = true;
     const allClosed = new Promise<void>((resolve) => tcp.close(() => resolve()));
-    for (const socket of undecided) socket.destroy();
+    waiting.clear();
     http1.close(() => {}); // it never listened, so it calls back with an error; it closes what is idle
     sessions.drain();
     const force = setTimeout(() => {
@@ -126,33 +176,8 @@ export async function listen(options: PortOptions, signal?: AbortSignal): Promis
   }
 }
 
-/** Looks at the first bytes and gives them back (W1). Closes what stays undecided (W2). */
-function decide(
-  socket: Socket,
-  withinMs: number,
-  undecided: Set<Socket>,
-  decided: (protocol: "http1" | "http2") => void,
-): void {
-  let head: Buffer = Buffer.alloc(0);
-  const giveUp = (): void => void socket.destroy();
-  const deadline = setTimeout(giveUp, withinMs);
-  const detach = (): void => {
-    clearTimeout(deadline);
-    undecided.delete(socket);
-    socket.off("data", look).off("end", giveUp).off("error", giveUp).off("close", detach);
-  };
-  const look = (chunk: Buffer): void => {
-    head = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
-    const length = Math.min(head.length, preface.length);
-    const same = head.compare(preface, 0, length, 0, length) === 0;
-    if (same && length < preface.length) return;
-    detach();
-    socket.pause();
-    socket.unshift(head);
-    decided(same ? "http2" : "http1");
-  };
-  undecided.add(socket);
-  socket.on("data", look).on("end", giveUp).on("error", giveUp).on("close", detach);
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 function http1Server(options: PortOptions, limits: PortLimits, phase: { closing: boolean }): Http1Server {
@@ -241,7 +266,7 @@ function bindProblem(error: NodeJS.ErrnoException, host: string, port: number): 
   return problem("INVALID_ARGUMENT", `cannot listen on ${where}: ${error.code ?? error.message}`, { cause: error });
 }
 
-function urlOf(host: string, port: number): string {
+function urlOf(scheme: "http" | "https", host: string, port: number): string {
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
-  return `http://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
+  return `${scheme}://${reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`;
 }
