@@ -1,5 +1,5 @@
 /** Every service of the contract. Servers, REST, OpenAPI, access tests and documents read this list. */
-import { AgentService } from "./agent.ts";
+import { AgentService, PollingService } from "./agent.ts";
 import { AgentsService } from "./agents.ts";
 import { AuditService } from "./audit.ts";
 import { ClusterService, RegistrationTokenService } from "./clusters.ts";
@@ -19,6 +19,7 @@ export const services = [
   DeploymentService,
   GatewayService,
   OrganisationService,
+  PollingService,
   ProductPublishService,
   ProductService,
   RegistrationTokenService,

@@ -90,6 +90,8 @@ export const reasons = {
   },
   AWAITING_DECISION: { code: "failed_precondition", summary: "The agent and the server disagree; a person decides." },
   SESSION_EXPIRED: { code: "aborted", summary: "The session has ended; connect again." },
+  SESSION_SUPERSEDED: { code: "aborted", summary: "Another session of this agent took over." },
+  POLL_OUTDATED: { code: "aborted", summary: "A poll with this number or a higher one came before." },
   REPLICA_DRAINING: { code: "unavailable", summary: "The replica is going away; connect again." },
   PROTOCOL_VIOLATION: { code: "invalid_argument", summary: "A message on the stream is not allowed where it came." },
   PROTOCOL_UNSUPPORTED: { code: "failed_precondition", summary: "No version of the protocol is common to both ends." },

@@ -10,6 +10,7 @@
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
  *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
+ *   scripted-poll.ts  the same without a stream, over REST
  *   scripted-server.ts  a server that says what the test says, for agents' tests
  *   certificates.ts  a CA and what it signs      http-proxy.ts  a CONNECT proxy
  *   jest/         environment, setup and teardown of the run
@@ -48,6 +49,7 @@ export { openRawStream, type RawStream } from "./raw-stream.ts";
 export type { Operator, PublishOptions } from "./operator.ts";
 export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
 export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";
+export { askRest, openPoll, type RestAnswer, type ScriptedPoll } from "./scripted-poll.ts";
 export { startScriptedServer, type ScriptedServer, type ServedSession, type Ways } from "./scripted-server.ts";
 export { startReplicas, startServer, type ServerOptions, type TestServer } from "./server.ts";
 export {

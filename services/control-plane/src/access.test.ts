@@ -67,9 +67,15 @@ beforeAll(async () => {
   }
 });
 
-/** Agents' calls prove who they are after their fields are checked; this is one that has nothing wrong with it. */
+/** Agents' calls prove who they are after their fields are checked; these have nothing wrong with them. */
 const valid: Record<string, Record<string, unknown>> = {
   "AgentService.FetchDeployments": { items: [{ commandId: "command_1", attempt: 1 }] },
+  "PollingService.SendSync": { pages: [{ last: true }] },
+  "PollingService.ReceiveCommands": { number: 1 },
+  "PollingService.SendReceipts": { receipts: [{}] },
+  "PollingService.SendProgress": { progress: [{}] },
+  "PollingService.SendResults": { results: [{}] },
+  "PollingService.GetDeployment": { deploymentId: "deployment_1", generation: 1, commandId: "command_1", attempt: 1 },
 };
 
 /** The reason with which an empty call is refused; `ok` where it is answered, or its stream begins. */

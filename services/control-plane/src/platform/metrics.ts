@@ -174,4 +174,4 @@ export function createMetrics(): Metrics {
   };
 }
 
-const agentService = "bowline.agent.v1.AgentService/";
+const agentService = "bowline.agent.v1.";

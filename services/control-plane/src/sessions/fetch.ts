@@ -26,7 +26,7 @@ export interface SessionClaims {
 export async function fetchDeployments(
   db: Db,
   claims: SessionClaims,
-  request: FetchDeploymentsRequest,
+  request: { items: readonly Pick<FetchDeploymentsRequest["items"][number], "commandId" | "attempt">[] },
 ): Promise<MessageInitShape<typeof FetchDeploymentsResponseSchema>> {
   const session = await db
     .selectFrom("sessions as s")

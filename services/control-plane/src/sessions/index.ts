@@ -7,7 +7,8 @@
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
  *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
- *   dials.ts    how many dials are taken
+ *   dials.ts    how many dials are taken      messages.ts    what one message does
+ *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";
@@ -22,9 +23,12 @@ import type { Way, Word, Words } from "../platform/words.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { fetchDeployments } from "./fetch.ts";
-import { bearer, verifyDialler } from "./greet.ts";
+import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
+import { createGate } from "./poll-fence.ts";
+import { registerPolling } from "./poll-rpc.ts";
+import { createPolls } from "./polls.ts";
 import { createAccessTokens } from "./signing-keys.ts";
 import { createRouting } from "./routing.ts";
 import { serveStream } from "./stream.ts";
@@ -62,7 +66,7 @@ export interface Sessions {
   /** Takes the lease. Before anything is served. */
   prepare(): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
-  /** Tells every agent to come back elsewhere, or later, and ends the streams. */
+  /** Tells every agent to come back elsewhere, or later, and ends the sessions. */
   drain(spreadMs: number): Promise<void>;
 }
 
@@ -89,6 +93,23 @@ export function createSessions(ports: SessionsPorts): Sessions {
   let intake: ReturnType<typeof createIntake> | undefined;
   let renewedAt = ports.clock.monotonicMs();
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
+  // REST and the other protocols register apart and serve the same sessions; the engine is there by then.
+  let parts: ReturnType<typeof build> | undefined;
+  const shared = () => (parts ??= build());
+  const build = () => {
+    const { heartbeatIntervalMs, silenceLimitMs } = ports.settings;
+    const { engine, clock, db } = ports;
+    const common = { engine, live, dispatcher, intake: intakeOf(), dials, tokens, clock, replicaId };
+    const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
+    const polls = createPolls(session);
+    const ask = createGate({ db, tokens, polls });
+    return { session, polls, polling: { ...session, db, polls, ask, dialled } };
+  };
+  const dialled = async (headers: Headers): Promise<Asserted> => {
+    const asserted = await dials.working(() => verifyDialler(ports.db, ports.installationId, headers));
+    await dials.count(asserted.agentId);
+    return asserted;
+  };
 
   return {
     signals: routing,
@@ -114,26 +135,13 @@ export function createSessions(ports: SessionsPorts): Sessions {
         {
           enroll: (request, context) => ports.enrol(request, context),
           connect: async function* (messages, context) {
-            const asserted = await dials.working(() =>
-              verifyDialler(ports.db, ports.installationId, context.requestHeader),
-            );
-            await dials.count(asserted.agentId);
+            const asserted = await dialled(context.requestHeader);
             const { remoteAddress } = context.values.get(requestKey);
+            const hangUp = context.values.get(hangUpKey);
             yield* serveStream(
-              {
-                engine: ports.engine,
-                live,
-                dispatcher,
-                intake: intakeOf(),
-                dials,
-                tokens,
-                clock: ports.clock,
-                replicaId,
-                heartbeatIntervalMs: ports.settings.heartbeatIntervalMs,
-                silenceLimitMs: ports.settings.silenceLimitMs,
-              },
+              shared().session,
               asserted,
-              { remoteAddress, hangUp: context.values.get(hangUpKey), aborted: context.signal },
+              { remoteAddress, hangUp, aborted: context.signal },
               messages,
             );
           },
@@ -143,6 +151,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
         // What an agent asks by unary calls is smaller than that too.
         { readMaxBytes: maxStreamMessageBytes },
       );
+      registerPolling(router, shared().polling);
     },
     async prepare() {
       await renewLease(ports.engine(), ports.settings);
@@ -164,6 +173,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     async drain(spreadMs) {
       for (const session of live.all())
         session.close("REPLICA_DRAINING", { message: { case: "drain", value: { spreadMs } } });
+      await parts?.polls.settled();
       await returnLease(ports.engine(), ports.settings.replicaId).catch((error: unknown) => {
         ports.engine().log.warn({ error }, "the lease could not be given back; it runs out");
       });

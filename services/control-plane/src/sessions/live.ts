@@ -1,4 +1,4 @@
-/** The sessions that this replica holds now. Rows decide; this is where their streams are. */
+/** The sessions that this replica holds now. Rows decide; this is where their streams and polls are. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerMessageSchema } from "@bowline/contract/agent";
 import type { StepTimes } from "./step-times.ts";
@@ -30,6 +30,8 @@ export interface LiveSession {
   readonly clusterId: string;
   /** How it is carried. */
   readonly transport: SessionTransport;
+  /** The replica that its row names while it is here: of a poll session, which moves. */
+  readonly heldBy?: string;
   readonly sessionId: string;
   readonly epoch: number;
   readonly openedAt: number;

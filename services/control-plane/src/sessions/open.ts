@@ -161,6 +161,40 @@ export async function serveSession(ports: EnginePorts, agentId: string, epoch: n
 }
 
 /**
+ * Names another replica for a poll session. False where it has ended, or where
+ * a poll with this number or a higher one moved it before; with number 0 where
+ * any poll did.
+ */
+export async function moveSession(
+  ports: EnginePorts,
+  session: { agentId: string; sessionId: string; epoch: number },
+  replicaId: string,
+  number: number,
+): Promise<boolean> {
+  const { agentId, sessionId, epoch } = session;
+  return transact(ports.db, async (work) => {
+    const moved = await work.tx
+      .updateTable("sessions")
+      .set({ replica_id: replicaId, poll_number: number })
+      .where("agent_id", "=", agentId)
+      .where("id", "=", sessionId)
+      .where("epoch", "=", epoch)
+      .where("state", "<>", "ENDED")
+      .where("transport", "=", "POLL")
+      .where("poll_number", number === 0 ? "=" : "<", number)
+      .executeTakeFirst();
+    if (moved.numUpdatedRows === 0n) return false;
+    const agent = await work.tx
+      .selectFrom("agents")
+      .select("cluster_id")
+      .where("id", "=", agentId)
+      .executeTakeFirstOrThrow();
+    await noteAgent(ports, work, agentId, agent.cluster_id);
+    return true;
+  });
+}
+
+/**
  * Ends a session if it is still the agent's, and unbinds what was bound to it.
  * `heldBy`: only if the row still names that replica; a poll session moves.
  */

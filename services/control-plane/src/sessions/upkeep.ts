@@ -95,7 +95,7 @@ export async function runUpkeep(
   }
 }
 
-/** Sessions that were ended elsewhere (revoked, superseded on another replica) lose their stream here. */
+/** Sessions that were ended elsewhere (revoked, superseded on another replica), or polled there, are let go here. */
 export async function endSuperseded(
   ports: EnginePorts,
   live: LiveSessions,
@@ -105,7 +105,7 @@ export async function endSuperseded(
   if (here.length === 0) return;
   const rows = await ports.db
     .selectFrom("sessions")
-    .select(["agent_id", "epoch", "state", "end_reason"])
+    .select(["agent_id", "epoch", "state", "end_reason", "replica_id"])
     .where(
       "agent_id",
       "in",
@@ -120,6 +120,8 @@ export async function endSuperseded(
     else if (row.epoch > session.epoch) {
       session.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: row.epoch } } });
     } else if (row.state === "ENDED") session.close("REPLICA_LOST");
+    // A poll brought it to another replica, whose it is now: nothing is recorded of this end.
+    else if (session.heldBy !== undefined && session.heldBy !== row.replica_id) session.close("REPLICA_LOST");
   }
 }
 
