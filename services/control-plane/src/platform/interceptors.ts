@@ -152,7 +152,12 @@ function accessed(next: Next, ports: InterceptorPorts, limits: RateLimits): Next
     // Enrolment: its credential is the registration token in its message.
     if (access.kind === "public") return limits.guessing("enrolment", remoteAddress, async () => next(request));
     // The agent API authenticates by itself: its credentials are assertions and session tokens.
-    if (access.kind === "roles" && access.roles.every((role) => role === "agent")) return next(request);
+    if (access.kind === "roles" && access.roles.every((role) => role === "agent")) {
+      if (!/^bearer \S/i.test(request.header.get("authorization") ?? "")) {
+        throw problem("UNAUTHENTICATED", "Send `authorization: Bearer <assertion or access token>`.");
+      }
+      return next(request);
+    }
     await limits.address(remoteAddress);
     const principal = await limits.guessing("api", remoteAddress, () => ports.authenticate(request.header));
     if (principal === undefined) {
