@@ -91,7 +91,11 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       encryption = await loadOrCreateKeyFile(config.encryptionKeyFile || join(config.dataDir, "encryption-key"));
       if (config.tlsCert !== "") {
         const files = { cert: config.tlsCert, key: config.tlsKey, clientCa: config.tlsClientCa };
-        tls = await openTls(files, { sleep: clock.sleep, log, reloaded: metrics.tlsReloaded });
+        tls = await openTls(files, {
+          sleep: (ms, signal) => clock.sleep(ms, signal),
+          log,
+          reloaded: (outcome) => metrics.tlsReloaded(outcome),
+        });
       }
       return { detail: config.dataDir, stop: nothing };
     }),

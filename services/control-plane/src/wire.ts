@@ -78,7 +78,7 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, hints, publicUrl, caFingerprint }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, publicUrl }: Foundations,
 ): Wired {
   const { db } = database;
   const events = createEvents(db, log);
