@@ -16,9 +16,10 @@ export type TestRedis = {
 /**
  * Starts an empty Redis that keeps nothing on disk and ends with the test or
  * file. Where there is no redis-server, TEST_REDIS_URL is taken, whatever it
- * holds; where that is not set either, throws with what to install.
+ * holds; where that is not set either, throws with what to install. `socket`:
+ * where it listens; default: a new folder.
  */
-export async function testRedis(): Promise<TestRedis> {
+export async function testRedis(options: { socket?: string } = {}): Promise<TestRedis> {
   let server: RedisServer;
   try {
     server = await findRedisServer();
@@ -27,7 +28,7 @@ export async function testRedis(): Promise<TestRedis> {
     if (redisUrl === undefined) throw error;
     return { url: redisUrl, process: undefined };
   }
-  const socket = join(temporaryFolder(), "redis.sock");
+  const socket = options.socket ?? join(temporaryFolder(), "redis.sock");
   const running = startProcess({
     command: [
       server.program,

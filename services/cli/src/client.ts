@@ -17,12 +17,16 @@ import { GatewayService, ProductPublishService, ProductService } from "@bowline/
 import type { Cli, ConnectionFlags } from "./cli.ts";
 import { readContexts } from "./contexts.ts";
 import { exitCodes, Failure, usage } from "./failure.ts";
+import { hint } from "./output.ts";
 import { readTokenFile } from "./secrets.ts";
 
 /** No answer of a unary call takes longer; what takes long is watched. */
 const callTimeoutMs = 30_000;
 /** Largest message that is read; the server's largest page is below it. */
 const maxMessageBytes = 32 * 1024 * 1024;
+
+/** In the answer to a call that started work: `degraded`, or missing. */
+const dispatchHeader = "bowline-dispatch";
 
 /** Where to, and with what. */
 export type Target = { url: string; token: string; from: string };
@@ -46,11 +50,21 @@ export type Api = {
 
 /** Finds the server and the token that the flags, the environment or a context name. */
 export async function openApi(cli: Cli, flags: ConnectionFlags): Promise<Api> {
-  return connectTo(cli, await findTarget(cli, flags), flags.insecure === true || cli.settings.insecure);
+  let told = false;
+  const insecure = flags.insecure === true || cli.settings.insecure;
+  return connectTo(cli, await findTarget(cli, flags), insecure, () => {
+    if (!told)
+      hint(
+        cli,
+        flags,
+        "Dispatch is degraded (the server's Redis is away): it is done all the same, some of it a second later.",
+      );
+    told = true;
+  });
 }
 
-/** The API of one server. Nothing is dialled before the first call. */
-export function connectTo(cli: Cli, target: Target, insecure: boolean): Api {
+/** The API of one server. Nothing is dialled before the first call. `degraded`: what a call started is dispatched slower. */
+export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?: () => void): Api {
   checkClearText(target.url, insecure);
   cli.asked.url = target.url;
   const authorise: Interceptor = (next) => (request) => {
@@ -59,10 +73,15 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean): Api {
   };
   const interruptible: Interceptor = (next) => (request) =>
     next({ ...request, signal: AbortSignal.any([request.signal, cli.interrupted]) });
+  const listening: Interceptor = (next) => async (request) => {
+    const response = await next(request);
+    if (response.header.get(dispatchHeader) === "degraded") degraded?.();
+    return response;
+  };
   const transport = createConnectTransport({
     baseUrl: target.url,
     httpVersion: "1.1",
-    interceptors: [authorise, interruptible],
+    interceptors: [authorise, interruptible, listening],
     readMaxBytes: maxMessageBytes,
     defaultTimeoutMs: callTimeoutMs,
   });

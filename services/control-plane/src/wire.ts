@@ -85,7 +85,10 @@ export function wire(
   const draining = new AbortController();
   // The engine and those who listen to it refer to one another; each reads the other when it runs.
   const engine = (): EnginePorts => enginePorts;
-  const identity = createIdentity({ db, events, serverVersion });
+  const identity = createIdentity({
+    ...{ db, events, serverVersion },
+    degraded: () => (hints.degraded() ? ["redis"] : []),
+  });
   const agents = createAgents({
     db,
     events,

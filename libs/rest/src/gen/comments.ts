@@ -975,6 +975,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.identity.v1.ListServiceAccountsResponse.service_accounts": "One page.",
   "bowline.identity.v1.ListServiceAccountsResponse.total_size": "Set where it was asked for.",
   "bowline.identity.v1.Me": "Who calls.",
+  "bowline.identity.v1.Me.degraded":
+    "What this server goes on without, slower: `redis` (wake-ups and presence come from the database). Empty: nothing.",
   "bowline.identity.v1.Me.id": "Id of the principal.",
   "bowline.identity.v1.Me.installation_id": "The installation.",
   "bowline.identity.v1.Me.kind": "`service-account`.",

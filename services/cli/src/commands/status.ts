@@ -53,6 +53,11 @@ export function statusCommand(cli: Cli, program: Command): void {
         `you are ${me.name} (${roleName(me.role) ?? "no role"})${me.organisation === "" ? "" : ` of ${me.organisation}`}`,
       ),
     );
+    if (me.degraded.includes("redis")) {
+      cli.print(
+        "degraded: the server's Redis is away; wake-ups and presence go through its database, everything works",
+      );
+    } else if (me.degraded.length > 0) cli.print(plain(`degraded: without ${me.degraded.join(", ")}`));
     section(cli, "clusters", clusters?.map(clusterRow), "none yet");
     const away = agents?.filter(
       (agent) => agent.connectivity !== Agent_Connectivity.ONLINE || agent.runtimeProblem !== "" || agent.cordoned,

@@ -19,6 +19,8 @@ export interface IdentityPorts {
   db: Db;
   events: Events;
   serverVersion: string;
+  /** Names of what the server goes on without. */
+  degraded?: () => string[];
 }
 
 export type OrganisationRow = Selectable<OrganisationsTable>;

@@ -77,6 +77,7 @@ export function registerIdentity(router: ConnectRouter, ports: IdentityPorts): v
         organisation: principal.organisation,
         installationId: installation?.id ?? "",
         serverVersion: ports.serverVersion,
+        degraded: ports.degraded?.() ?? [],
       });
     },
   });
