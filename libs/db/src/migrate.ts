@@ -10,6 +10,7 @@ import * as publishOrder from "./migrations/0002-publish-order.ts";
 import * as conflicts from "./migrations/0003-conflicts.ts";
 import * as polling from "./migrations/0004-polling.ts";
 import * as replacedKeys from "./migrations/0005-replaced-keys.ts";
+import * as hotPaths from "./migrations/0006-hot-paths.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -17,6 +18,7 @@ const migrations: Record<string, Migration> = {
   "0003-conflicts": conflicts,
   "0004-polling": polling,
   "0005-replaced-keys": replacedKeys,
+  "0006-hot-paths": hotPaths,
 };
 
 /** Name of the newest migration that this build knows. */

@@ -61,6 +61,8 @@ export function openDatabase(settings: DatabaseSettings): OpenDatabase {
   pool.on("error", (error) => settings.onConnectionLost?.(error));
   // The same for one in use, between two statements of a transaction: its next statement tells, and the pool drops it.
   pool.on("connect", (client) => client.on("error", () => {}));
+  // pg offers no hook for a connection's statements; Kysely hands each one to `query` of the client that it gets.
+  pool.on("connect", prepareStatements);
   const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool: timed(pool, settings.onAcquired) }) });
   let ending: Promise<void> | undefined;
   return {
@@ -101,3 +103,43 @@ function parseInt8(text: string): number {
   // Rounding would turn one id into another in silence.
   throw new RangeError(`the bigint ${text} is beyond what a number can hold exactly; cast it to text in the query`);
 }
+
+/** Statements that a connection keeps prepared: several times what this code has, below what a backend's memory minds. */
+const maxPrepared = 500;
+/** A statement is worth keeping once it has come this often. */
+const preparedFrom = 3;
+
+/**
+ * Has a connection parse and plan each frequent statement once: on the short transactions here planning costs more than
+ * running.
+ *
+ * B1: a statement that returns `*` is never kept: a newer replica's migration may add a column, and PostgreSQL refuses
+ *     a kept statement whose result has changed.
+ */
+function prepareStatements(client: pg.PoolClient): void {
+  const seen = new Map<string, number>();
+  let kept = 0;
+  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+  const prepared = (...args: unknown[]): unknown => {
+    const [text, values] = args;
+    if (typeof text !== "string" || !Array.isArray(values) || values.length === 0 || returnsAll.test(text))
+      return query(...args);
+    const count = seen.get(text) ?? 0;
+    if (count < preparedFrom) {
+      if (seen.size < maxSeen) seen.set(text, count + 1);
+      return query(...args);
+    }
+    if (count === preparedFrom) {
+      if (kept >= maxPrepared) return query(...args);
+      kept += 1;
+      seen.set(text, preparedFrom + kept); // its number
+    }
+    return query({ name: `bowline_${seen.get(text)}`, text, values }, ...args.slice(2));
+  };
+  client.query = prepared as typeof client.query;
+}
+
+/** B1. */
+const returnsAll = /(select|returning|,|\.) ?(distinct )?\*|\.\*|"\*"/i;
+/** Texts that are counted: lists of many lengths make many, and each may be long. */
+const maxSeen = 2_000;

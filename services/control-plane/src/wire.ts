@@ -45,6 +45,7 @@ import {
   gatewayChanged,
   manifestOf,
   privateBackends,
+  claimsMore,
   routeConflicts,
 } from "./products/index.ts";
 import { createSessions, type Sessions } from "./sessions/index.ts";
@@ -123,6 +124,7 @@ export function wire(
     gateway: catalogue.gatewayForPublish,
     privateBackends,
     conflicts: routeConflicts,
+    claimsMore,
     diff: diffManifests,
     current: async (work, productId) =>
       manifestOf(

@@ -125,6 +125,16 @@ export async function cancelling(
   return rows;
 }
 
+/** Which of these agents have something READY. A look without a lock: for rounds that as a rule find nothing. */
+export async function withReady(ports: EnginePorts, agentIds: readonly string[]): Promise<Set<string>> {
+  const { rows } = await sql<{ agent_id: string }>`
+    SELECT a.agent_id FROM unnest(${[...agentIds]}::text[]) AS a (agent_id)
+    WHERE EXISTS (SELECT 1 FROM command_states AS s WHERE s.agent_id = a.agent_id AND s.state = 'READY')`.execute(
+    ports.db,
+  );
+  return new Set(rows.map((row) => row.agent_id));
+}
+
 /** The commands that one session has in flight without a receipt, to be pushed again. */
 export async function unreceipted(
   ports: EnginePorts,

@@ -6,12 +6,14 @@
  *     that an end of the command ahead comes before or after, never between.
  * E4: READY where nothing is open, else BLOCKED; two unique indexes refuse more.
  */
+import type { Database } from "@bowline/db";
 import { newId } from "@bowline/kernel";
-import { sql } from "kysely";
-import { addGenerations, type Wish } from "../deployments/index.ts";
+import { type InsertObject, sql } from "kysely";
+import { addGenerations, type Wish, type WishedDeployment } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
+import { isWaiting } from "./transitions.ts";
 
 /** How one command behaves; milliseconds. */
 export interface Limits {
@@ -64,67 +66,73 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
   const wished = await addGenerations(tx, wishes); // E3: locks the deployments, in order of id
   const changes: ChangedCommand[] = [];
   const enqueued: Enqueued[] = [];
+  const known = wished.filter((deployment) => !deployment.isNew).map((deployment) => deployment.id);
+  const openOf = Map.groupBy(await lockCommands(tx, { openOf: known }), (command) => command.deploymentId);
+  const commands: InsertObject<Database, "commands">[] = [];
+  const states: InsertObject<Database, "command_states">[] = [];
   for (const [index, wish] of wishes.entries()) {
     const deployment = wished[index];
     if (deployment === undefined) continue;
     const commandId = newId("command");
     const reduces = deployment.desired !== "RUNNING";
     let blocked = false;
-    const open = deployment.isNew ? [] : await lockCommands(tx, { openOf: [deployment.id] });
-    for (const command of open) {
+    for (const command of openOf.get(deployment.id) ?? []) {
       await apply(ports, work, command, { kind: "newer", reduces }, changes, {
-        ...(command.state === "BLOCKED" || command.state === "READY" || command.state === "RETRY_WAIT"
-          ? { supersededBy: commandId }
-          : {}),
+        ...(isWaiting(command.state) ? { supersededBy: commandId } : {}),
       });
       blocked ||= command.state !== "SUPERSEDED";
     }
     const limits = { ...defaultLimits, ...wish.limits };
-    await tx
-      .insertInto("commands")
-      .values({
-        id: commandId,
-        deployment_id: deployment.id,
-        agent_id: wish.agentId,
-        cluster_id: wish.clusterId,
-        organisation_id: wish.organisationId,
-        generation: deployment.generation,
-        digest: deployment.digest,
-        product_publish_id: wish.productPublishId ?? "",
-        owner_kind: wish.ownerKind ?? wish.kind,
-        owner_id: wish.ownerId,
-        is_removal: deployment.desired === "ABSENT",
-        reduces,
-        max_retries: limits.maxRetries,
-        run_timeout_ms: limits.runTimeoutMs,
-        grace_ms: limits.graceMs,
-        cancel_limit_ms: limits.cancelLimitMs,
-        offline_life_ms: limits.offlineLifeMs,
-        deadline_at:
-          limits.deadlineMs === undefined
-            ? null
-            : sql<Date>`now() + make_interval(secs => ${limits.deadlineMs / 1000})`,
-        retry_of: wish.retryOf ?? "",
-        created_by: wish.createdBy,
-      })
-      .execute();
-    await tx
-      .insertInto("command_states")
-      .values({
-        command_id: commandId,
-        agent_id: wish.agentId,
-        deployment_id: deployment.id,
-        priority: reduces ? reducingPriority : limits.priority,
-        reduces,
-        state: blocked ? "BLOCKED" : "READY", // E4
-      })
-      .execute();
+    commands.push(rowOf(commandId, wish, deployment, limits));
+    states.push({
+      command_id: commandId,
+      agent_id: wish.agentId,
+      deployment_id: deployment.id,
+      priority: reduces ? reducingPriority : limits.priority,
+      reduces,
+      state: blocked ? "BLOCKED" : "READY", // E4
+    });
     enqueued.push({ commandId, deploymentId: deployment.id, generation: deployment.generation });
     await ports.events.note(work, [
       { topic: "command", subjectId: commandId, organisationId: wish.organisationId, clusterId: wish.clusterId },
     ]);
   }
+  if (commands.length > 0) {
+    await tx.insertInto("commands").values(commands).execute();
+    await tx.insertInto("command_states").values(states).execute();
+  }
   await tellOwners(ports, work, changes);
   work.after(() => ports.signals.wake([...new Set(wishes.map((wish) => wish.agentId))]));
   return enqueued;
+}
+
+function rowOf(
+  commandId: string,
+  wish: ConvergeWish,
+  deployment: WishedDeployment,
+  limits: Limits,
+): InsertObject<Database, "commands"> {
+  return {
+    id: commandId,
+    deployment_id: deployment.id,
+    agent_id: wish.agentId,
+    cluster_id: wish.clusterId,
+    organisation_id: wish.organisationId,
+    generation: deployment.generation,
+    digest: deployment.digest,
+    product_publish_id: wish.productPublishId ?? "",
+    owner_kind: wish.ownerKind ?? wish.kind,
+    owner_id: wish.ownerId,
+    is_removal: deployment.desired === "ABSENT",
+    reduces: deployment.desired !== "RUNNING",
+    max_retries: limits.maxRetries,
+    run_timeout_ms: limits.runTimeoutMs,
+    grace_ms: limits.graceMs,
+    cancel_limit_ms: limits.cancelLimitMs,
+    offline_life_ms: limits.offlineLifeMs,
+    deadline_at:
+      limits.deadlineMs === undefined ? null : sql<Date>`now() + make_interval(secs => ${limits.deadlineMs / 1000})`,
+    retry_of: wish.retryOf ?? "",
+    created_by: wish.createdBy,
+  };
 }

@@ -18,6 +18,7 @@ export {
   type Claimant,
   type PushedCommand,
   unreceipted,
+  withReady,
 } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";

@@ -4,6 +4,7 @@
  *
  * E3: whoever calls `apply` holds the deployment's row.
  */
+import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
 import { hold } from "../deployments/index.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
@@ -20,6 +21,9 @@ export interface Telling {
 /** Full jitter over a doubling wait: 1 s, 2 s, 4 s … 5 min. */
 const retryBaseMs = 1_000;
 const retryCapMs = 300_000;
+
+/** In words that the index of open commands has: with parameters no plan may use it. */
+const openOnly = sql<boolean>`s.state IN (${sql.raw(sqlList(openCommandStates))})`;
 
 /** Locks the commands that `where` selects, in order of id (T2). Their deployments are locked already (E3). */
 export async function lockCommands(
@@ -60,10 +64,7 @@ export async function lockCommands(
     ])
     .where((where) =>
       by.ids === undefined
-        ? where.and([
-            where("s.deployment_id", "in", [...wanted]),
-            where("s.state", "in", ["BLOCKED", "READY", "ASSIGNED", "RUNNING", "CANCELLING", "RETRY_WAIT"]),
-          ])
+        ? where.and([where("s.deployment_id", "in", [...wanted]), openOnly])
         : where("s.command_id", "in", [...wanted]),
     )
     .orderBy("s.command_id")
@@ -157,6 +158,8 @@ async function carryOut(
       if (!command.newerWaits && !command.isRemoval) await hold(work.tx, command.deploymentId, reason);
       return;
     case "promote-next": {
+      // Looked for under the deployment's lock (E3), so nothing can have come to wait since.
+      if (!command.newerWaits) return;
       const next = (await lockCommands(work.tx, { openOf: [command.deploymentId] })).find(
         (other) => other.state === "BLOCKED",
       );

@@ -8,8 +8,9 @@
 import { createHash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type Deployment, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
+import type { Database } from "@bowline/db";
 import { newId, problem } from "@bowline/kernel";
-import { sql } from "kysely";
+import { type Insertable, sql } from "kysely";
 import type { Tx } from "../platform/transactions.ts";
 
 export type DesiredName = "RUNNING" | "STOPPED" | "PAUSED" | "ABSENT";
@@ -54,6 +55,9 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
     wishes.flatMap((wish) => wish.deploymentId ?? []),
   );
   const results: WishedDeployment[] = [];
+  const added: Insertable<Database["deployments"]>[] = [];
+  const changed: { id: string; desired: DesiredName; generation: number; ownerId: string }[] = [];
+  const generations: Insertable<Database["deployment_generations"]>[] = [];
   for (const wish of wishes) {
     const id = wish.deploymentId ?? newDeploymentId();
     const before = known.get(id);
@@ -65,33 +69,32 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
     const bytes = Buffer.from(toBinary(DeploymentSchema, spec));
     const digest = createHash("sha256").update(bytes).digest("hex");
     if (before === undefined) {
-      await tx
-        .insertInto("deployments")
-        .values({
-          id,
-          agent_id: wish.agentId,
-          cluster_id: wish.clusterId,
-          organisation_id: wish.organisationId,
-          kind: wish.kind,
-          owner_id: wish.ownerId,
-          desired,
-          generation,
-        })
-        .execute();
-    } else {
-      // The next enqueue clears HELD.
-      await tx
-        .updateTable("deployments")
-        .set({ desired, generation, owner_id: wish.ownerId, held_reason: "", updated_at: sql`now()` })
-        .where("id", "=", id)
-        .execute();
-    }
-    await tx
-      .insertInto("deployment_generations")
-      .values({ deployment_id: id, generation, spec: bytes, digest })
-      .execute();
+      added.push({
+        id,
+        agent_id: wish.agentId,
+        cluster_id: wish.clusterId,
+        organisation_id: wish.organisationId,
+        kind: wish.kind,
+        owner_id: wish.ownerId,
+        desired,
+        generation,
+      });
+    } else changed.push({ id, desired, generation, ownerId: wish.ownerId });
+    generations.push({ deployment_id: id, generation, spec: bytes, digest });
     results.push({ id, generation, digest, isNew: before === undefined, desired, removeVolumes: spec.removeVolumes });
   }
+  if (added.length > 0) await tx.insertInto("deployments").values(added).execute();
+  if (changed.length > 0) {
+    // The next enqueue clears HELD.
+    await sql`
+      UPDATE deployments AS d SET desired = n.desired, generation = n.generation, owner_id = n.owner_id,
+        held_reason = '', updated_at = now()
+      FROM unnest(${changed.map((one) => one.id)}::text[], ${changed.map((one) => one.desired)}::text[],
+        ${changed.map((one) => one.generation)}::int[], ${changed.map((one) => one.ownerId)}::text[])
+        AS n (id, desired, generation, owner_id)
+      WHERE d.id = n.id`.execute(tx);
+  }
+  if (generations.length > 0) await tx.insertInto("deployment_generations").values(generations).execute(); // E5
   return results;
 }
 

@@ -8,7 +8,7 @@
  * W3: the table is read once per replica, not once per watch: `run` keeps the
  *     newest events in memory, and a watch reads the table only for what is older.
  */
-import { problem } from "@bowline/kernel";
+import { problem, systemClock } from "@bowline/kernel";
 import { sql } from "kysely";
 import { type Bell, createBell } from "./bell.ts";
 import type { Db, Work } from "./transactions.ts";
@@ -30,7 +30,7 @@ export interface PlacedEvent {
 }
 
 export interface Events {
-  /** Notes, in the transaction of the change, that these changed. */
+  /** Notes that these changed; written at the end of the transaction of the change, once per subject. */
   note(work: Work, happenings: readonly Happening[]): Promise<void>;
   /** Places events after every commit and at an interval, drops old ones; until `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
@@ -55,6 +55,8 @@ const sequencerLock = 7_310_001;
 const batch = 1_000;
 /** Another replica's commit is found by this poll where no word of it came; this replica's own by its bell. */
 const pollMs = 1_000;
+/** How long a placing waits for others that commit with it: below what a person notices. */
+const gatherMs = 5;
 /** Newest events in memory: some minutes of a busy server, about 2 MB. */
 const keepInMemory = 10_000;
 /** A watch says at least this often that it is alive. Proxies drop idle streams at 30 s and more. */
@@ -75,7 +77,8 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
   let memory: { events: (PlacedEvent & { topic: string })[]; floor: number; tail: number } | undefined;
 
   /** Reads what was placed since, also by other replicas. */
-  async function readNew(): Promise<void> {
+  async function readNew(): Promise<number> {
+    let count = 0;
     if (memory === undefined) {
       const position = await newest();
       memory = { events: [], floor: position, tail: position };
@@ -87,7 +90,8 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       const excess = memory.events.splice(0, Math.max(0, memory.events.length - keepInMemory));
       memory.floor = excess.at(-1)?.position ?? memory.floor;
       if (rows.length > 0) placed.ring();
-      if (rows.length < batch) return;
+      count += rows.length;
+      if (rows.length < batch) return count;
     }
   }
 
@@ -108,15 +112,29 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     }));
   }
 
-  async function place(): Promise<number> {
-    return db.transaction().execute(async (tx) => {
-      await sql`SELECT pg_advisory_xact_lock(${sequencerLock})`.execute(tx);
-      const { numAffectedRows } = await sql`
-        UPDATE events SET position = nextval('event_position')
-        FROM (SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
-        WHERE events.id = unplaced.id`.execute(tx);
-      return Number(numAffectedRows ?? 0);
-    });
+  /** What was noted in each transaction, until it commits: one insert for all of it, one event per subject. */
+  const noted = new WeakMap<Work, Map<string, Happening>>();
+
+  async function insert(work: Work, happenings: readonly Happening[]): Promise<void> {
+    if (happenings.length === 0) return;
+    await sql`
+      INSERT INTO events (topic, subject_id, organisation_id, cluster_id)
+      SELECT * FROM unnest(${happenings.map((one) => one.topic)}::text[], ${happenings.map((one) => one.subjectId)}::text[],
+        ${happenings.map((one) => one.organisationId ?? "")}::text[], ${happenings.map((one) => one.clusterId ?? "")}::text[])`.execute(
+      work.tx,
+    );
+  }
+
+  /** Two statements in one message are one transaction; the second sees what was committed while the first waited. */
+  async function place(): Promise<void> {
+    await sql
+      .raw(
+        `SELECT pg_advisory_xact_lock(${sequencerLock});
+         UPDATE events SET position = nextval('event_position')
+         FROM (SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
+         WHERE events.id = unplaced.id`,
+      )
+      .execute(db);
   }
 
   async function newest(): Promise<number> {
@@ -131,22 +149,17 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     onPlaced: () => undefined,
     look: () => committed.ring(),
     async note(work, happenings) {
-      if (happenings.length === 0) return;
-      await work.tx
-        .insertInto("events")
-        .values(
-          happenings.map((happening) => ({
-            topic: happening.topic,
-            subject_id: happening.subjectId,
-            organisation_id: happening.organisationId ?? "",
-            cluster_id: happening.clusterId ?? "",
-          })),
-        )
-        .execute();
-      work.after(() => {
-        commits += 1;
-        committed.ring();
-      });
+      let gathered = noted.get(work);
+      if (gathered === undefined) {
+        const all = (gathered = new Map<string, Happening>());
+        noted.set(work, all);
+        work.last(() => insert(work, [...all.values()]));
+        work.after(() => {
+          commits += 1;
+          committed.ring();
+        });
+      }
+      for (const happening of happenings) gathered.set(`${happening.topic} ${happening.subjectId}`, happening);
     },
 
     async run(signal) {
@@ -155,16 +168,18 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       while (!signal.aborted) {
         const seen = committed.count();
         try {
-          if (commits > 0 || performance.now() - polledAt >= pollMs) {
+          const places = commits > 0 || performance.now() - polledAt >= pollMs;
+          if (places) {
             polledAt = performance.now();
             commits = 0;
-            let count = 0;
-            do {
-              count = await place();
-              if (count > 0) events.onPlaced();
-            } while (count === batch && !signal.aborted);
+            await place();
           }
-          await readNew();
+          const placedNow = await readNew();
+          if (places && placedNow > 0) events.onPlaced();
+          if (placedNow >= batch) {
+            commits += 1; // There may be more: at once again.
+            committed.ring();
+          }
           if (performance.now() - prunedAt > pruneEveryMs) {
             prunedAt = performance.now();
             await sql`DELETE FROM events WHERE created_at < now() - make_interval(hours => ${keepHours})`.execute(db);
@@ -174,6 +189,8 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
           if (!signal.aborted) log.error({ error }, "events could not be placed; tried again");
         }
         await committed.wait(seen, pollMs, signal);
+        // Commits come in bursts, and each placing is a transaction: those of a moment share one.
+        if (committed.count() > seen) await systemClock.sleep(gatherMs, signal);
       }
     },
 

@@ -4,6 +4,7 @@
  * T1: nothing that `after` was given happens unless the commit did.
  * T2: locks are taken in one order everywhere: cluster, session, deployment,
  *     command, slice row, each by id.
+ * T3: what `last` was given runs when the body is through, in the transaction.
  */
 import type { Database } from "@bowline/db";
 import { problem } from "@bowline/kernel";
@@ -16,8 +17,15 @@ export type Tx = Transaction<Database>;
 /** One transaction, with what is to happen after its commit. */
 export interface Work {
   tx: Tx;
+  /** Runs `effect` once the body is through, before the commit (T3): for writes that gather over the body. */
+  last(effect: () => Promise<void>): void;
   /** Runs `effect` after the commit (T1). It must not throw: by then the work is done. */
   after(effect: () => void): void;
+}
+
+/** What a transaction had seen before a lock is not so under it: it is run again. */
+export class MovedOn extends Error {
+  readonly code = "40001";
 }
 
 /** Deadlock and serialisation failures: the same work may succeed at once. */
@@ -35,7 +43,13 @@ export async function transact<T>(db: Db, body: (work: Work) => Promise<T>): Pro
     let committing = false;
     try {
       const result = await db.transaction().execute(async (tx) => {
-        const value = await body({ tx, after: (effect) => effects.push(effect) });
+        const gathered: (() => Promise<void>)[] = [];
+        const value = await body({
+          tx,
+          last: (effect) => gathered.push(effect),
+          after: (effect) => effects.push(effect),
+        });
+        for (const write of gathered) await write();
         committing = true;
         return value;
       });

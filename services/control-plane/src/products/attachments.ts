@@ -6,18 +6,18 @@
  * P1: a deployment keeps its agent for life; an agent that has one keeps
  *     getting what belongs to it, also while it is cordoned or has lost a label
  *     (sticky): nothing old is left to serve beside what is new.
- * P2: the rows of a gateway at an agent change only under their advisory lock.
+ * P2: the rows of a gateway at an agent change only under their advisory lock;
+ *     who relies on them as they are holds it shared.
  */
 import type { Database } from "@bowline/db";
 import { type Insertable, sql } from "kysely";
 import type { Caller } from "../platform/context.ts";
-import type { Db, Tx, Work } from "../platform/transactions.ts";
+import { type Db, MovedOn, type Tx, type Work } from "../platform/transactions.ts";
 import { converge, type ConvergeWish, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
 import { newDeploymentId } from "../deployments/index.ts";
 import type { ProductManifest } from "@bowline/contract/products";
 import { listenersOf } from "./catalogue/index.ts";
 import { dataPlaneSpec, type GatewayTemplate, routesSpec } from "./compile.ts";
-import { inForceStates } from "./publish-rows.ts";
 
 export interface Place {
   clusterId: string;
@@ -51,7 +51,7 @@ export async function unplaced(db: Db, limit: number): Promise<string[]> {
     SELECT p.id FROM product_publishes AS p
     JOIN clusters AS c ON c.id = p.cluster_id
     JOIN gateways AS g ON g.id = p.gateway_id
-    WHERE p.state = ANY(${[...inForceStates]}) AND EXISTS (
+    WHERE p.state IN ('PENDING', 'DISPATCHED', 'APPLYING', 'LIVE') AND EXISTS (
       SELECT 1 FROM agents AS a WHERE a.cluster_id = p.cluster_id AND ${mayTake} AND NOT EXISTS (
         SELECT 1 FROM publish_targets AS t WHERE t.product_publish_id = p.id AND t.agent_id = a.id))
     ORDER BY p.deployed_at LIMIT ${limit}`.execute(db);
@@ -84,9 +84,9 @@ export async function attach(
   const routesAt: { agentId: string; index: number }[] = [];
   const newDataPlanes: Insertable<Database["data_planes"]>[] = [];
   const newAttachments: Insertable<Database["route_attachments"]>[] = [];
+  const found = await lockedPlaces(work.tx, place, agentIds);
   for (const agentId of agentIds) {
-    await lockPlace(work.tx, place.gateway.id, agentId);
-    const dataPlane = await ensureDataPlane(work.tx, place, agentId);
+    const { dataPlane, routes } = found(agentId);
     const about = { agentId, clusterId: place.clusterId, createdBy: caller.principal.id, limits: serving.limits };
     if (dataPlane.isNew || dataPlane.isHeld) {
       wishes.push({
@@ -100,7 +100,6 @@ export async function attach(
         build: () => dataPlaneSpec(place.gateway, serving.limits.runTimeoutMs),
       });
     }
-    const routes = await ensureAttachment(work.tx, place, agentId);
     routesAt.push({ agentId, index: wishes.length });
     wishes.push({
       ...about,
@@ -177,43 +176,65 @@ export async function gatewayChanged(ports: EnginePorts, work: Work, gatewayId: 
   );
 }
 
-/** P2. */
-export async function lockPlace(tx: Tx, gatewayId: string, agentId: string): Promise<void> {
-  await sql`SELECT pg_advisory_xact_lock(hashtextextended(${`${gatewayId} ${agentId}`}, 11))`.execute(tx);
+/** P2: `exclusive` to change the rows of a gateway at these agents, `shared` to rely on them. In the order given. */
+export async function lockPlaces(
+  tx: Tx,
+  gatewayId: string,
+  agentIds: readonly string[],
+  mode: "exclusive" | "shared",
+): Promise<void> {
+  if (agentIds.length === 0) return;
+  const names = agentIds.map((agentId) => `${gatewayId} ${agentId}`);
+  const lock = sql.raw(mode === "exclusive" ? "pg_advisory_xact_lock" : "pg_advisory_xact_lock_shared");
+  await sql`SELECT ${lock}(hashtextextended(name, 11)) FROM unnest(${names}::text[]) AS name`.execute(tx);
 }
 
-async function ensureDataPlane(
-  tx: Tx,
-  place: Place,
-  agentId: string,
-): Promise<{ deploymentId: string; isNew: boolean; isHeld: boolean }> {
-  const row = await tx
-    .selectFrom("data_planes as p")
-    .innerJoin("deployments as d", "d.id", "p.deployment_id")
-    .select(["p.deployment_id", "d.held_reason"])
-    .where("p.gateway_id", "=", place.gateway.id)
-    .where("p.agent_id", "=", agentId)
-    .where("p.removing", "=", false)
-    .executeTakeFirst();
-  return row === undefined
-    ? { deploymentId: newDeploymentId(), isNew: true, isHeld: false }
-    : { deploymentId: row.deployment_id, isNew: false, isHeld: row.held_reason !== "" };
+interface Found {
+  dataPlane: { deploymentId: string; isNew: boolean; isHeld: boolean };
+  routes: { deploymentId: string; isNew: boolean };
 }
 
-async function ensureAttachment(
-  tx: Tx,
-  place: Place,
-  agentId: string,
-): Promise<{ deploymentId: string; isNew: boolean }> {
-  const row = await tx
-    .selectFrom("route_attachments")
-    .select("deployment_id")
-    .where("product_id", "=", place.productId)
-    .where("gateway_id", "=", place.gateway.id)
-    .where("agent_id", "=", agentId)
-    .where("removing", "=", false)
-    .executeTakeFirst();
-  return row === undefined
-    ? { deploymentId: newDeploymentId(), isNew: true }
-    : { deploymentId: row.deployment_id, isNew: false };
+/**
+ * What each agent has of the gateway and product, under P2: exclusive where something is to be made. Looked at twice,
+ * because what is there decides about the lock, and only what is there under the lock counts.
+ */
+async function lockedPlaces(tx: Tx, place: Place, agentIds: readonly string[]): Promise<(agentId: string) => Found> {
+  const changes = (found: Map<string, Found>) =>
+    agentIds.some((agentId) => {
+      const { dataPlane, routes } = found.get(agentId) ?? nothingYet();
+      return dataPlane.isNew || dataPlane.isHeld || routes.isNew;
+    });
+  const exclusive = changes(await placesAt(tx, place, agentIds));
+  await lockPlaces(tx, place.gateway.id, agentIds, exclusive ? "exclusive" : "shared");
+  const found = await placesAt(tx, place, agentIds);
+  if (!exclusive && changes(found)) throw new MovedOn();
+  return (agentId) => found.get(agentId) ?? nothingYet();
+}
+
+function nothingYet(): Found {
+  return {
+    dataPlane: { deploymentId: newDeploymentId(), isNew: true, isHeld: false },
+    routes: { deploymentId: newDeploymentId(), isNew: true },
+  };
+}
+
+async function placesAt(tx: Tx, place: Place, agentIds: readonly string[]): Promise<Map<string, Found>> {
+  const { rows } = await sql<{ agent: string; dataPlane: string; held: string; routes: string | null }>`
+    SELECT p.agent_id AS agent, p.deployment_id AS "dataPlane", d.held_reason AS held, r.deployment_id AS routes
+    FROM data_planes AS p JOIN deployments AS d ON d.id = p.deployment_id
+    LEFT JOIN route_attachments AS r ON r.product_id = ${place.productId} AND r.gateway_id = p.gateway_id
+      AND r.agent_id = p.agent_id AND NOT r.removing
+    WHERE p.gateway_id = ${place.gateway.id} AND p.agent_id = ANY(${[...agentIds]}) AND NOT p.removing`.execute(tx);
+  return new Map(
+    rows.map((row) => [
+      row.agent,
+      {
+        dataPlane: { deploymentId: row.dataPlane, isNew: false, isHeld: row.held !== "" },
+        routes:
+          row.routes === null
+            ? { deploymentId: newDeploymentId(), isNew: true }
+            : { deploymentId: row.routes, isNew: false },
+      },
+    ]),
+  );
 }

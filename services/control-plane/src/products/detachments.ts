@@ -4,7 +4,7 @@ import { sql } from "kysely";
 import { converge, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
 import type { Caller } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
-import { lockPlace } from "./attachments.ts";
+import { lockPlaces } from "./attachments.ts";
 import { listenersOf } from "./catalogue/index.ts";
 import { absentSpec, dataPlaneSpec, routesSpec } from "./compile.ts";
 import { inForceStates } from "./publish-rows.ts";
@@ -27,7 +27,12 @@ export async function detach(
     .where("r.removing", "=", false)
     .orderBy("r.agent_id")
     .execute();
-  for (const row of rows) await lockPlace(work.tx, place.gatewayId, row.agent_id);
+  await lockPlaces(
+    work.tx,
+    place.gatewayId,
+    rows.map((row) => row.agent_id),
+    "exclusive",
+  );
   const enqueued = await converge(
     ports,
     work,
@@ -94,7 +99,7 @@ export async function detached(
     .returning(["gateway_id", "agent_id", "data_plane_deployment_id"])
     .executeTakeFirst();
   if (row === undefined) return;
-  await lockPlace(work.tx, row.gateway_id, row.agent_id);
+  await lockPlaces(work.tx, row.gateway_id, [row.agent_id], "exclusive");
   const left = await work.tx
     .selectFrom("route_attachments")
     .select("deployment_id")

@@ -23,14 +23,13 @@ import { aggregate, type PublishState, type TargetState, targetStateOf } from ".
 export function publishOwner(ports: () => EnginePorts): Owner {
   return {
     async changed(work, commands) {
-      const touched = new Set<string>();
-      for (const command of commands) {
-        const publishId = publishIdOf(command);
-        if (command.isRemoval) await removalChanged(ports(), work, command, publishId);
-        else await targetChanged(work, command, publishId);
-        touched.add(publishId);
-      }
-      for (const publishId of touched) await settle(ports(), work, publishId);
+      const removals = commands.filter((command) => command.isRemoval);
+      await targetsChanged(
+        work,
+        commands.filter((command) => !command.isRemoval),
+      );
+      for (const command of removals) await removalChanged(ports(), work, command, publishIdOf(command));
+      await settle(ports(), work, [...new Set(commands.map(publishIdOf))]);
     },
     async renewed(work, command) {
       await sql`
@@ -47,7 +46,7 @@ export function publishOwner(ports: () => EnginePorts): Owner {
           .where("deployment_id", "=", command.deploymentId)
           .execute();
       }
-      await settle(ports(), work, command.ownerId);
+      await settle(ports(), work, [command.ownerId]);
       const dataPlane = await heldDataPlaneOf(work, command.deploymentId);
       if (dataPlane !== undefined) {
         const limits = { priority: defaultLimits.priority - 1 }; // before the routes that wait for it
@@ -55,7 +54,7 @@ export function publishOwner(ports: () => EnginePorts): Owner {
       }
     },
     async retired(work, agentId) {
-      for (const publishId of await forgetPlaces(work, agentId)) await settle(ports(), work, publishId);
+      await settle(ports(), work, await forgetPlaces(work, agentId));
     },
     async progressed(work, commandId) {
       const row = await work.tx
@@ -63,18 +62,31 @@ export function publishOwner(ports: () => EnginePorts): Owner {
         .select(["product_publish_id as productPublishId", "owner_id as ownerId"])
         .where("id", "=", commandId)
         .executeTakeFirst();
-      if (row !== undefined) await touch(ports(), work, publishIdOf(row));
+      if (row !== undefined) await touch(ports(), work, [publishIdOf(row)]);
     },
     async observed(work, deploymentIds) {
-      const rows = await work.tx
-        .selectFrom("publish_targets")
-        .select("product_publish_id")
-        .distinct()
-        .where("deployment_id", "in", [...deploymentIds])
-        .execute();
-      for (const row of rows) await touch(ports(), work, row.product_publish_id);
+      await touch(ports(), work, await shownAt(work, { routes: deploymentIds }));
     },
   };
+}
+
+/** The publishes that show these deployments: the newest of each place, and what still serves there. */
+async function shownAt(
+  work: Work,
+  by: { routes: readonly string[] } | { dataPlanes: readonly string[] },
+): Promise<string[]> {
+  const [column, ids] =
+    "routes" in by ? (["deployment_id", by.routes] as const) : (["data_plane_deployment_id", by.dataPlanes] as const);
+  const { rows } = await sql<{ id: string }>`
+    WITH at AS (
+      SELECT r.product_id, r.gateway_id, d.cluster_id, r.serving_publish_id
+      FROM route_attachments AS r JOIN deployments AS d ON d.id = r.deployment_id
+      WHERE ${sql.ref(`r.${column}`)} = ANY(${[...ids]}))
+    SELECT newest.id FROM (SELECT DISTINCT product_id, gateway_id, cluster_id FROM at) AS p CROSS JOIN LATERAL (
+      SELECT n.id FROM product_publishes AS n WHERE n.cluster_id = p.cluster_id AND n.gateway_id = p.gateway_id
+        AND n.product_id = p.product_id AND n.deployed_at IS NOT NULL ORDER BY n.deployed_at DESC LIMIT 1) AS newest
+    UNION SELECT serving_publish_id FROM at WHERE serving_publish_id <> '' ORDER BY id`.execute(work.tx);
+  return rows.map((row) => row.id);
 }
 
 /** The data plane of a routes deployment, if its last command did not succeed. */
@@ -99,47 +111,46 @@ const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
 
 /** Owner of data planes: their publishes show how they are. */
 export function dataPlaneOwner(ports: () => EnginePorts): Owner {
-  const publishesOf = async (work: Work, deploymentIds: readonly string[]): Promise<string[]> => {
-    const rows = await work.tx
-      .selectFrom("route_attachments as r")
-      .innerJoin("publish_targets as t", "t.deployment_id", "r.deployment_id")
-      .select("t.product_publish_id")
-      .distinct()
-      .where("r.data_plane_deployment_id", "in", [...deploymentIds])
-      .execute();
-    return rows.map((row) => row.product_publish_id);
-  };
   return {
     async changed(work, commands) {
+      const dataPlanes = commands.map((command) => command.deploymentId);
+      const shown = await shownAt(work, { dataPlanes });
       const ended = commands
         .filter((command) => command.isRemoval && gone.includes(command.state))
         .map((command) => command.deploymentId);
       if (ended.length > 0) await work.tx.deleteFrom("data_planes").where("deployment_id", "in", ended).execute();
-      for (const publishId of await publishesOf(
-        work,
-        commands.map((command) => command.deploymentId),
-      )) {
-        await touch(ports(), work, publishId);
-      }
+      await touch(ports(), work, shown);
     },
-    async observed(work, deploymentIds) {
-      for (const publishId of await publishesOf(work, deploymentIds)) await touch(ports(), work, publishId);
+    async observed(work, dataPlanes) {
+      await touch(ports(), work, await shownAt(work, { dataPlanes }));
     },
   };
 }
 
-async function targetChanged(work: Work, command: ChangedCommand, publishId: string): Promise<void> {
-  const state = targetStateOf(command.state);
+/** Writes what these commands are at into the targets that they carry. */
+async function targetsChanged(work: Work, commands: readonly ChangedCommand[]): Promise<void> {
+  // Of several changes of one command in a transaction the last one counts.
+  const rows = [...new Map(commands.map((command) => [command.id, command])).values()];
+  if (rows.length === 0) return;
+  const column = <T>(read: (command: ChangedCommand) => T): T[] => rows.map(read);
   await sql`
-    UPDATE publish_targets SET reason = ${command.reason}, message = ${command.message}, updated_at = now(),
-      state = CASE WHEN state = 'LIVE' AND ${state} <> 'FAILED' THEN 'LIVE' ELSE ${state} END -- O3
-    WHERE product_publish_id = ${publishId} AND agent_id = ${command.agentId}
-      AND (command_id = ${command.id} OR generation <= ${command.generation})`.execute(work.tx);
-  if (command.state !== "SUCCEEDED") return;
+    UPDATE publish_targets AS t SET reason = n.reason, message = n.message, updated_at = now(),
+      state = CASE WHEN t.state = 'LIVE' AND n.state <> 'FAILED' THEN 'LIVE' ELSE n.state END -- O3
+    FROM unnest(${column((c) => c.id)}::text[], ${column(publishIdOf)}::text[], ${column((c) => c.agentId)}::text[],
+      ${column((c) => c.generation)}::int[], ${column((c) => targetStateOf(c.state))}::text[],
+      ${column((c) => c.reason)}::text[], ${column((c) => c.message)}::text[])
+      AS n (id, publish_id, agent_id, generation, state, reason, message)
+    WHERE t.product_publish_id = n.publish_id AND t.agent_id = n.agent_id
+      AND (t.command_id = n.id OR t.generation <= n.generation)`.execute(work.tx);
+  for (const command of rows) if (command.state === "SUCCEEDED") await served(work, command);
+}
+
+/** An agent's data plane answers with this publish now. An older word never overwrites a newer one. */
+async function served(work: Work, command: ChangedCommand): Promise<void> {
   await sql`
     UPDATE route_attachments AS r SET serving_publish_id = p.id, serving_revision = v.number, serving_generation = ${command.generation}
     FROM product_publishes AS p JOIN product_revisions AS v ON v.id = p.revision_id
-    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${publishId}
+    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${publishIdOf(command)}
       AND r.serving_generation <= ${command.generation}`.execute(work.tx);
 }
 
@@ -163,52 +174,74 @@ async function removalChanged(
   }
 }
 
-/** Derives a publish's state from its targets (O1, O2) and notes the change. */
-export async function settle(ports: EnginePorts, work: Work, publishId: string): Promise<void> {
-  const publish = await work.tx
+/** Derives publishes' states from their targets (O1, O2) and notes the changes. */
+export async function settle(ports: EnginePorts, work: Work, publishIds: readonly string[]): Promise<void> {
+  const ids = publishIds.filter((id) => id !== "");
+  if (ids.length === 0) return;
+  const publishes = await work.tx
     .selectFrom("product_publishes as p")
-    .select(["p.state", hasNewer.as("hasNewer")])
-    .where("p.id", "=", publishId)
+    .select(["p.id", "p.state", hasNewer.as("hasNewer")])
+    .where("p.id", "in", ids)
+    .orderBy("p.id")
     .forUpdate("p")
-    .executeTakeFirst();
-  if (publish === undefined) return;
+    .execute();
+  // After the lock: whoever held it has written targets too.
   const targets = await work.tx
     .selectFrom("publish_targets")
-    .select(["state", "reason", "message"])
-    .where("product_publish_id", "=", publishId)
+    .select(["product_publish_id", "state", "reason", "message"])
+    .where("product_publish_id", "in", ids)
+    .orderBy("agent_id")
     .execute();
-  const before = publish.state as PublishState;
-  if (before === "FAILED" && publish.hasNewer) return touch(ports, work, publishId); // O4
-  const { state, because } = aggregate(
-    before,
-    targets.map((target) => ({ ...target, state: target.state as TargetState })),
-  );
-  const settled = await work.tx
-    .updateTable("product_publishes")
-    .set({
-      state,
-      reason: because?.reason ?? (targets.length === 0 && state === "PENDING" ? "NO_AGENT" : ""),
-      message: because?.message ?? "",
-      ...(state === "LIVE" ? { live_at: sql<Date>`coalesce(live_at, now())` } : {}),
-    })
-    .where("id", "=", publishId)
-    .returning(sql<number>`extract(epoch FROM now() - deployed_at)::float8`.as("seconds"))
-    .executeTakeFirst();
-  if (state === "LIVE" && before !== "LIVE") work.after(() => ports.metrics?.published(settled?.seconds ?? 0));
-  await touch(ports, work, publishId);
+  const targetsOf = Map.groupBy(targets, (target) => target.product_publish_id);
+  const settled = publishes.flatMap((publish) => {
+    const before = publish.state as PublishState;
+    if (before === "FAILED" && publish.hasNewer) return []; // O4
+    const own = (targetsOf.get(publish.id) ?? []).map((target) => ({ ...target, state: target.state as TargetState }));
+    const { state, because } = aggregate(before, own);
+    const reason = because?.reason ?? (own.length === 0 && state === "PENDING" ? "NO_AGENT" : "");
+    return [{ id: publish.id, state, reason, message: because?.message ?? "" }];
+  });
+  const { rows } = await sql<NotedPublish & { state: string; seconds: number | null }>`
+    UPDATE product_publishes AS p SET version = p.version + 1, updated_at = now(), state = coalesce(n.state, p.state),
+      reason = coalesce(n.reason, p.reason), message = coalesce(n.message, p.message),
+      live_at = CASE WHEN n.state = 'LIVE' THEN coalesce(p.live_at, now()) ELSE p.live_at END
+    FROM unnest(${ids}::text[]) AS one (id) LEFT JOIN unnest(${settled.map((one) => one.id)}::text[],
+      ${settled.map((one) => one.state)}::text[], ${settled.map((one) => one.reason)}::text[],
+      ${settled.map((one) => one.message)}::text[]) AS n (id, state, reason, message) ON n.id = one.id
+    WHERE p.id = one.id RETURNING p.id, p.organisation_id, p.cluster_id, p.state,
+      extract(epoch FROM now() - p.deployed_at)::float8 AS seconds`.execute(work.tx);
+  const liveBefore = new Set(publishes.filter((one) => one.state === "LIVE").map((one) => one.id));
+  const nowLive = rows.filter((row) => row.state === "LIVE" && !liveBefore.has(row.id));
+  work.after(() => nowLive.forEach((row) => ports.metrics?.published(row.seconds ?? 0)));
+  await notePublishes(ports, work, rows);
 }
 
-/** Notes that a publish looks different now. */
-export async function touch(ports: EnginePorts, work: Work, publishId: string): Promise<void> {
-  if (publishId === "") return;
-  const row = await work.tx
+/** Counts and notes that publishes look different now. */
+export async function touch(ports: EnginePorts, work: Work, publishIds: readonly string[]): Promise<void> {
+  const ids = publishIds.filter((id) => id !== "");
+  if (ids.length === 0) return;
+  const rows = await work.tx
     .updateTable("product_publishes")
     .set({ version: sql`version + 1`, updated_at: sql`now()` })
-    .where("id", "=", publishId)
-    .returning(["organisation_id", "cluster_id"])
-    .executeTakeFirst();
-  if (row === undefined) return;
-  await ports.events.note(work, [
-    { topic: "publish", subjectId: publishId, organisationId: row.organisation_id, clusterId: row.cluster_id },
-  ]);
+    .where("id", "in", ids)
+    .returning(["id", "organisation_id", "cluster_id"])
+    .execute();
+  await notePublishes(ports, work, rows);
+}
+
+interface NotedPublish {
+  id: string;
+  organisation_id: string;
+  cluster_id: string;
+}
+
+/** Notes for watches that publishes were made or changed. */
+export async function notePublishes(ports: EnginePorts, work: Work, rows: readonly NotedPublish[]): Promise<void> {
+  await ports.events.note(
+    work,
+    rows.map((row) => ({
+      ...{ topic: "publish" as const, subjectId: row.id },
+      ...{ organisationId: row.organisation_id, clusterId: row.cluster_id },
+    })),
+  );
 }

@@ -1,13 +1,13 @@
 /** Placing publishes in force on agents: at once, and on those that come later. */
 import { fromBinary } from "@bufbuild/protobuf";
-import { ProductManifestSchema } from "@bowline/contract/products";
+import { type ProductManifest, ProductManifestSchema } from "@bowline/contract/products";
 import { isProblem } from "@bowline/kernel";
 import type { Caller } from "../platform/context.ts";
 import { transact, type Work } from "../platform/transactions.ts";
-import { attach, eligibleAgents, unplaced } from "./attachments.ts";
+import { attach, eligibleAgents, type Place, unplaced } from "./attachments.ts";
 import { settle } from "./owner.ts";
 import type { PublishPorts } from "./publish-ports.ts";
-import { inForceStates, itself, limitsOf, lockPublish } from "./publish-rows.ts";
+import { inForceStates, itself, limitsOf, lockPublish, type PublishRow } from "./publish-rows.ts";
 
 /** Gives a publish that is in force to every eligible agent that lacks it. The caller holds the cluster. */
 export async function place(ports: PublishPorts, work: Work, caller: Caller, publishId: string): Promise<void> {
@@ -20,26 +20,54 @@ export async function place(ports: PublishPorts, work: Work, caller: Caller, pub
     .select(["v.number", "v.content", "c.policy"])
     .where("p.id", "=", publishId)
     .executeTakeFirstOrThrow();
-  const target = { clusterId: publish.cluster_id, productId: publish.product_id, gateway };
   const known = await work.tx
     .selectFrom("publish_targets")
     .select("agent_id")
     .where("product_publish_id", "=", publishId)
     .execute();
-  const chosen = (await eligibleAgents(work.tx, target)).filter(
-    (agentId) => !known.some((other) => other.agent_id === agentId),
+  const { allowPrivateBackends } = row.policy as { allowPrivateBackends?: boolean };
+  await placeOn(
+    ports,
+    work,
+    caller,
+    {
+      ...{ publish, gateway, policy: { allowPrivateBackends: allowPrivateBackends === true } },
+      revision: { number: row.number, content: fromBinary(ProductManifestSchema, row.content) },
+    },
+    new Set(known.map((target) => target.agent_id)),
   );
+  await settle(ports.engine(), work, [publishId]);
+}
+
+/** What a placing is about. */
+export interface Placing {
+  publish: PublishRow;
+  gateway: Place["gateway"];
+  revision: { number: number; content: ProductManifest };
+  policy: { allowPrivateBackends: boolean };
+}
+
+/** Gives a publish to every eligible agent but `known`. The caller holds its place (R2). */
+export async function placeOn(
+  ports: PublishPorts,
+  work: Work,
+  caller: Caller,
+  { publish, gateway, revision, policy }: Placing,
+  known: ReadonlySet<string>,
+): Promise<void> {
+  const target = { clusterId: publish.cluster_id, productId: publish.product_id, gateway };
+  const chosen = (await eligibleAgents(work.tx, target)).filter((agentId) => !known.has(agentId));
   const commands = await attach(
     ports.engine(),
     work,
     caller,
     target,
     {
-      publishId,
-      revision: row.number,
+      publishId: publish.id,
+      revision: revision.number,
       apiServices: publish.api_services,
-      content: fromBinary(ProductManifestSchema, row.content),
-      allowPrivateBackends: (row.policy as { allowPrivateBackends?: boolean }).allowPrivateBackends === true,
+      content: revision.content,
+      allowPrivateBackends: policy.allowPrivateBackends,
       organisationId: publish.organisation_id,
       limits: limitsOf(publish.limits),
     },
@@ -50,7 +78,7 @@ export async function place(ports: PublishPorts, work: Work, caller: Caller, pub
       .insertInto("publish_targets")
       .values(
         commands.map((command) => ({
-          product_publish_id: publishId,
+          product_publish_id: publish.id,
           agent_id: command.agentId,
           deployment_id: command.deploymentId,
           generation: command.generation,
@@ -59,8 +87,7 @@ export async function place(ports: PublishPorts, work: Work, caller: Caller, pub
         })),
       )
       .execute();
-  }
-  await settle(ports.engine(), work, publishId);
+  } else if (known.size === 0) await settle(ports.engine(), work, [publish.id]); // NO_AGENT
 }
 
 /** Publishes that one round places; the next round finds the rest. */

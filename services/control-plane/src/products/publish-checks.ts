@@ -6,7 +6,7 @@ import { sql } from "kysely";
 import type { Tx } from "../platform/transactions.ts";
 import { servedServices } from "./compile.ts";
 import type { PublishPorts } from "./publish-ports.ts";
-import { hasNewer, inForceStates } from "./publish-rows.ts";
+import { hasNewer } from "./publish-rows.ts";
 
 /** Names of the API services that were asked for by name or id, each once; all where none was. Throws INVALID_ARGUMENT. */
 export async function namedServices(
@@ -39,7 +39,13 @@ export async function namedServices(
   return [...new Set(names)];
 }
 
-/** Throws PRIVATE_BACKEND, ROUTE_CONFLICT. The caller holds the gateway, so that no other publish comes between. */
+/**
+ * Throws PRIVATE_BACKEND, ROUTE_CONFLICT. The caller holds the place (R2).
+ *
+ * K1: who claims a match that its place does not have yet is alone at the gateway and cluster until its commit, so that
+ *     no two claim it side by side. Who claims no more than its place has holds the same lock shared: it takes nothing
+ *     from anybody, and whoever claims more waits for it.
+ */
 export async function refuseUnplaceable(
   ports: PublishPorts,
   tx: Tx,
@@ -47,7 +53,36 @@ export async function refuseUnplaceable(
   place: { clusterId: string; gatewayId: string; productId: string; allowPrivateBackends: boolean },
 ): Promise<void> {
   if (!place.allowPrivateBackends) refusePrivateBackends(ports, content);
-  await refuseConflicts(ports, tx, content, place);
+  const held = await heldBy(tx, place);
+  const more = held === undefined || ports.claimsMore(held, content);
+  const name = `${place.clusterId} ${place.gatewayId}`;
+  await (
+    more
+      ? sql`SELECT pg_advisory_xact_lock(hashtextextended(${name}, 17))`
+      : sql`SELECT pg_advisory_xact_lock_shared(hashtextextended(${name}, 17))`
+  ).execute(tx); // K1
+  if (more) await refuseConflicts(ports, tx, content, place);
+}
+
+/** What the newest publish of the place claims; undefined where it claims nothing any more. */
+async function heldBy(
+  tx: Tx,
+  place: { clusterId: string; gatewayId: string; productId: string },
+): Promise<ProductManifest | undefined> {
+  const newest = await tx
+    .selectFrom("product_publishes as p")
+    .innerJoin("product_revisions as v", "v.id", "p.revision_id")
+    .select(["v.content", "p.api_services", "p.state"])
+    .where("p.cluster_id", "=", place.clusterId)
+    .where("p.gateway_id", "=", place.gatewayId)
+    .where("p.product_id", "=", place.productId)
+    .where("p.deployed_at", "is not", null)
+    .orderBy("p.deployed_at", "desc")
+    .limit(1)
+    .executeTakeFirst();
+  if (newest === undefined || newest.state === "UNPUBLISHING" || newest.state === "UNPUBLISHED") return undefined;
+  const content = fromBinary(ProductManifestSchema, newest.content);
+  return { ...content, apiServices: servedServices(content, newest.api_services) };
 }
 
 function refusePrivateBackends(ports: PublishPorts, content: ProductManifest): void {
@@ -82,11 +117,16 @@ async function refuseConflicts(
     .innerJoin("products as o", "o.id", "p.product_id")
     .select(["v.content", "o.name", "p.api_services"])
     .where("p.cluster_id", "=", place.clusterId)
-    .where("p.gateway_id", "=", place.gatewayId)
     .where("p.product_id", "<>", place.productId)
+    // Each by an index of its own: the history of a gateway is longer than what it serves.
     .where(
-      sql<boolean>`(p.state = ANY(${[...inForceStates]}) OR (p.state = 'FAILED' AND NOT ${hasNewer}) OR EXISTS (
-        SELECT 1 FROM route_attachments AS r WHERE r.serving_publish_id = p.id AND NOT r.removing))`,
+      sql<boolean>`p.id IN (
+        SELECT f.id FROM product_publishes AS f WHERE f.cluster_id = ${place.clusterId} AND f.gateway_id = ${place.gatewayId}
+          AND f.state IN ('PENDING', 'DISPATCHED', 'APPLYING', 'LIVE')
+        UNION SELECT p.id FROM product_publishes AS p WHERE p.cluster_id = ${place.clusterId}
+          AND p.gateway_id = ${place.gatewayId} AND p.state = 'FAILED' AND NOT ${hasNewer}
+        UNION SELECT r.serving_publish_id FROM route_attachments AS r
+          WHERE r.gateway_id = ${place.gatewayId} AND NOT r.removing)`,
     )
     .orderBy("p.id")
     .execute();

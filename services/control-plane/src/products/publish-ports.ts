@@ -23,12 +23,14 @@ export interface PublishPorts {
   ): Promise<{
     productId: string;
     productName: string;
+    /** Whether customers see the product already. */
+    published: boolean;
     organisationId: string;
     revisionId: string;
     number: number;
     content: ProductManifest;
   }>;
-  /** Locks the gateway, so that publishes to it and changes of it come one after the other. */
+  /** Locks the gateway FOR SHARE: publishes to it go side by side, changes of it come before or after. */
   gateway(
     work: Work,
     caller: Caller,
@@ -37,4 +39,6 @@ export interface PublishPorts {
   ): Promise<GatewayTemplate & { name: string; agentLabels: Record<string, string>; organisationId: string }>;
   privateBackends(content: ProductManifest): readonly { path: string; url: string }[];
   conflicts(a: ProductManifest, b: ProductManifest): readonly { a: string; b: string; what: string }[];
+  /** Whether `after` claims a match that `before` does not. */
+  claimsMore(before: ProductManifest, after: ProductManifest): boolean;
 }

@@ -129,10 +129,9 @@ async function readTargets(db: Db, publishIds: readonly string[]) {
       sql<{ name: string; address: string; published: number }[]>`coalesce((
         SELECT jsonb_agg(port) FROM instances AS i, jsonb_array_elements(i.ports) AS port
         WHERE i.deployment_id = r.data_plane_deployment_id), '[]')`.as("ports"),
-      sql<
-        string | null
-      >`(SELECT x.reason || CASE WHEN x.message = '' THEN '' ELSE ': ' || x.message END FROM command_states AS x
-        WHERE x.deployment_id = r.data_plane_deployment_id ORDER BY x.sequence DESC LIMIT 1)`.as("data_plane_word"),
+      sql<string | null>`(SELECT x.reason || CASE WHEN x.message = '' THEN '' ELSE ': ' || x.message END
+        FROM commands AS y JOIN command_states AS x ON x.command_id = y.id
+        WHERE p.held_reason <> '' AND y.deployment_id = p.id ORDER BY y.generation DESC LIMIT 1)`.as("data_plane_word"),
     ])
     .where("t.product_publish_id", "in", [...publishIds])
     .orderBy("a.name")

@@ -3,8 +3,9 @@
  *
  * R1: of a place (a product at a gateway and cluster) the newest publish is the
  *     one that was deployed last; drafts don't count.
- * R2: who changes a publish holds its gateway, then the deployments of its
- *     place, then its row (T2): results hold deployments when they come to it.
+ * R2: who changes a publish holds its gateway FOR SHARE, then its place, then
+ *     the place's deployments, then its row (T2): results hold deployments when
+ *     they come to it. Publishes of other products go side by side.
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
@@ -13,7 +14,6 @@ import type { ProductPublishesTable } from "@bowline/db";
 import { problem } from "@bowline/kernel";
 import { type Selectable, sql } from "kysely";
 import { defaultLimits, type Limits } from "../commands/index.ts";
-import { lockDeployments } from "../deployments/index.ts";
 import { type Caller, seesAll, systemPrincipal } from "../platform/context.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
 import type { PublishPorts } from "./publish-ports.ts";
@@ -22,6 +22,9 @@ export type PublishRow = Selectable<ProductPublishesTable>;
 
 /** States in which a publish is on its way or live: at most one of a place. */
 export const inForceStates = ["PENDING", "DISPATCHED", "APPLYING", "LIVE"] as const;
+
+/** The same in the words of the index `product_publishes_in_force`: with parameters no plan may use it. */
+export const inForce = sql<boolean>`state IN ('PENDING', 'DISPATCHED', 'APPLYING', 'LIVE')`;
 
 /** What the server does by itself. */
 export const itself: Caller = { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } };
@@ -33,6 +36,27 @@ export async function readPublish(tx: Tx, publishId: string): Promise<PublishRow
   return row;
 }
 
+/** R2: one at a time changes what a product has at a gateway and cluster. Until the transaction ends. */
+export async function lockPlaceOf(
+  tx: Tx,
+  place: { clusterId: string; gatewayId: string; productId: string },
+): Promise<void> {
+  const name = `${place.clusterId} ${place.gatewayId} ${place.productId}`;
+  await sql`SELECT pg_advisory_xact_lock(hashtextextended(${name}, 13))`.execute(tx);
+}
+
+/** Locks the routes deployments of a place, in order of id. */
+export async function lockRoutesOf(
+  tx: Tx,
+  place: { clusterId: string; gatewayId: string; productId: string },
+): Promise<void> {
+  await sql`
+    SELECT id FROM deployments WHERE cluster_id = ${place.clusterId} AND id IN (
+      SELECT deployment_id FROM route_attachments
+      WHERE product_id = ${place.productId} AND gateway_id = ${place.gatewayId} AND NOT removing)
+    ORDER BY id FOR UPDATE`.execute(tx);
+}
+
 /** A publish, locked in the order of R2, and its gateway. Throws NOT_FOUND. */
 export async function lockPublish(
   ports: PublishPorts,
@@ -41,19 +65,9 @@ export async function lockPublish(
 ): Promise<{ publish: PublishRow; gateway: Awaited<ReturnType<PublishPorts["gateway"]>> }> {
   const place = await readPublish(work.tx, publishId);
   const gateway = await ports.gateway(work, itself, place.gateway_id, place.organisation_id);
-  const routes = await work.tx
-    .selectFrom("route_attachments as r")
-    .innerJoin("deployments as d", "d.id", "r.deployment_id")
-    .select("r.deployment_id")
-    .where("r.product_id", "=", place.product_id)
-    .where("r.gateway_id", "=", place.gateway_id)
-    .where("d.cluster_id", "=", place.cluster_id)
-    .where("r.removing", "=", false)
-    .execute();
-  await lockDeployments(
-    work.tx,
-    routes.map((row) => row.deployment_id),
-  );
+  const at = { clusterId: place.cluster_id, gatewayId: place.gateway_id, productId: place.product_id };
+  await lockPlaceOf(work.tx, at);
+  await lockRoutesOf(work.tx, at);
   const publish = await work.tx
     .selectFrom("product_publishes")
     .selectAll()

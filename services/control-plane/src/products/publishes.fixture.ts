@@ -53,6 +53,7 @@ import {
   gatewayChanged,
   manifestOf,
   privateBackends,
+  claimsMore,
   routeConflicts,
 } from "./index.ts";
 import { placeEverywhere } from "./placing.ts";
@@ -139,6 +140,7 @@ export async function startPublishing(db: Kysely<Database>) {
     gateway: catalogue.gatewayForPublish,
     privateBackends,
     conflicts: routeConflicts,
+    claimsMore,
     diff: diffManifests,
     current: async (work, productId) =>
       manifestOf(

@@ -13,11 +13,19 @@ import type { Caller } from "../platform/context.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
 import { markPublished } from "./catalogue/index.ts";
 import { servedServices } from "./compile.ts";
-import { touch } from "./owner.ts";
-import { place } from "./placing.ts";
+import { notePublishes } from "./owner.ts";
+import { place, placeOn } from "./placing.ts";
 import { namedServices, refuseUnplaceable } from "./publish-checks.ts";
 import type { PublishPorts } from "./publish-ports.ts";
-import { inForceStates, lockPublish, newestAt, type PublishRow, readPublish } from "./publish-rows.ts";
+import {
+  inForce,
+  lockPlaceOf,
+  lockPublish,
+  lockRoutesOf,
+  newestAt,
+  type PublishRow,
+  readPublish,
+} from "./publish-rows.ts";
 
 /** Creates a publish and, unless it is a draft, deploys it. Returns its id. */
 export async function createPublish(
@@ -30,22 +38,24 @@ export async function createPublish(
   // The cluster's row first (T2), then what the organisation has of its own.
   const cluster = await ports.lockCluster(work.tx, request.clusterId, caller.principal);
   const revision = await ports.revision(work, caller, request.productId, request.revisionId);
-  await ports.lockCluster(work.tx, cluster.id, caller.principal, revision.organisationId);
+  if (revision.organisationId !== caller.principal.organisationId)
+    await ports.lockCluster(work.tx, cluster.id, caller.principal, revision.organisationId);
   const gateway = await ports.gateway(work, caller, request.gatewayId, revision.organisationId);
+  const at = { clusterId: cluster.id, gatewayId: gateway.id, productId: revision.productId };
+  await lockPlaceOf(work.tx, at); // R2
   const named = await namedServices(work.tx, revision.content, revision.organisationId, request.apiServices);
   await refuseUnplaceable(
     ports,
     work.tx,
     { ...revision.content, apiServices: servedServices(revision.content, named) },
-    {
-      clusterId: cluster.id,
-      gatewayId: gateway.id,
-      productId: revision.productId,
-      allowPrivateBackends: cluster.policy.allowPrivateBackends,
-    },
+    { ...at, allowPrivateBackends: cluster.policy.allowPrivateBackends },
   );
   const id = newId("publish");
-  await work.tx
+  if (!request.draft) {
+    await lockRoutesOf(work.tx, at);
+    await supersede(ports, work, at, id);
+  }
+  const publish = await work.tx
     .insertInto("product_publishes")
     .values({
       id,
@@ -55,16 +65,27 @@ export async function createPublish(
       cluster_id: cluster.id,
       gateway_id: gateway.id,
       api_services: JSON.stringify(named),
-      state: "DRAFT",
+      ...(request.draft ? { state: "DRAFT" } : inForceNow),
       limits: Buffer.from(
         request.limits === undefined ? new Uint8Array() : toBinary(CommandLimitsSchema, request.limits),
       ),
       rollback_of: rollbackOf,
       created_by: caller.principal.id,
     })
-    .execute();
-  if (request.draft) await touch(ports.engine(), work, id);
-  else await putInForce(ports, work, caller, await readPublish(work.tx, id));
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await notePublishes(ports.engine(), work, [publish]);
+  if (!request.draft) {
+    if (!revision.published) await markPublished(work, revision.productId);
+    const { number, content } = revision;
+    await placeOn(
+      ports,
+      work,
+      caller,
+      { publish, gateway, revision: { number, content }, policy: cluster.policy },
+      new Set(),
+    );
+  }
   await audit(ports.engine().events, work, caller, {
     action: rollbackOf === "" ? "product-publish.create" : "product-publish.rollback",
     resourceKind: "product-publish",
@@ -109,27 +130,38 @@ export async function deploy(ports: PublishPorts, work: Work, caller: Caller, pu
   });
 }
 
-/** Supersedes what is in force there and enqueues commands for every agent that the placement chooses. */
+/** Not now(): that is when the transaction began, before it waited for its turn. */
+const inForceNow = { state: "PENDING", deployed_at: sql<Date>`clock_timestamp()` } as const;
+
+/** Puts a draft in force, and enqueues commands for every agent that the placement chooses. The caller holds it (R2). */
 async function putInForce(ports: PublishPorts, work: Work, caller: Caller, publish: PublishRow): Promise<void> {
-  await lockPublish(ports, work, publish.id);
-  const superseded = await work.tx
-    .updateTable("product_publishes")
-    .set({ state: "SUPERSEDED", superseded_by: publish.id, reason: "", message: "" })
-    .where("cluster_id", "=", publish.cluster_id)
-    .where("gateway_id", "=", publish.gateway_id)
-    .where("product_id", "=", publish.product_id)
-    .where("state", "in", [...inForceStates])
-    .returning("id")
-    .execute();
-  for (const row of superseded) await touch(ports.engine(), work, row.id);
-  await work.tx
-    .updateTable("product_publishes")
-    // Not now(): that is when the transaction began, before it waited for its turn.
-    .set({ state: "PENDING", deployed_at: sql<Date>`clock_timestamp()` })
-    .where("id", "=", publish.id)
-    .execute();
+  const at = { clusterId: publish.cluster_id, gatewayId: publish.gateway_id, productId: publish.product_id };
+  await supersede(ports, work, at, publish.id);
+  await work.tx.updateTable("product_publishes").set(inForceNow).where("id", "=", publish.id).execute();
   await markPublished(work, publish.product_id);
   await place(ports, work, caller, publish.id);
+}
+
+/** What was in force there is so no more. */
+async function supersede(
+  ports: PublishPorts,
+  work: Work,
+  at: { clusterId: string; gatewayId: string; productId: string },
+  by: string,
+): Promise<void> {
+  const superseded = await work.tx
+    .updateTable("product_publishes")
+    .set({
+      ...{ state: "SUPERSEDED", superseded_by: by, reason: "", message: "" },
+      ...{ version: sql`version + 1`, updated_at: sql`now()` },
+    })
+    .where("cluster_id", "=", at.clusterId)
+    .where("gateway_id", "=", at.gatewayId)
+    .where("product_id", "=", at.productId)
+    .where(inForce)
+    .returning(["id", "organisation_id", "cluster_id"])
+    .execute();
+  await notePublishes(ports.engine(), work, superseded);
 }
 
 /**

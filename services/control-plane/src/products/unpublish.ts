@@ -15,7 +15,7 @@ export async function unpublish(ports: PublishPorts, work: Work, caller: Caller,
   if (publish.state === "UNPUBLISHING" || publish.state === "UNPUBLISHED") return;
   if (publish.state === "DRAFT") {
     await work.tx.updateTable("product_publishes").set({ state: "UNPUBLISHED" }).where("id", "=", publishId).execute();
-    await touch(ports.engine(), work, publishId);
+    await touch(ports.engine(), work, [publishId]);
   } else {
     const newest = await newestAt(work.tx, publish);
     if (newest !== undefined && newest !== publishId)
@@ -83,7 +83,7 @@ async function remove(ports: PublishPorts, work: Work, caller: Caller, publish: 
       )
       .execute();
   }
-  await settle(ports.engine(), work, publish.id);
+  await settle(ports.engine(), work, [publish.id]);
 }
 
 /** Unpublishes everything of a cluster, for its deletion. Asked again, it does nothing new. */

@@ -14,6 +14,7 @@ import {
   type EnginePorts,
   type PushedCommand,
   unreceipted,
+  withReady,
 } from "../commands/index.ts";
 import { crashPoint } from "@bowline/kernel";
 import { createBell } from "../platform/bell.ts";
@@ -114,7 +115,19 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     });
     const engine = ports();
     const startedAt = performance.now();
-    const claimed = await transact(engine.db, (work) => claim(engine, work, claimants));
+    // Each end of a try wakes its agent, and each claim looks again: most rounds find nothing, and shall cost little.
+    const ready = await withReady(
+      engine,
+      claimants.map((one) => one.agentId),
+    );
+    if (ready.size === 0) return;
+    const claimed = await transact(engine.db, (work) =>
+      claim(
+        engine,
+        work,
+        claimants.filter((one) => ready.has(one.agentId)),
+      ),
+    );
     if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) push(command);
     const polled = claimed.filter((command) => foundByPoll.has(command.agentId)).length;

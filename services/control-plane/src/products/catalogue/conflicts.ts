@@ -31,6 +31,12 @@ export function routeConflicts(a: ProductManifest, b: ProductManifest): RouteCon
   return [...found.values()];
 }
 
+/** Whether `after` claims a match that `before` does not. */
+export function claimsMore(before: ProductManifest, after: ProductManifest): boolean {
+  const claimed = new Set([...claimsOf(before)].map((claim) => claim.key));
+  return [...claimsOf(after)].some((claim) => !claimed.has(claim.key));
+}
+
 function* claimsOf(manifest: ProductManifest): Generator<{ key: string; path: string; what: string }> {
   for (const service of manifest.apiServices)
     for (const route of service.routes) {

@@ -28,8 +28,8 @@ export interface PublishableGateway {
 
 /**
  * The gateway with this id or name; "" is the default one of `organisationId` (the caller's own where it is left out),
- * which is made if there is none. Locks its row until the transaction ends, so that a change of the gateway and a
- * publish to it come one after the other. Throws NOT_FOUND, AMBIGUOUS_NAME.
+ * which is made if there is none. Locks its row FOR SHARE until the transaction ends: publishes to it go side by side, and a
+ * change of the gateway comes before or after each. Throws NOT_FOUND, AMBIGUOUS_NAME.
  */
 export async function gatewayForPublish(
   ports: Pick<CataloguePorts, "events">,
@@ -41,7 +41,7 @@ export async function gatewayForPublish(
   const row =
     idOrName === ""
       ? await defaultGateway(ports, work, caller, organisationId)
-      : await findNamed(work.tx, "gateways", { ...caller.principal, organisationId }, idOrName, "update");
+      : await findNamed(work.tx, "gateways", { ...caller.principal, organisationId }, idOrName, "share");
   return {
     id: row.id,
     name: row.name,
@@ -105,6 +105,6 @@ async function lockDefault(tx: Tx, organisationId: string): Promise<NamedRow<"ga
     .selectAll()
     .where("organisation_id", "=", organisationId)
     .where("is_default", "=", true)
-    .forNoKeyUpdate()
+    .forShare()
     .executeTakeFirst();
 }

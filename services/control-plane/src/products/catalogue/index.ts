@@ -19,7 +19,7 @@ import { registerProducts } from "./products.ts";
 import { type PublishableRevision, revisionForPublish } from "./revisions.ts";
 
 export { isPrivateUrl, privateBackends } from "./backend-urls.ts";
-export { type RouteConflict, routeConflicts } from "./conflicts.ts";
+export { claimsMore, type RouteConflict, routeConflicts } from "./conflicts.ts";
 export type { PublishableGateway } from "./default-gateway.ts";
 export { diffManifests } from "./diff.ts";
 export type { CataloguePorts } from "./ports.ts";

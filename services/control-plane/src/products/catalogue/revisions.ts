@@ -23,6 +23,8 @@ export type RevisionRow = Selectable<Database["product_revisions"]>;
 export interface PublishableRevision {
   productId: string;
   productName: string;
+  /** Not a draft any more. */
+  published: boolean;
   /** The product's organisation; not always the caller's, because admins see all. */
   organisationId: string;
   revisionId: string;
@@ -51,6 +53,7 @@ export async function revisionForPublish(
   return {
     productId: product.id,
     productName: product.name,
+    published: product.state !== "DRAFT",
     organisationId: product.organisation_id,
     revisionId: revision.id,
     number: revision.number,
