@@ -8,6 +8,7 @@ import { CommandService } from "@bowline/contract/commands";
 import { DeploymentService } from "@bowline/contract/deployments";
 import { ErrorInfoSchema } from "@bowline/contract/errors";
 import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
+import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
 
 export interface Api {
@@ -19,6 +20,7 @@ export interface Api {
   commands: Client<typeof CommandService>;
   deployments: Client<typeof DeploymentService>;
   gateways: Client<typeof GatewayService>;
+  installation: Client<typeof InstallationService>;
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
@@ -47,6 +49,7 @@ export function openApi(url: string, token: string): Api {
     commands: createClient(CommandService, transport),
     deployments: createClient(DeploymentService, transport),
     gateways: createClient(GatewayService, transport),
+    installation: createClient(InstallationService, transport),
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),

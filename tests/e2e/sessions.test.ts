@@ -134,7 +134,6 @@ test("retiring an agent by force ends its session at once, and it may not come b
 test.each([
   ["RETIRED", "AGENT_RETIRED"],
   ["CONFLICT", "AGENT_CONFLICT"],
-  ["AWAITING_DECISION", "AWAITING_DECISION"],
 ])("an agent that is %s is refused with %s", async (state, reason) => {
   const agent = await enrolled("decides");
   const { db } = server.database;

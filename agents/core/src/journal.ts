@@ -68,6 +68,8 @@ export interface Journal {
   outcomeOf(commandId: string, attempt: number): DeployResult | undefined;
   /** The highest generation that was journalled (J3), with its digest. */
   highest(deploymentId: string): { generation: number; digest: string } | undefined;
+  /** Of every deployment that was ever here, removed ones too. */
+  allHighest(): Iterable<[deploymentId: string, highest: { generation: number; digest: string }]>;
   /** Last good generations of everything that is not removed. */
   good(): readonly GoodGeneration[];
   goodOf(deploymentId: string): GoodGeneration | undefined;
@@ -198,6 +200,7 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
     acknowledge: (commandId, attempt) => append({ t: "acknowledged", id: commandId, attempt }),
     outcomeOf: (commandId, attempt) => state.results.get(keyOf(commandId, attempt))?.result,
     highest: (deploymentId) => state.highest.get(deploymentId),
+    allHighest: () => state.highest.entries(),
     good: () => [...state.good.values()],
     goodOf: (deploymentId) => state.good.get(deploymentId),
     number: (name) => state.numbers.get(name) ?? 0,

@@ -10,7 +10,8 @@ const maxPageBytes = 32 * 1024;
 type Entry =
   | { journal: NonNullable<MessageInitShape<typeof SyncSchema>["journal"]> }
   | { results: NonNullable<MessageInitShape<typeof SyncSchema>["results"]> }
-  | { deployments: NonNullable<MessageInitShape<typeof SyncSchema>["deployments"]> };
+  | { deployments: NonNullable<MessageInitShape<typeof SyncSchema>["deployments"]> }
+  | { highest: NonNullable<MessageInitShape<typeof SyncSchema>["highest"]> };
 
 /** At least one page; the last one says so. `withDeployments`: the server does not know the state digest. */
 export function syncPages(journal: Journal, converger: Converger, withDeployments: boolean): Sync[] {
@@ -27,6 +28,7 @@ export function syncPages(journal: Journal, converger: Converger, withDeployment
     page?.journal.push(...one.journal);
     page?.results.push(...one.results);
     page?.deployments.push(...one.deployments);
+    page?.highest.push(...one.highest);
     bytes += size;
   }
   const last = pages.at(-1);
@@ -40,6 +42,12 @@ function* entries(journal: Journal, converger: Converger, withDeployments: boole
     yield { journal: [{ commandId, attempt, deploymentId, generation, phase }] };
   }
   for (const result of journal.unacknowledged()) yield { results: [result] };
+  // Always: a server whose database went back would else take what is removed or under way for what it knows.
+  for (const [deploymentId, { generation, digest }] of journal.allHighest()) {
+    const good = journal.goodOf(deploymentId);
+    if (good?.generation === generation && good.digest === digest) continue;
+    yield { highest: [{ deploymentId, generation, digest }] };
+  }
   if (!withDeployments) return;
   for (const { deploymentId, generation, digest } of journal.good()) {
     yield { deployments: [{ deploymentId, generation, digest }] };

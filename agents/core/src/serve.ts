@@ -206,6 +206,7 @@ export async function serve(
       journalCounter: journal.counter,
       highestEpoch: journal.number("epoch"),
       incarnation: journal.number("incarnation"),
+      highestGeneration: [...journal.allHighest()].reduce((most, [, { generation }]) => Math.max(most, generation), 0),
       stateDigest: stateDigestOf(journal.good()),
       capacity: await capacity(),
     };
@@ -233,6 +234,12 @@ export async function serve(
     for (const decision of reply.decisions) decide(decision);
     for (const ack of reply.results) await acknowledged(ack);
     if (!reply.last) return;
+    if (reply.awaitingDecision) {
+      log.warn(
+        {},
+        "the server's database is older than what this agent was told; nothing changes here until an operator decides",
+      );
+    }
     serving = true; // S1
     converger.listener = {
       finished: sendResult,

@@ -95,3 +95,12 @@ export async function verifyAccessToken(
   const { installationId } = options;
   return { ok: true, claims: { agentId: sub, sessionId: sid, epoch, installationId, incarnation: inc } };
 }
+
+/** The id of the key that a token names, before anything is verified; undefined where it names none. */
+export function readKeyId(jwt: string): string | undefined {
+  try {
+    return decodeProtectedHeader(jwt).kid;
+  } catch {
+    return undefined; // no token at all: verifying it says so
+  }
+}

@@ -6,6 +6,7 @@ import { ClusterService, RegistrationTokenService } from "./clusters.ts";
 import { CommandService } from "./commands.ts";
 import { DeploymentService } from "./deployments.ts";
 import { AuthService, OrganisationService, ServiceAccountService } from "./identity.ts";
+import { InstallationService } from "./installation.ts";
 import { ApiServiceService, GatewayService, ProductPublishService, ProductService } from "./products.ts";
 
 export const services = [
@@ -18,6 +19,7 @@ export const services = [
   CommandService,
   DeploymentService,
   GatewayService,
+  InstallationService,
   OrganisationService,
   PollingService,
   ProductPublishService,

@@ -11,6 +11,7 @@ import * as conflicts from "./migrations/0003-conflicts.ts";
 import * as polling from "./migrations/0004-polling.ts";
 import * as replacedKeys from "./migrations/0005-replaced-keys.ts";
 import * as hotPaths from "./migrations/0006-hot-paths.ts";
+import * as histories from "./migrations/0007-histories.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -19,6 +20,7 @@ const migrations: Record<string, Migration> = {
   "0004-polling": polling,
   "0005-replaced-keys": replacedKeys,
   "0006-hot-paths": hotPaths,
+  "0007-histories": histories,
 };
 
 /** Name of the newest migration that this build knows. */

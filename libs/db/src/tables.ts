@@ -18,6 +18,8 @@ export interface InstallationTable {
   id: string;
   incarnation: Generated<number>;
   created_at: Generated<Date>;
+  /** Set: nothing is dispatched until an operator confirms a restore. */
+  dispatch_held_at: Generated<Date | null>;
 }
 
 export interface OrganisationsTable {
@@ -122,6 +124,18 @@ export interface AgentsTable {
   updated_at: Generated<Date>;
   conflict: Generated<string>;
   conflict_runtime_identity: Generated<string>;
+  decision: Generated<string>;
+}
+
+export interface AgentDisputesTable {
+  agent_id: string;
+  deployment_id: string;
+  why: string;
+  agent_generation: number;
+  agent_digest: string;
+  runs: boolean;
+  seen_at: Generated<Date>;
+  settled_at: Generated<Date | null>;
 }
 
 export interface DisplacedProcessesTable {
@@ -457,6 +471,7 @@ export interface Database {
   sessions: SessionsTable;
   displaced_processes: DisplacedProcessesTable;
   replaced_keys: ReplacedKeysTable;
+  agent_disputes: AgentDisputesTable;
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
   instances: InstancesTable;

@@ -120,6 +120,10 @@ export const reasons = {
     summary: "A newer generation of the deployment exists; only that may be tried again.",
   },
   COMMAND_OPEN: { code: "failed_precondition", summary: "The command has not ended; there is nothing to try again." },
+  SPEC_UNKNOWN: {
+    code: "failed_precondition",
+    summary: "What runs is the agent's own copy, whose spec the server does not have; publish again.",
+  },
   DEPLOYMENT_ABSENT: { code: "failed_precondition", summary: "The deployment is removed for good." },
 
   // Products

@@ -13,6 +13,7 @@ import { ClusterService, RegistrationTokenService } from "@bowline/contract/clus
 import { CommandService } from "@bowline/contract/commands";
 import { DeploymentService } from "@bowline/contract/deployments";
 import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
+import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
 import type { Cli, ConnectionFlags } from "./cli.ts";
 import { readContexts } from "./contexts.ts";
@@ -41,6 +42,7 @@ export type Api = {
   commands: Client<typeof CommandService>;
   deployments: Client<typeof DeploymentService>;
   gateways: Client<typeof GatewayService>;
+  installation: Client<typeof InstallationService>;
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
@@ -94,6 +96,7 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?
     commands: createClient(CommandService, transport),
     deployments: createClient(DeploymentService, transport),
     gateways: createClient(GatewayService, transport),
+    installation: createClient(InstallationService, transport),
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),

@@ -24,10 +24,12 @@ import {
   registerCommands,
   retireAgent,
   sessionEnded,
+  settleForks,
 } from "./commands/index.ts";
 import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { dispatchHeld, registerInstallation } from "./installation/index.ts";
 import { clientAddresses } from "./platform/client-address.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
@@ -99,6 +101,7 @@ export function wire(
     agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
     agentAfresh: (work, agent) => beginAfresh(engine(), work, agent),
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
+    settleForks: (work, forks, how) => settleForks(engine(), work, forks, how),
     closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
     agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),
   });
@@ -190,6 +193,10 @@ export function wire(
       events,
       again: async (work, id, createdBy) => void (await again(engine(), work, id, { createdBy })),
     });
+    registerInstallation(router, {
+      ...{ db, events },
+      dispatchResumed: () => sessions.rescan(),
+    });
     registerReflection(router);
     registerHealth(router, ready);
   };
@@ -228,11 +235,21 @@ export function wire(
     rest,
     connect,
     version: serverVersion,
-    ready: async () => {
+    ready: async (): Promise<{ ready: boolean; checks: Record<string, string> }> => {
       const database = (await ready()) ? "ok" : "no answer";
       // Without Redis everything works, slower: no reason to send callers elsewhere.
       const redis = hints.degraded() ? "degraded" : "ok";
-      return { ready: database === "ok", checks: { database, ...(hints.redisIsSet ? { redis } : {}) } };
+      const held = database === "ok" ? await dispatchHeld(db).catch(() => undefined) : undefined; // the next look tells
+      return {
+        ready: database === "ok",
+        checks: {
+          database,
+          ...(hints.redisIsSet ? { redis } : {}),
+          ...(held === undefined
+            ? {}
+            : { dispatch: `held since the restore at ${held.toISOString()}; to be confirmed` }),
+        },
+      };
     },
     metrics: async (scrape) => {
       await admitScrape({ open: config.openMetrics, authenticate: identity.authenticate, limits: scrapes }, scrape);

@@ -55,6 +55,8 @@ export const comments: Readonly<Record<string, string>> = {
     "What it can do: gateway classes as `gateway-class/embedded`, and features.",
   "bowline.agent.v1.ConnectRequest.capacity": "Load and capacity, as in a heartbeat.",
   "bowline.agent.v1.ConnectRequest.highest_epoch": "Highest epoch that it has seen.",
+  "bowline.agent.v1.ConnectRequest.highest_generation":
+    "Highest generation of any deployment that it has journalled, for people: Sync tells them one by one.",
   "bowline.agent.v1.ConnectRequest.incarnation": "Incarnation of the database that it last spoke to; 0: none yet.",
   "bowline.agent.v1.ConnectRequest.journal_counter":
     "How often that journal was opened; a lower one than recorded is a restored disk.",
@@ -188,6 +190,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.JournalEntry.deployment_id": "The deployment.",
   "bowline.agent.v1.JournalEntry.generation": "The generation.",
   "bowline.agent.v1.JournalEntry.phase": "How far it is: RECEIVED, RUNNING, CANCELLING.",
+  "bowline.agent.v1.KnownGeneration":
+    "The highest generation of a deployment that an agent has journalled. It never goes below it.",
+  "bowline.agent.v1.KnownGeneration.deployment_id": "The deployment.",
+  "bowline.agent.v1.KnownGeneration.digest": "Digest of that generation.",
+  "bowline.agent.v1.KnownGeneration.generation": "Its highest generation.",
   "bowline.agent.v1.MessageRefused": "One message was not taken; the session goes on.",
   "bowline.agent.v1.MessageRefused.command_id": "The command that it was about, if any.",
   "bowline.agent.v1.MessageRefused.message": "For people.",
@@ -290,6 +297,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.Sync":
     "What the agent has, in pages right after the greeting. No command is claimed before the last page is reconciled.",
   "bowline.agent.v1.Sync.deployments": "What runs, if the digest differs.",
+  "bowline.agent.v1.Sync.highest":
+    "Highest generations that were journalled, where that is not what runs: in flight, failed, or removed. What is ahead of the server, or of its number and not of its digest, is of another history of the database: the agent gets nothing before an operator decides.",
   "bowline.agent.v1.Sync.journal": "Commands in flight.",
   "bowline.agent.v1.Sync.last": "True on the last page.",
   "bowline.agent.v1.Sync.results": "Results that were not acknowledged yet.",
@@ -304,6 +313,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.SyncDecision.attempt": "Its attempt.",
   "bowline.agent.v1.SyncDecision.command_id": "The command.",
   "bowline.agent.v1.SyncReply": "What to do with what Sync listed.",
+  "bowline.agent.v1.SyncReply.awaiting_decision":
+    "True: agent and server have different histories. Nothing is pushed until an operator decides; what runs goes on.",
   "bowline.agent.v1.SyncReply.decisions": "Per journalled command.",
   "bowline.agent.v1.SyncReply.last": "True on the last reply: the session is SERVING.",
   "bowline.agent.v1.SyncReply.results": "Per result that Sync carried.",
@@ -313,6 +324,13 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.WorkloadProgress.percent": "0–100.",
   "bowline.agent.v1.WorkloadProgress.phase": "What is being done.",
   "bowline.agent.v1.WorkloadProgress.workload": "The workload.",
+  "bowline.agents.v1.AcceptAgentRequest": "See AgentsService.AcceptAgent.",
+  "bowline.agents.v1.AcceptAgentRequest.Side": "Whose history goes on.",
+  "bowline.agents.v1.AcceptAgentRequest.Side.AGENT": "The agent's: what it has stays.",
+  "bowline.agents.v1.AcceptAgentRequest.Side.SERVER": "The server's: what it wants is sent anew.",
+  "bowline.agents.v1.AcceptAgentRequest.Side.SIDE_UNSPECIFIED": "Not valid.",
+  "bowline.agents.v1.AcceptAgentRequest.id": "Id, or a name that only one agent has.",
+  "bowline.agents.v1.AcceptAgentRequest.side": "Whose history goes on.",
   "bowline.agents.v1.Agent": "The process that dials out.",
   "bowline.agents.v1.Agent.Connectivity": "Whether it is there.",
   "bowline.agents.v1.Agent.Connectivity.CONNECTIVITY_UNSPECIFIED": "Not valid.",
@@ -342,8 +360,12 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.connectivity_since": "Since when it is as `connectivity` says. Output only.",
   "bowline.agents.v1.Agent.cordoned": "Placement gives it nothing new. Output only.",
   "bowline.agents.v1.Agent.created_at": "When it enrolled. Output only.",
+  "bowline.agents.v1.Agent.decision":
+    "Why it is AWAITING_DECISION: INCARNATION_AHEAD (it has spoken to a later history of the database than this one) or DEPLOYMENTS_DIFFER (see `disputes`); else empty. Output only.",
   "bowline.agents.v1.Agent.degraded":
     "The answer comes from the database alone, because presence is not reachable. Output only.",
+  "bowline.agents.v1.Agent.disputes":
+    "What it has of another history, by deployment; at most 1000. Only GetAgent and AcceptAgent tell. Output only.",
   "bowline.agents.v1.Agent.epoch": "Epoch of its newest session. Output only.",
   "bowline.agents.v1.Agent.etag": "Changes with every update by an operator. Output only.",
   "bowline.agents.v1.Agent.hostname": "The host's name. Output only.",
@@ -365,6 +387,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.transport": "How its session is carried; unset where it has none. Output only.",
   "bowline.agents.v1.Agent.version": "The agent's build. Output only.",
   "bowline.agents.v1.AgentsService": "Agents.",
+  "bowline.agents.v1.AgentsService.AcceptAgent":
+    "Ends AWAITING_DECISION. SERVER: what the server wants is sent anew, as generations above the agent's; what the server does not know stays where it is, as strays. AGENT: what the agent has stays; its generations become the server's, and such a deployment is HELD with AGENT_COPY until it is published again. A removal that the server wants is sent either way: absent is final. Accepting for an agent that awaits nothing changes nothing; AGENT_REVOKED or AGENT_RETIRED for one that is gone, AGENT_CONFLICT where accept decides nothing.",
   "bowline.agents.v1.AgentsService.CordonAgent": "Placement gives it nothing new. What is there still converges.",
   "bowline.agents.v1.AgentsService.DeleteAgent":
     "Forgets a revoked or retired agent that owes nothing. FAILED_PRECONDITION otherwise.",
@@ -384,6 +408,17 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.DeleteAgentRequest": "See AgentsService.DeleteAgent.",
   "bowline.agents.v1.DeleteAgentRequest.etag": "Guards, if set.",
   "bowline.agents.v1.DeleteAgentRequest.id": "Id or unique name.",
+  "bowline.agents.v1.Dispute": "One deployment of which agent and server have different histories.",
+  "bowline.agents.v1.Dispute.agent_digest": "Its digest.",
+  "bowline.agents.v1.Dispute.agent_generation": "The agent's highest generation.",
+  "bowline.agents.v1.Dispute.deployment_id": "The deployment.",
+  "bowline.agents.v1.Dispute.kind": "Kind of the deployment, where the server knows it.",
+  "bowline.agents.v1.Dispute.owner_id": "What it belongs to, where the server knows it.",
+  "bowline.agents.v1.Dispute.runs": "True: something of it runs at the agent; false: removed, failed or in flight.",
+  "bowline.agents.v1.Dispute.server_digest": "Its digest.",
+  "bowline.agents.v1.Dispute.server_generation": "The server's newest generation; 0: none.",
+  "bowline.agents.v1.Dispute.why":
+    "GENERATION_AHEAD, DIGEST_DIFFERS (the same generation with another spec) or UNKNOWN_DEPLOYMENT (the server has none of that id).",
   "bowline.agents.v1.GetAgentRequest": "See AgentsService.GetAgent.",
   "bowline.agents.v1.GetAgentRequest.id": "Id, or a name that only one agent has.",
   "bowline.agents.v1.ListAgentsRequest": "See AgentsService.ListAgents.",
@@ -1020,6 +1055,21 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.identity.v1.ServiceAccountService.ListServiceAccounts":
     "Lists service accounts, newest first, without tokens.",
   "bowline.identity.v1.ServiceAccountService.RevokeServiceAccount": "Ends it at once. Revoking twice is no error.",
+  "bowline.installation.v1.ConfirmRestoreRequest": "See InstallationService.ConfirmRestore.",
+  "bowline.installation.v1.GetInstallationRequest": "See InstallationService.GetInstallation.",
+  "bowline.installation.v1.Installation": "One control plane and its database.",
+  "bowline.installation.v1.Installation.agents_awaiting_decision": "Agents that await a decision. Output only.",
+  "bowline.installation.v1.Installation.dispatch_held":
+    "True: the database was restored, and nothing is dispatched until that is confirmed. Output only.",
+  "bowline.installation.v1.Installation.dispatch_held_at": "Since when. Output only.",
+  "bowline.installation.v1.Installation.id": "Id (`inst_…`). Output only.",
+  "bowline.installation.v1.Installation.incarnation":
+    "One unbroken history of the database; a restore starts another, with a higher number. Output only.",
+  "bowline.installation.v1.InstallationService": "The installation.",
+  "bowline.installation.v1.InstallationService.ConfirmRestore":
+    "Ends the hold that a restore began: commands are dispatched again. Agents that have more than the restored database await a decision each (AgentsService.AcceptAgent). Confirming what is not held changes nothing.",
+  "bowline.installation.v1.InstallationService.GetInstallation":
+    "Tells which installation this is, and whether dispatch is held.",
   "bowline.options.v1.Access":
     "Who may call a method. ADMIN may call every method that lists any person's role, and is not repeated here.",
   "bowline.options.v1.Access.any_principal": "True: any signed-in principal, whatever its role, except agents.",

@@ -8,6 +8,7 @@ import {
 import type { Agent } from "@bowline/contract/agents";
 import type { Command } from "commander";
 import { joinCommand } from "./agent-join.ts";
+import { acceptCommand, decisionWords, showDisputes } from "./agent-accept.ts";
 import { connected, listed, noun, verb } from "../cli.ts";
 import type { Cli, ConnectionFlags, ListFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
@@ -52,6 +53,8 @@ export function agentCommand(cli: Cli): Command {
     });
     if (response.agents.some((row) => row.degraded))
       hint(cli, flags, "Presence is not reachable: states come from the database and may be old.");
+    const asks = response.agents.find((row) => row.state === Agent_State.AWAITING_DECISION);
+    if (asks !== undefined) hint(cli, flags, "Has more than the server's database:", `agent get ${asks.name}`);
     const claimed = response.agents.find((row) => row.state === Agent_State.CONFLICT);
     if (claimed !== undefined) hint(cli, flags, "Two claim to be one agent:", `agent get ${claimed.name}`);
     sayMore(cli, flags, response, flags.limit);
@@ -115,6 +118,8 @@ export function agentCommand(cli: Cli): Command {
       text: `Agent ${changed.name} may connect.`,
     });
   });
+
+  acceptCommand(cli, agent);
 
   connected(
     verb(agent, {
@@ -199,6 +204,8 @@ const offlineWords: Record<string, string> = {
   CONFLICT: "identity in conflict",
   REPLICA_DRAINING: "its replica of the server stopped",
   SUPERSEDED: "a newer session took over",
+  RESTORED: "the database was restored",
+  DECIDED: "an operator decided; it comes back",
 };
 
 const conflictWords: Record<string, string> = {
@@ -258,8 +265,10 @@ function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
       ["key", agent.keyThumbprint],
       ["conflict", conflictWords[agent.conflict] ?? agent.conflict],
       ["came with", agent.conflictRuntimeIdentity],
+      ["decision", decisionWords[agent.decision] ?? agent.decision],
     ],
   });
+  showDisputes(cli, flags, agent);
   if (agent.state === Agent_State.CONFLICT) {
     const accept = agent.conflict === "OTHER_RUNTIME" ? " --accept-runtime-identity" : "";
     hint(

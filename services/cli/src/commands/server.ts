@@ -1,8 +1,12 @@
 /** `bowline server`: starts the control plane here; prints its settings; migrates its database. */
 import { Option } from "commander";
 import type { Command } from "commander";
-import { noun, verb } from "../cli.ts";
-import type { Cli } from "../cli.ts";
+import { InstallationSchema } from "@bowline/contract/installation";
+import { connected, noun, verb } from "../cli.ts";
+import type { Cli, ConnectionFlags } from "../cli.ts";
+import { openApi } from "../client.ts";
+import { confirm } from "../confirm.ts";
+import { hint, printDone } from "../output.ts";
 import { become, forwarded, programs } from "../programs.ts";
 
 export function serverCommand(cli: Cli): Command {
@@ -42,7 +46,33 @@ export function serverCommand(cli: Cli): Command {
     }),
   );
   migrate.action(() => run(cli, migrate));
+  confirmRestoreCommand(cli, server);
   return server;
+}
+
+function confirmRestoreCommand(cli: Cli, server: Command): void {
+  connected(
+    verb(server, {
+      usage: "confirm-restore",
+      summary: "Let commands go out again after the database was restored",
+      examples: ["server confirm-restore --yes"],
+      more: "After a restore nothing is sent to agents until then. Before: revoke again who was revoked after the backup.",
+    }).option("-y, --yes", "do not ask"),
+  ).action(async (flags: ConnectionFlags & { yes?: boolean }) => {
+    const api = await openApi(cli, flags);
+    const found = await api.installation.getInstallation({});
+    if (found.dispatchHeld)
+      await confirm(cli, flags, "send agents again what the restored database wants; a revocation made since is lost");
+    const installation = await api.installation.confirmRestore({});
+    printDone(cli, flags, {
+      schema: InstallationSchema,
+      message: installation,
+      id: installation.id,
+      text: found.dispatchHeld ? "Dispatch goes on." : "Dispatch was not held.",
+    });
+    const waiting = installation.agentsAwaitingDecision;
+    if (waiting > 0) hint(cli, flags, `${waiting} agents have another history and await a decision:`, "agent list");
+  });
 }
 
 async function run(cli: Cli, command: Command): Promise<void> {

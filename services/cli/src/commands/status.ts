@@ -1,9 +1,10 @@
 /** `bowline status`: one look at the installation: who am I, what is there, what is not as it should be. */
-import { AgentSchema, Agent_Connectivity } from "@bowline/contract/agents";
+import { AgentSchema, Agent_Connectivity, Agent_State } from "@bowline/contract/agents";
 import { roleName } from "@bowline/contract";
 import { Cluster_State, ClusterSchema } from "@bowline/contract/clusters";
 import type { Cluster } from "@bowline/contract/clusters";
 import { MeSchema } from "@bowline/contract/identity";
+import { InstallationSchema } from "@bowline/contract/installation";
 import { ProductPublish_State, ProductPublishSchema } from "@bowline/contract/products";
 import type { ProductPublish } from "@bowline/contract/products";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -31,7 +32,8 @@ export function statusCommand(cli: Cli, program: Command): void {
     const api = await openApi(cli, flags);
     const me = await api.auth.getMe({});
     // A role may not see all of these; what it may not see is left out.
-    const [clusters, agents, publishes] = await Promise.all([
+    const [installation, clusters, agents, publishes] = await Promise.all([
+      allowed(api.installation.getInstallation({})),
       allowed(api.clusters.listClusters({ pageSize }).then((page) => page.clusters)),
       allowed(api.agents.listAgents({ pageSize }).then((page) => page.agents)),
       allowed(api.publishes.listProductPublishes({ pageSize }).then((page) => page.productPublishes)),
@@ -40,6 +42,7 @@ export function statusCommand(cli: Cli, program: Command): void {
       return printJson(cli, {
         url: api.target.url,
         me: json(MeSchema, me),
+        installation: installation === undefined ? undefined : json(InstallationSchema, installation),
         clusters: clusters?.map((item) => json(ClusterSchema, item)),
         agents: agents?.map((item) => json(AgentSchema, item)),
         productPublishes: publishes?.map((item) => json(ProductPublishSchema, item)),
@@ -58,9 +61,19 @@ export function statusCommand(cli: Cli, program: Command): void {
         "degraded: the server's Redis is away; wake-ups and presence go through its database, everything works",
       );
     } else if (me.degraded.length > 0) cli.print(plain(`degraded: without ${me.degraded.join(", ")}`));
+    if (installation?.dispatchHeld === true) {
+      cli.print(`DISPATCH IS HELD since ${when(installation.dispatchHeldAt)}: the database was restored.`);
+      hint(cli, flags, "Look at the agents, then let work go on:", "server confirm-restore");
+    }
+    if ((installation?.agentsAwaitingDecision ?? 0) > 0)
+      hint(cli, flags, `${installation?.agentsAwaitingDecision} agents await a decision:`, "agent list");
     section(cli, "clusters", clusters?.map(clusterRow), "none yet");
     const away = agents?.filter(
-      (agent) => agent.connectivity !== Agent_Connectivity.ONLINE || agent.runtimeProblem !== "" || agent.cordoned,
+      (agent) =>
+        agent.connectivity !== Agent_Connectivity.ONLINE ||
+        agent.state !== Agent_State.ENROLLED ||
+        agent.runtimeProblem !== "" ||
+        agent.cordoned,
     );
     section(
       cli,

@@ -11,7 +11,7 @@ import type { Database } from "@bowline/db";
 import { type Kysely, sql } from "kysely";
 import { createAudit } from "../audit/index.ts";
 import { createClusters } from "../clusters/index.ts";
-import { agentGone, beginAfresh, type EnginePorts, retireAgent, sessionEnded } from "../commands/index.ts";
+import { agentGone, beginAfresh, type EnginePorts, retireAgent, sessionEnded, settleForks } from "../commands/index.ts";
 import { bootstrap, createIdentity } from "../identity/index.ts";
 import { createEvents } from "../platform/events.ts";
 import { inProcess } from "../platform/in-process.ts";
@@ -58,6 +58,7 @@ export async function startSlices(db: Kysely<Database>) {
     agentGone: (work, agentId, how) => agentGone(engine, work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine, work, agentId),
     agentAfresh: (work, agent) => beginAfresh(engine, work, agent),
+    settleForks: (work, forks, how) => settleForks(engine, work, forks, how),
     closeSession: (agentId, reason) => engine.signals.close(agentId, reason),
     agentEnrolled: async (_, agent) => void enrolled.push(agent),
   });

@@ -63,7 +63,13 @@ export interface AgentPorts {
    */
   agentAfresh(work: Work, agent: { id: string; epoch: number | undefined; createdBy: string }): Promise<number>;
   /** Ends the agent's stream, wherever it is. After the commit; may get lost. */
-  closeSession(agentId: string, reason: "REVOKED" | "RETIRED" | "REKEYED"): void;
+  closeSession(agentId: string, reason: "REVOKED" | "RETIRED" | "REKEYED" | "DECIDED"): void;
+  /** Settles deployments of which the agent has another history, as an operator decided. */
+  settleForks(
+    work: Work,
+    forks: readonly { deploymentId: string; agentGeneration: number; agentDigest: string }[],
+    how: { side: "AGENT" | "SERVER"; createdBy: string },
+  ): Promise<void>;
   /** A new agent: whoever places things gives it what belongs to it. */
   agentEnrolled(work: Work, agent: EnrolledAgent): Promise<void>;
   /** Labels, capacity, cordon or life changed: other things may belong to it now. */
@@ -131,6 +137,7 @@ export function agentOf(row: AgentRow, presence?: Presence): Agent {
     keyThumbprint: row.signing_thumbprint,
     conflict: row.conflict,
     conflictRuntimeIdentity: row.conflict_runtime_identity,
+    decision: row.decision,
     etag: etagOf(row.version),
     ...(presence === undefined ? {} : observed(row, presence)),
   });

@@ -3,9 +3,11 @@ import { create, toJson } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
 import {
+  AcceptAgentRequest_Side,
   type Agent,
   AgentSchema,
   AgentsService,
+  DisputeSchema,
   ListAgentsResponseSchema,
   type UpdateAgentRequest,
   type WatchAgentsRequest,
@@ -22,6 +24,7 @@ import { updated } from "../platform/masks.ts";
 import { uniqueViolation } from "../platform/problems.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
+import { acceptAgent, disputesOf } from "./accept.ts";
 import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
 import { agentOf, type AgentPorts, type AgentRow, presenceOf } from "./model.ts";
 import { releaseAgent } from "./release.ts";
@@ -43,12 +46,20 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
     },
     getAgent: async (request, context) => {
       const row = await getAgent(db, callerOf(context).principal, request.id);
-      return agentOf(row, await presenceOf(presence, [row]));
+      const agent = agentOf(row, await presenceOf(presence, [row]));
+      if (row.state !== "AWAITING_DECISION") return agent;
+      agent.disputes = (await disputesOf(db, row.id)).map((dispute) => create(DisputeSchema, dispute));
+      return agent;
     },
     updateAgent: (request, context) => updateAgent(ports, callerOf(context), request),
     cordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, true),
     uncordonAgent: (request, context) => cordon(ports, callerOf(context), request.id, false),
     revokeAgent: (request, context) => revokeAgent(ports, callerOf(context), request.id),
+    acceptAgent: (request, context) =>
+      acceptAgent(ports, callerOf(context), {
+        id: request.id,
+        side: request.side === AcceptAgentRequest_Side.AGENT ? "AGENT" : "SERVER",
+      }),
     releaseAgent: (request, context) => releaseAgent(ports, callerOf(context), request),
     retireAgent: (request, context) => retireAgent(ports, callerOf(context), request),
     deleteAgent: async (request, context) => {

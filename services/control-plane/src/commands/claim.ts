@@ -10,6 +10,9 @@ import type { Work } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { lockCommands, tellOwners } from "./store.ts";
 
+/** After a restore nothing is pushed until an operator confirms it (installation/restored.ts). */
+export const dispatchIsHeld = sql<boolean>`EXISTS (SELECT 1 FROM installation WHERE dispatch_held_at IS NOT NULL)`;
+
 /** A session that has room. */
 export interface Claimant {
   agentId: string;
@@ -37,7 +40,8 @@ export interface PushedCommand {
 /**
  * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
  * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
- * not the clock (E1). What another claim holds is skipped. Revoked agents get nothing.
+ * not the clock (E1). What another claim holds is skipped. Revoked agents, and those that await a decision, get
+ * nothing; nobody does while dispatch is held.
  */
 export async function claim(ports: EnginePorts, work: Work, claimants: readonly Claimant[]): Promise<PushedCommand[]> {
   if (claimants.length === 0) return [];
@@ -48,6 +52,7 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
         AS want (agent_id, epoch, room)
       JOIN sessions AS s ON s.agent_id = want.agent_id AND s.epoch = want.epoch AND s.state = 'SERVING'
       JOIN agents AS a ON a.id = s.agent_id AND a.state = 'ENROLLED'
+      WHERE NOT ${dispatchIsHeld}
       ORDER BY s.agent_id
       FOR SHARE OF s
     ), busy AS MATERIALIZED (
@@ -159,7 +164,8 @@ export async function unreceipted(
     ])
     .where("s.agent_id", "=", agentId)
     .where("s.state", "=", "ASSIGNED")
-    .where("s.bound_epoch", "=", epoch);
+    .where("s.bound_epoch", "=", epoch)
+    .where(sql<boolean>`NOT ${dispatchIsHeld}`);
   if (commandId !== undefined) query = query.where("s.command_id", "=", commandId);
   return query.orderBy("s.priority").orderBy("s.sequence").execute();
 }

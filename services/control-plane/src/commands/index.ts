@@ -6,6 +6,7 @@
  *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
  *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
  *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets
+ *   forks.ts        what agents have of another history
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
@@ -21,6 +22,7 @@ export {
   withReady,
 } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
+export { type Forked, settleForks } from "./forks.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
 export { readCommands } from "./queries.ts";
 export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";

@@ -60,7 +60,10 @@ export async function retry(ports: EnginePorts, work: Work, commandId: string, c
   });
 }
 
-/** Converges a deployment to its newest wish once more. */
+/**
+ * Converges a deployment to its newest wish once more. `above`: as a generation above that one. Throws NOT_FOUND,
+ * DEPLOYMENT_ABSENT, SPEC_UNKNOWN.
+ */
 export async function again(
   ports: EnginePorts,
   work: Work,
@@ -76,6 +79,7 @@ export async function again(
     limits?: Partial<Limits>;
     /** See Owner.renewed. */
     fromNothing?: boolean;
+    above?: number;
   },
 ): Promise<Enqueued> {
   const row = await work.tx
@@ -97,6 +101,7 @@ export async function again(
     .executeTakeFirst();
   if (row === undefined) throw problem("NOT_FOUND", `There is no deployment ${deploymentId}.`);
   if (row.is_absent) throw problem("DEPLOYMENT_ABSENT");
+  if (row.spec.length === 0) throw problem("SPEC_UNKNOWN");
   const spec = fromBinary(DeploymentSchema, row.spec);
   const [enqueued] = await converge(ports, work, [
     {

@@ -8,6 +8,7 @@ import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
 import { transact } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { dispatchIsHeld } from "./claim.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import type { CommandEvent } from "./transitions.ts";
 
@@ -112,7 +113,7 @@ export async function missingReceipts(
         AND o.opened_at <= now() - make_interval(secs => ${closeWithoutReceiptAfterMs / 1000})) AS "tooLong"
     FROM sessions AS o JOIN command_states AS s ON s.agent_id = o.agent_id AND s.bound_epoch = o.epoch
     WHERE o.replica_id = ${replicaId} AND o.state = 'SERVING' AND s.state = 'ASSIGNED'
-      AND s.assigned_at <= now() - make_interval(secs => ${pushAgainAfterMs / 1000})
+      AND s.assigned_at <= now() - make_interval(secs => ${pushAgainAfterMs / 1000}) AND NOT ${dispatchIsHeld}
     GROUP BY o.agent_id, o.epoch`.execute(ports.db);
   return rows;
 }

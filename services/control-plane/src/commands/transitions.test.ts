@@ -51,6 +51,8 @@ const event: fc.Arbitrary<CommandEvent> = fc.oneof(
     { kind: "cancel-unanswered" as const },
     { kind: "session-ended" as const },
     { kind: "unbound-too-long" as const },
+    { kind: "forked" as const, reissued: true },
+    { kind: "forked" as const, reissued: false },
   ),
   fc.record({
     kind: fc.constantFrom(

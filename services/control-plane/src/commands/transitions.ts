@@ -61,13 +61,15 @@ export type CommandEvent =
   | { kind: "back-with-it"; epoch: number }
   | { kind: "back-whole-without-it"; epoch: number }
   | { kind: "back-with-another-journal"; epoch: number }
-  | { kind: "unbound-too-long" };
+  | { kind: "unbound-too-long" }
+  | { kind: "forked"; reissued: boolean };
 
 export type CommandEventKind = CommandEvent["kind"];
 
 /** Where each event may lead. An event that is missing in a state is refused there. */
 export const transitions = {
   BLOCKED: {
+    forked: ["SUPERSEDED", "CANCELLED"],
     newer: ["SUPERSEDED"],
     "ahead-ended": ["READY"],
     cancel: ["CANCELLED"],
@@ -75,6 +77,7 @@ export const transitions = {
     "time-over": ["EXPIRED", "FAILED"],
   },
   READY: {
+    forked: ["SUPERSEDED", "CANCELLED"],
     newer: ["SUPERSEDED"],
     cancel: ["CANCELLED"],
     "agent-gone": ["CANCELLED", "READY"],
@@ -82,6 +85,7 @@ export const transitions = {
     claimed: ["ASSIGNED"],
   },
   RETRY_WAIT: {
+    forked: ["SUPERSEDED", "CANCELLED"],
     newer: ["SUPERSEDED"],
     due: ["READY"],
     cancel: ["CANCELLED"],
@@ -89,6 +93,7 @@ export const transitions = {
     "time-over": ["EXPIRED", "FAILED"],
   },
   ASSIGNED: {
+    forked: ["SUPERSEDED", "LOST"],
     newer: ["ASSIGNED", "CANCELLING"],
     cancel: ["CANCELLING"],
     "agent-gone": ["LOST", "ASSIGNED"],
@@ -107,6 +112,7 @@ export const transitions = {
     "unbound-too-long": ["LOST", "ASSIGNED"],
   },
   RUNNING: {
+    forked: ["SUPERSEDED", "LOST"],
     newer: ["RUNNING", "CANCELLING"],
     cancel: ["CANCELLING"],
     "agent-gone": ["LOST", "RUNNING"],
@@ -123,6 +129,7 @@ export const transitions = {
     "unbound-too-long": ["LOST", "RUNNING"],
   },
   CANCELLING: {
+    forked: ["SUPERSEDED", "LOST"],
     newer: ["CANCELLING"],
     cancel: ["CANCELLING"],
     "agent-gone": ["LOST", "CANCELLING"],
@@ -247,6 +254,12 @@ function decide(facts: CommandFacts, event: CommandEvent): Verdict {
     case "unbound-too-long":
       if (facts.isRemoval) return moved(facts, facts.state, {}); // C3: only by retire
       return moved(facts, "LOST", { boundEpoch: null }, ["hold", "promote-next"]);
+    case "forked":
+      // C3: of a removal the wish is always issued anew.
+      if (event.reissued || facts.isRemoval) return moved(facts, "SUPERSEDED", { boundEpoch: null }, ["promote-next"]);
+      return isWaiting(facts.state)
+        ? moved(facts, "CANCELLED", {}, ["promote-next"])
+        : moved(facts, "LOST", { boundEpoch: null }, ["promote-next"]);
     default:
       return event satisfies never;
   }

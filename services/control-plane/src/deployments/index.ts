@@ -8,6 +8,7 @@ export { recordObserved } from "./observe.ts";
 export { registerDeployments } from "./rpc.ts";
 export {
   addGenerations,
+  adoptGeneration,
   type DesiredName,
   forgetObserved,
   hold,

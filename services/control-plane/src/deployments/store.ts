@@ -25,6 +25,8 @@ export interface Wish {
   /** Which slice owns it, and which of its rows. */
   kind: string;
   ownerId: string;
+  /** The new generation is above this one too: what the agent has of another history (E5). */
+  above?: number;
   /** The spec without id and generation; those are filled in. `selfId` may be referred to by `build`. */
   build: (deploymentId: string, generation: number) => Omit<Partial<Deployment>, "$typeName" | "$unknown">;
 }
@@ -61,10 +63,10 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
   for (const wish of wishes) {
     const id = wish.deploymentId ?? newDeploymentId();
     const before = known.get(id);
-    const generation = (before?.generation ?? 0) + 1;
+    const generation = Math.max(before?.generation ?? 0, wish.above ?? 0) + 1;
     const spec = create(DeploymentSchema, { ...wish.build(id, generation), id, generation });
     const desired = desiredName(spec.desired);
-    if (before?.desired === "ABSENT" && !(desired === "ABSENT" && spec.removeVolumes))
+    if (before?.desired === "ABSENT" && !(desired === "ABSENT" && (spec.removeVolumes || wish.above !== undefined)))
       throw problem("DEPLOYMENT_ABSENT");
     const bytes = Buffer.from(toBinary(DeploymentSchema, spec));
     const digest = createHash("sha256").update(bytes).digest("hex");
@@ -148,6 +150,39 @@ export async function recordConverged(tx: Tx, deploymentId: string, generation: 
     FROM deployment_generations AS g
     WHERE d.id = ${deploymentId} AND g.deployment_id = d.id AND g.generation = ${generation}
       AND d.observed_generation <= ${generation}`.execute(tx);
+}
+
+/**
+ * Takes over, from an agent with another history, a generation whose bytes only the agent has: what is wanted is
+ * what is there. The next wish is above it. The caller holds the deployment's row.
+ */
+export async function adoptGeneration(
+  tx: Tx,
+  adopted: { deploymentId: string; agentGeneration: number; agentDigest: string },
+  heldReason: string,
+): Promise<void> {
+  const { deploymentId, agentGeneration: generation, agentDigest: digest } = adopted;
+  const { generation: newest } = await tx
+    .updateTable("deployments")
+    .set({
+      generation: sql<number>`greatest(generation + 1, ${generation})`,
+      held_reason: heldReason,
+      drifted: false,
+      drift_observations: 0,
+      updated_at: sql`now()`,
+    })
+    .where("id", "=", deploymentId)
+    .returning("generation")
+    .executeTakeFirstOrThrow();
+  await tx
+    .insertInto("deployment_generations")
+    .values({ deployment_id: deploymentId, generation: newest, spec: Buffer.alloc(0), digest })
+    .execute();
+  await tx
+    .updateTable("deployments")
+    .set({ observed_generation: newest, observed_digest: digest })
+    .where("id", "=", deploymentId)
+    .execute();
 }
 
 /** Locks what an agent has that is not known to be gone, in order of id (T2), and returns the ids. */

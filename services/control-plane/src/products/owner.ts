@@ -96,7 +96,7 @@ async function heldDataPlaneOf(work: Work, deploymentId: string): Promise<string
     .innerJoin("deployments as d", "d.id", "r.data_plane_deployment_id")
     .select("d.id")
     .where("r.deployment_id", "=", deploymentId)
-    .where("d.held_reason", "<>", "")
+    .where("d.held_reason", "not in", ["", "AGENT_COPY"]) // its spec is the agent's alone
     .executeTakeFirst();
   return row?.id;
 }

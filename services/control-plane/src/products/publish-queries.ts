@@ -122,6 +122,7 @@ async function readTargets(db: Db, publishIds: readonly string[]) {
       "cp.percent",
       "cp.message as progress_message",
       "d.drifted",
+      "d.held_reason",
       "r.serving_revision",
       "r.serving_generation",
       "p.held_reason as data_plane_held",
@@ -150,7 +151,10 @@ function publishOf(row: Row, targets: readonly TargetRow[]): ProductPublish {
   if (targets.some(isAway)) conditions.add("AGENT_OFFLINE");
   // Live, and every agent that served it is retired: nobody serves it.
   if (waitsForAgent || (row.state === "LIVE" && targets.length === 0)) conditions.add("NO_AGENT");
-  if (targets.some((target) => (target.data_plane_held ?? "") !== "")) conditions.add("DATA_PLANE_FAILED");
+  if (targets.some((target) => !["", "AGENT_COPY"].includes(target.data_plane_held ?? "")))
+    conditions.add("DATA_PLANE_FAILED");
+  // After a restore: the agent serves what another history of the database told it.
+  if (targets.some((target) => target.held_reason === "AGENT_COPY")) conditions.add("AGENT_COPY");
   const publish = create(ProductPublishSchema, {
     id: row.id,
     productId: row.product_id,

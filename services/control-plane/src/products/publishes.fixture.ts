@@ -40,6 +40,7 @@ import {
   registerCommands,
   retireAgent,
   sessionEnded,
+  settleForks,
 } from "../commands/index.ts";
 import { registerDeployments } from "../deployments/index.ts";
 import type { Principal } from "../platform/context.ts";
@@ -116,6 +117,7 @@ export async function startPublishing(db: Kysely<Database>) {
     agentGone: (work, agentId, how) => agentGone(engine(), work, agentId, how),
     agentRetired: (work, agentId) => retireAgent(engine(), work, agentId),
     agentAfresh: (work, agent) => beginAfresh(engine(), work, agent),
+    settleForks: (work, forks, how) => settleForks(engine(), work, forks, how),
     closeSession: () => undefined,
     agentEnrolled: async () => undefined,
   });

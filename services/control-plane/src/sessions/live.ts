@@ -20,6 +20,8 @@ export type EndReason =
   | "NOT_READING"
   | "PROTOCOL_VIOLATION"
   | "CANCEL_UNANSWERED"
+  | "DECIDED"
+  | "RESTORED"
   | "NO_RECEIPT";
 
 /** How a session is carried; stored, and shown with the agent. */

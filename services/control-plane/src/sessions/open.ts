@@ -10,6 +10,7 @@ import { sql } from "kysely";
 import { type EnginePorts, sessionEnded } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { comesBack, type Conflict, conflictProblem, enterConflict } from "./conflict.ts";
+import { enterDecision } from "./disputes.ts";
 import type { EndReason, SessionTransport } from "./live.ts";
 
 export interface OpenedSession {
@@ -20,13 +21,16 @@ export interface OpenedSession {
   journalWhole: boolean;
 }
 
+/** An agent opens far fewer sessions in its life; above it is room for an integer of the database to grow. */
+const largestEpoch = 2_000_000_000;
+
 /** The lowest and highest protocol version that this server speaks. */
 export const protocolVersion = 1;
 
 /**
  * Opens a session for an agent whose assertion was verified. Throws
- * AGENT_REVOKED, AGENT_RETIRED, AWAITING_DECISION, ASSERTION_REPLAYED (with the floor),
- * PROTOCOL_UNSUPPORTED.
+ * AGENT_REVOKED, AGENT_RETIRED, ASSERTION_REPLAYED (with the floor), PROTOCOL_UNSUPPORTED.
+ * An agent that awaits a decision may connect: H1 keeps commands from it.
  */
 export async function openSession(
   ports: EnginePorts,
@@ -58,8 +62,6 @@ export async function openSession(
     if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
     if (agent.state === "RETIRED") throw problem("AGENT_RETIRED");
     if (agent.state === "CONFLICT") throw conflictProblem(agent.conflict);
-    if (agent.state !== "ENROLLED")
-      throw problem("AWAITING_DECISION", `The agent is ${agent.state}; an operator decides.`);
     const before = await tx
       .selectFrom("sessions")
       .selectAll()
@@ -75,7 +77,10 @@ export async function openSession(
       await noteAgent(ports, work, agentId, agent.cluster_id);
       return why;
     }
-    const epoch = (before?.epoch ?? 0) + 1;
+    const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
+    if (greeting.incarnation > incarnation && agent.state === "ENROLLED")
+      await enterDecision(ports, work, agentId, "INCARNATION_AHEAD");
+    const epoch = epochAbove(before?.epoch ?? 0, greeting.highestEpoch);
     const sessionId = newId("session");
     const journalWhole = greeting.journalId === agent.journal_id && greeting.journalCounter >= agent.journal_counter;
     const row = {
@@ -120,12 +125,19 @@ export async function openSession(
       .where("id", "=", agentId)
       .execute();
     await noteAgent(ports, work, agentId, agent.cluster_id);
-    const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
     return { sessionId, epoch, clusterId: agent.cluster_id, incarnation, journalWhole };
   });
   // Refused after the commit: what was found out stays.
   if (typeof opened === "string") throw conflictProblem(opened);
   return opened;
+}
+
+/** Above every epoch of the agent's, also of one that another history gave it (H2). */
+function epochAbove(known: number, highestOfAgent: number): number {
+  if (highestOfAgent > largestEpoch) {
+    throw problem("PROTOCOL_VIOLATION", `The agent's highest epoch, ${highestOfAgent}, is none that a server gave.`);
+  }
+  return Math.max(known, highestOfAgent) + 1;
 }
 
 async function conflictOf(

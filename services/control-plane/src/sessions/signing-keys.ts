@@ -12,6 +12,7 @@ import {
   issueAccessToken,
   type PrivateJwk,
   type PublicJwk,
+  readKeyId,
   type SigningKey,
   verifyAccessToken,
 } from "@bowline/auth";
@@ -25,6 +26,8 @@ const publishBeforeUseMs = 600_000;
 const signForMs = 7 * 86_400_000;
 /** Verifiable after that for longer than any token lives. */
 const keepAfterMs = 86_400_000;
+/** Keys that do not fit are read again, at most this often: anybody may send an unknown key id. */
+const againMs = 1_000;
 /** How long keys are remembered here. Below `publishBeforeUseMs`. */
 const cacheMs = 60_000;
 
@@ -36,6 +39,7 @@ export interface AccessTokens {
 
 interface Keys {
   readAt: number;
+  incarnation: number;
   signing: SigningKey;
   publicOf: Map<string, PublicJwk>;
   /** Database time minus this machine's. */
@@ -45,20 +49,23 @@ interface Keys {
 export function createAccessTokens(db: Db, encryption: EncryptionKey, installationId: string): AccessTokens {
   let cached: Promise<Keys> | undefined;
 
-  async function keys(): Promise<Keys> {
+  async function keys(fits: (known: Keys) => boolean = () => true): Promise<Keys> {
     const known = await cached?.catch(() => undefined);
-    if (known !== undefined && performance.now() - known.readAt < cacheMs) return known;
+    const age = known === undefined ? Infinity : performance.now() - known.readAt;
+    if (known !== undefined && age < (fits(known) ? cacheMs : againMs)) return known;
     cached = read(db, encryption);
     return cached;
   }
 
   return {
     async issue(claims) {
-      const { signing, offsetMs } = await keys();
+      // Another incarnation: the keys of the history before are no more.
+      const { signing, offsetMs } = await keys((known) => known.incarnation === claims.incarnation);
       return issueAccessToken(signing, { ...claims, installationId }, { now: Date.now() + offsetMs });
     },
     async verify(jwt) {
-      const { publicOf, offsetMs } = await keys();
+      const kid = readKeyId(jwt);
+      const { publicOf, offsetMs } = await keys((known) => kid === undefined || known.publicOf.has(kid));
       const verdict = await verifyAccessToken(jwt, (kid) => publicOf.get(kid), {
         installationId,
         now: Date.now() + offsetMs,
@@ -91,8 +98,10 @@ async function read(db: Db, encryption: EncryptionKey): Promise<Keys> {
     const privateJwk = JSON.parse(
       Buffer.from(decrypt([encryption], current.private_encrypted, context(current.id))).toString(),
     ) as PrivateJwk;
+    const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
     return {
       readAt: performance.now(),
+      incarnation,
       signing: { kid: current.id, privateJwk },
       publicOf: new Map(rows.map((row) => [row.id, row.public_jwk as PublicJwk])),
       offsetMs: now.getTime() - Date.now(),

@@ -22,7 +22,7 @@ import { endSession, type OpenedSession, openSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import { createStepTimes } from "./step-times.ts";
 import { storable } from "./storable.ts";
-import { finishSync, maxSyncEntries } from "./sync.ts";
+import { entriesOf, finishSync, maxSyncEntries } from "./sync.ts";
 
 export interface StreamPorts {
   engine: () => EnginePorts;
@@ -187,7 +187,7 @@ async function read(
     switch (message.case) {
       case "sync":
         pages.push(message.value);
-        if (pages.reduce((sum, page) => sum + page.journal.length + page.results.length, 0) > maxSyncEntries) {
+        if (pages.reduce((sum, page) => sum + entriesOf(page), 0) > maxSyncEntries) {
           throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
         }
         if (!message.value.last) break;

@@ -1,8 +1,16 @@
 /** The end of a Sync: what the agent has is reconciled, its results are recorded, and the session serves. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { DeployResult, JournalEntry, Sync, SyncReplySchema } from "@bowline/contract/agent";
+import {
+  type DeployResult,
+  type JournalEntry,
+  ResultAck_Disposition,
+  type Sync,
+  SyncDecision_Action,
+  type SyncReplySchema,
+} from "@bowline/contract/agent";
 import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
 import { transact } from "../platform/transactions.ts";
+import { awaitsDecision } from "./disputes.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Intake } from "./intake.ts";
 import type { LiveSession } from "./live.ts";
@@ -15,8 +23,13 @@ export interface SyncPorts {
   dispatcher: Dispatcher;
 }
 
-/** Journal entries and results of one Sync: far above any window, far below what memory minds. */
+/** Entries of one Sync: far above any window, far below what memory minds. */
 export const maxSyncEntries = 100_000;
+
+/** How many of them a page has. */
+export function entriesOf(page: Sync): number {
+  return page.journal.length + page.results.length + page.deployments.length + page.highest.length;
+}
 
 /**
  * Takes the pages of a Sync that is complete, and hands the reply to `answer`
@@ -36,12 +49,21 @@ export async function finishSync(
   const listed = new Set(journal.map((entry) => entry.commandId));
   // A command with a result is one that the agent has, though it runs no more.
   const known = [...journal, ...results.filter((result) => !listed.has(result.commandId)).map(entryOf)];
-  const decided = await transact(ports.engine().db, async (work) => {
+  const engine = ports.engine();
+  const decided = await transact(engine.db, async (work) => {
+    const awaits = await awaitsDecision(engine, work, agentId, pages);
     const epochs = await lockSessions(work.tx, [agentId]);
     if (epochs.get(agentId) !== epoch) return undefined;
-    return reconcile(ports.engine(), work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
+    if (awaits) return "awaiting" as const; // H1
+    return reconcile(engine, work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
   });
   if (decided === undefined) return session.close("SUPERSEDED");
+  if (decided === "awaiting") {
+    if (!(await serveSession(engine, agentId, epoch))) return session.close("SUPERSEDED");
+    answer(kept(journal, results));
+    session.phase = "serving"; // the agent's state keeps claims away
+    return;
+  }
   const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
   if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
   answer({
@@ -52,6 +74,19 @@ export async function finishSync(
   session.phase = "serving";
   await ports.dispatcher.pushUnreceipted(session);
   ports.dispatcher.wake([agentId]);
+}
+
+/** H1: what the agent has in flight goes on, and its results stay with it. */
+function kept(journal: readonly JournalEntry[], results: readonly DeployResult[]) {
+  return {
+    decisions: journal.map(({ commandId, attempt }) => ({ commandId, attempt, action: SyncDecision_Action.HOLD })),
+    results: results.map(({ commandId, attempt }) => ({
+      ...{ commandId, attempt },
+      disposition: ResultAck_Disposition.UNKNOWN,
+    })),
+    last: true,
+    awaitingDecision: true,
+  };
 }
 
 function entryOf(result: DeployResult): JournalEntry {

@@ -9,7 +9,7 @@ import type { Clock } from "@bowline/kernel";
 import { sql } from "kysely";
 import { countMissingReceipts, type EnginePorts, missingReceipts, sweep } from "../commands/index.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import type { LiveSessions } from "./live.ts";
+import type { EndReason, LiveSessions } from "./live.ts";
 import { endSession } from "./open.ts";
 
 export interface UpkeepSettings {
@@ -119,10 +119,16 @@ export async function endSuperseded(
     else if (row.end_reason === "RETIRED" || row.end_reason === "CONFLICT") session.close(row.end_reason);
     else if (row.epoch > session.epoch) {
       session.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: row.epoch } } });
-    } else if (row.state === "ENDED") session.close("REPLICA_LOST");
+    } else if (row.state === "ENDED") session.close(asEndReason(row.end_reason));
+    else if (row.epoch < session.epoch) session.close("RESTORED"); // the database went back under this server
     // A poll brought it to another replica, whose it is now: nothing is recorded of this end.
     else if (session.heldBy !== undefined && session.heldBy !== row.replica_id) session.close("REPLICA_LOST");
   }
+}
+
+/** Its own reason where another replica, or a restore, has written one that says more. */
+function asEndReason(reason: string): EndReason {
+  return reason === "RESTORED" || reason === "DECIDED" ? reason : "REPLICA_LOST";
 }
 
 async function endOfLostReplicas(ports: EnginePorts, settings: UpkeepSettings): Promise<void> {

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/agent/v1/messages.proto.
  */
 export const file_bowline_agent_v1_messages: GenFile = /*@__PURE__*/
-  fileDesc("Ch9ib3dsaW5lL2FnZW50L3YxL21lc3NhZ2VzLnByb3RvEhBib3dsaW5lLmFnZW50LnYxIuQDCg5Db25uZWN0UmVxdWVzdBISCgpwcm9jZXNzX2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFAoMcHJvdG9jb2xfbWluGAMgASgNEhQKDHByb3RvY29sX21heBgEIAEoDRIPCgdydW50aW1lGAUgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgGIAEoCRIYChBydW50aW1lX2lkZW50aXR5GAcgASgJEhcKD3J1bnRpbWVfcHJvYmxlbRgIIAEoCRIUCgxjYXBhYmlsaXRpZXMYCSADKAkSPAoGbGFiZWxzGAogAygLMiwuYm93bGluZS5hZ2VudC52MS5Db25uZWN0UmVxdWVzdC5MYWJlbHNFbnRyeRISCgpqb3VybmFsX2lkGAsgASgJEhcKD2pvdXJuYWxfY291bnRlchgMIAEoDRIVCg1oaWdoZXN0X2Vwb2NoGA0gASgNEhMKC2luY2FybmF0aW9uGA4gASgNEhQKDHN0YXRlX2RpZ2VzdBgPIAEoCRIsCghjYXBhY2l0eRgQIAEoCzIaLmJvd2xpbmUuYWdlbnQudjEuQ2FwYWNpdHkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKwAQoEU3luYxIvCgdqb3VybmFsGAEgAygLMh4uYm93bGluZS5hZ2VudC52MS5Kb3VybmFsRW50cnkSLwoHcmVzdWx0cxgCIAMoCzIeLmJvd2xpbmUuYWdlbnQudjEuRGVwbG95UmVzdWx0EjgKC2RlcGxveW1lbnRzGAMgAygLMiMuYm93bGluZS5hZ2VudC52MS5SdW5uaW5nRGVwbG95bWVudBIMCgRsYXN0GAQgASgIIm0KDEpvdXJuYWxFbnRyeRISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SFQoNZGVwbG95bWVudF9pZBgDIAEoCRISCgpnZW5lcmF0aW9uGAQgASgNEg0KBXBoYXNlGAUgASgJIk4KEVJ1bm5pbmdEZXBsb3ltZW50EhUKDWRlcGxveW1lbnRfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIOCgZkaWdlc3QYAyABKAkivQEKCUhlYXJ0YmVhdBIOCgZudW1iZXIYASABKA0SLAoIY2FwYWNpdHkYAiABKAsyGi5ib3dsaW5lLmFnZW50LnYxLkNhcGFjaXR5EhcKD3J1bnRpbWVfcHJvYmxlbRgDIAEoCRIuCgphZ2VudF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxzdGF0ZV9kaWdlc3QYBSABKAkSEwoLb2JzZXJ2YXRpb24YBiABKA0ihAEKCENhcGFjaXR5Eg8KB3J1bm5pbmcYASABKA0SDQoFbGltaXQYAiABKA0SEwoLbG9hZF9taWxsaXMYAyABKA0SFQoNbWVtb3J5X21pbGxpcxgEIAEoDRITCgtwbGFjZXNfZnJlZRgFIAEoDRIXCg9kaXNrX2ZyZWVfYnl0ZXMYBiABKAQiWgoLU3RhdGVSZXBvcnQSEwoLb2JzZXJ2YXRpb24YASABKA0SNgoLZGVwbG95bWVudHMYAiADKAsyIS5ib3dsaW5lLmFnZW50LnYxLkRlcGxveW1lbnRTdGF0ZSKAAQoPRGVwbG95bWVudFN0YXRlEhUKDWRlcGxveW1lbnRfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIyCglpbnN0YW5jZXMYAyADKAsyHy5ib3dsaW5lLmFnZW50LnYxLkluc3RhbmNlU3RhdGUSDgoGYWJzZW50GAQgASgIIoYCCg1JbnN0YW5jZVN0YXRlEhAKCHdvcmtsb2FkGAEgASgJEg0KBWluZGV4GAIgASgNEg0KBXBoYXNlGAMgASgJEg4KBmhlYWx0aBgEIAEoCRIQCghyZXN0YXJ0cxgFIAEoDRIWCglleGl0X2NvZGUYBiABKAVIAIgBARINCgVpbWFnZRgHIAEoCRIuCgVwb3J0cxgIIAMoCzIfLmJvd2xpbmUuYWdlbnQudjEuUHVibGlzaGVkUG9ydBIOCgZyZWFzb24YCSABKAkSLgoKc3RhcnRlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDAoKX2V4aXRfY29kZSJUCg1QdWJsaXNoZWRQb3J0EgwKBG5hbWUYASABKAkSEQoJY29udGFpbmVyGAIgASgNEg8KB2FkZHJlc3MYAyABKAkSEQoJcHVibGlzaGVkGAQgASgNIv0BCg5Db21tYW5kUmVjZWlwdBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SQQoLZGlzcG9zaXRpb24YAyABKA4yLC5ib3dsaW5lLmFnZW50LnYxLkNvbW1hbmRSZWNlaXB0LkRpc3Bvc2l0aW9uEg4KBnJlYXNvbhgEIAEoCRIPCgdtZXNzYWdlGAUgASgJImIKC0Rpc3Bvc2l0aW9uEhsKF0RJU1BPU0lUSU9OX1VOU1BFQ0lGSUVEEAASDAoIQUNDRVBURUQQARINCglEVVBMSUNBVEUQAhILCgdOT1RfTk9XEAMSDAoIUkVKRUNURUQQBCKeAQoPQ29tbWFuZFByb2dyZXNzEhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRINCgVwaGFzZRgDIAEoCRIPCgdwZXJjZW50GAQgASgNEg8KB21lc3NhZ2UYBSABKAkSNQoJd29ya2xvYWRzGAYgAygLMiIuYm93bGluZS5hZ2VudC52MS5Xb3JrbG9hZFByb2dyZXNzIlUKEFdvcmtsb2FkUHJvZ3Jlc3MSEAoId29ya2xvYWQYASABKAkSDQoFcGhhc2UYAiABKAkSDwoHcGVyY2VudBgDIAEoDRIPCgdtZXNzYWdlGAQgASgJItMCCgxEZXBsb3lSZXN1bHQSEgoKY29tbWFuZF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEjcKB291dGNvbWUYAyABKA4yJi5ib3dsaW5lLmFnZW50LnYxLkRlcGxveVJlc3VsdC5PdXRjb21lEg4KBnJlYXNvbhgEIAEoCRIPCgdtZXNzYWdlGAUgASgJEhMKC3dvcnRoX3JldHJ5GAYgASgIEjAKBXN0YXRlGAcgASgLMiEuYm93bGluZS5hZ2VudC52MS5EZXBsb3ltZW50U3RhdGUSEwoLZHVyYXRpb25fbXMYCCABKA0SGgoScHJvZHVjdF9wdWJsaXNoX2lkGAkgASgJIkwKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEg0KCVNVQ0NFRURFRBABEgoKBkZBSUxFRBACEg0KCUNBTkNFTExFRBADIg4KDFRva2VuUmVxdWVzdCIZCgdHb29kYnllEg4KBnJlYXNvbhgBIAEoCSKAAgoPQ29ubmVjdFJlc3BvbnNlEhIKCnNlc3Npb25faWQYASABKAkSDQoFZXBvY2gYAiABKA0SEwoLaW5jYXJuYXRpb24YAyABKA0SFAoMYWNjZXNzX3Rva2VuGAQgASgJEh0KFWhlYXJ0YmVhdF9pbnRlcnZhbF9tcxgFIAEoDRIOCgZ3aW5kb3cYBiABKA0SLwoLc2VydmVyX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHByb3RvY29sGAggASgNEhgKEHNpbGVuY2VfbGltaXRfbXMYCSABKA0SEwoLc3RhdGVfa25vd24YCiABKAgitAEKDURlcGxveUNvbW1hbmQSGgoScHJvZHVjdF9wdWJsaXNoX2lkGAEgASgJEhIKCmNvbW1hbmRfaWQYAiABKAkSFQoNZGVwbG95bWVudF9pZBgDIAEoCRISCgpnZW5lcmF0aW9uGAQgASgNEg4KBmRpZ2VzdBgFIAEoCRIPCgdhdHRlbXB0GAYgASgNEhYKDnJ1bl90aW1lb3V0X21zGAcgASgNEg8KB3JlZHVjZXMYCCABKAgiegoJU3luY1JlcGx5EjEKCWRlY2lzaW9ucxgBIAMoCzIeLmJvd2xpbmUuYWdlbnQudjEuU3luY0RlY2lzaW9uEiwKB3Jlc3VsdHMYAiADKAsyGy5ib3dsaW5lLmFnZW50LnYxLlJlc3VsdEFjaxIMCgRsYXN0GAMgASgIIsIBCgxTeW5jRGVjaXNpb24SEgoKY29tbWFuZF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEjUKBmFjdGlvbhgDIAEoDjIlLmJvd2xpbmUuYWdlbnQudjEuU3luY0RlY2lzaW9uLkFjdGlvbiJWCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASDAoIQ09OVElOVUUQARIQCgxSRVBPUlRfQUdBSU4QAhIKCgZDQU5DRUwQAxIICgRIT0xEEAQiNAoNQ2FuY2VsQ29tbWFuZBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0i5QEKCVJlc3VsdEFjaxISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SPAoLZGlzcG9zaXRpb24YAyABKA4yJy5ib3dsaW5lLmFnZW50LnYxLlJlc3VsdEFjay5EaXNwb3NpdGlvbiJ1CgtEaXNwb3NpdGlvbhIbChdESVNQT1NJVElPTl9VTlNQRUNJRklFRBAAEgwKCFJFQ09SREVEEAESFAoQQUxSRUFEWV9SRUNPUkRFRBACEgwKCE9CU09MRVRFEAMSCgoGUkVTRU5EEAQSCwoHVU5LTk9XThAFIk8KDEhlYXJ0YmVhdEFjaxIOCgZudW1iZXIYASABKA0SLwoLc2VydmVyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIiQKDFNlc3Npb25Ub2tlbhIUCgxhY2Nlc3NfdG9rZW4YASABKAkiOgoSQ3JlZGVudGlhbHNDaGFuZ2VkEhIKCmNsdXN0ZXJfaWQYASABKAkSEAoIc2VxdWVuY2UYAiABKA0iMAoKT3BlblR1bm5lbBIRCgl0dW5uZWxfaWQYASABKAkSDwoHcHVycG9zZRgCIAEoCSIaCgVEcmFpbhIRCglzcHJlYWRfbXMYASABKA0iGwoKU3VwZXJzZWRlZBINCgVlcG9jaBgBIAEoDSJFCg5NZXNzYWdlUmVmdXNlZBIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRISCgpjb21tYW5kX2lkGAMgASgJYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("Ch9ib3dsaW5lL2FnZW50L3YxL21lc3NhZ2VzLnByb3RvEhBib3dsaW5lLmFnZW50LnYxIoAECg5Db25uZWN0UmVxdWVzdBISCgpwcm9jZXNzX2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFAoMcHJvdG9jb2xfbWluGAMgASgNEhQKDHByb3RvY29sX21heBgEIAEoDRIPCgdydW50aW1lGAUgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgGIAEoCRIYChBydW50aW1lX2lkZW50aXR5GAcgASgJEhcKD3J1bnRpbWVfcHJvYmxlbRgIIAEoCRIUCgxjYXBhYmlsaXRpZXMYCSADKAkSPAoGbGFiZWxzGAogAygLMiwuYm93bGluZS5hZ2VudC52MS5Db25uZWN0UmVxdWVzdC5MYWJlbHNFbnRyeRISCgpqb3VybmFsX2lkGAsgASgJEhcKD2pvdXJuYWxfY291bnRlchgMIAEoDRIVCg1oaWdoZXN0X2Vwb2NoGA0gASgNEhMKC2luY2FybmF0aW9uGA4gASgNEhQKDHN0YXRlX2RpZ2VzdBgPIAEoCRIsCghjYXBhY2l0eRgQIAEoCzIaLmJvd2xpbmUuYWdlbnQudjEuQ2FwYWNpdHkSGgoSaGlnaGVzdF9nZW5lcmF0aW9uGBEgASgNGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi5AEKBFN5bmMSLwoHam91cm5hbBgBIAMoCzIeLmJvd2xpbmUuYWdlbnQudjEuSm91cm5hbEVudHJ5Ei8KB3Jlc3VsdHMYAiADKAsyHi5ib3dsaW5lLmFnZW50LnYxLkRlcGxveVJlc3VsdBI4CgtkZXBsb3ltZW50cxgDIAMoCzIjLmJvd2xpbmUuYWdlbnQudjEuUnVubmluZ0RlcGxveW1lbnQSDAoEbGFzdBgEIAEoCBIyCgdoaWdoZXN0GAUgAygLMiEuYm93bGluZS5hZ2VudC52MS5Lbm93bkdlbmVyYXRpb24iTAoPS25vd25HZW5lcmF0aW9uEhUKDWRlcGxveW1lbnRfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIOCgZkaWdlc3QYAyABKAkibQoMSm91cm5hbEVudHJ5EhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIVCg1kZXBsb3ltZW50X2lkGAMgASgJEhIKCmdlbmVyYXRpb24YBCABKA0SDQoFcGhhc2UYBSABKAkiTgoRUnVubmluZ0RlcGxveW1lbnQSFQoNZGVwbG95bWVudF9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEg4KBmRpZ2VzdBgDIAEoCSK9AQoJSGVhcnRiZWF0Eg4KBm51bWJlchgBIAEoDRIsCghjYXBhY2l0eRgCIAEoCzIaLmJvd2xpbmUuYWdlbnQudjEuQ2FwYWNpdHkSFwoPcnVudGltZV9wcm9ibGVtGAMgASgJEi4KCmFnZW50X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDHN0YXRlX2RpZ2VzdBgFIAEoCRITCgtvYnNlcnZhdGlvbhgGIAEoDSKEAQoIQ2FwYWNpdHkSDwoHcnVubmluZxgBIAEoDRINCgVsaW1pdBgCIAEoDRITCgtsb2FkX21pbGxpcxgDIAEoDRIVCg1tZW1vcnlfbWlsbGlzGAQgASgNEhMKC3BsYWNlc19mcmVlGAUgASgNEhcKD2Rpc2tfZnJlZV9ieXRlcxgGIAEoBCJaCgtTdGF0ZVJlcG9ydBITCgtvYnNlcnZhdGlvbhgBIAEoDRI2CgtkZXBsb3ltZW50cxgCIAMoCzIhLmJvd2xpbmUuYWdlbnQudjEuRGVwbG95bWVudFN0YXRlIoABCg9EZXBsb3ltZW50U3RhdGUSFQoNZGVwbG95bWVudF9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEjIKCWluc3RhbmNlcxgDIAMoCzIfLmJvd2xpbmUuYWdlbnQudjEuSW5zdGFuY2VTdGF0ZRIOCgZhYnNlbnQYBCABKAgihgIKDUluc3RhbmNlU3RhdGUSEAoId29ya2xvYWQYASABKAkSDQoFaW5kZXgYAiABKA0SDQoFcGhhc2UYAyABKAkSDgoGaGVhbHRoGAQgASgJEhAKCHJlc3RhcnRzGAUgASgNEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEg0KBWltYWdlGAcgASgJEi4KBXBvcnRzGAggAygLMh8uYm93bGluZS5hZ2VudC52MS5QdWJsaXNoZWRQb3J0Eg4KBnJlYXNvbhgJIAEoCRIuCgpzdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIMCgpfZXhpdF9jb2RlIlQKDVB1Ymxpc2hlZFBvcnQSDAoEbmFtZRgBIAEoCRIRCgljb250YWluZXIYAiABKA0SDwoHYWRkcmVzcxgDIAEoCRIRCglwdWJsaXNoZWQYBCABKA0i/QEKDkNvbW1hbmRSZWNlaXB0EhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRJBCgtkaXNwb3NpdGlvbhgDIAEoDjIsLmJvd2xpbmUuYWdlbnQudjEuQ29tbWFuZFJlY2VpcHQuRGlzcG9zaXRpb24SDgoGcmVhc29uGAQgASgJEg8KB21lc3NhZ2UYBSABKAkiYgoLRGlzcG9zaXRpb24SGwoXRElTUE9TSVRJT05fVU5TUEVDSUZJRUQQABIMCghBQ0NFUFRFRBABEg0KCURVUExJQ0FURRACEgsKB05PVF9OT1cQAxIMCghSRUpFQ1RFRBAEIp4BCg9Db21tYW5kUHJvZ3Jlc3MSEgoKY29tbWFuZF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg0KBXBoYXNlGAMgASgJEg8KB3BlcmNlbnQYBCABKA0SDwoHbWVzc2FnZRgFIAEoCRI1Cgl3b3JrbG9hZHMYBiADKAsyIi5ib3dsaW5lLmFnZW50LnYxLldvcmtsb2FkUHJvZ3Jlc3MiVQoQV29ya2xvYWRQcm9ncmVzcxIQCgh3b3JrbG9hZBgBIAEoCRINCgVwaGFzZRgCIAEoCRIPCgdwZXJjZW50GAMgASgNEg8KB21lc3NhZ2UYBCABKAki0wIKDERlcGxveVJlc3VsdBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SNwoHb3V0Y29tZRgDIAEoDjImLmJvd2xpbmUuYWdlbnQudjEuRGVwbG95UmVzdWx0Lk91dGNvbWUSDgoGcmVhc29uGAQgASgJEg8KB21lc3NhZ2UYBSABKAkSEwoLd29ydGhfcmV0cnkYBiABKAgSMAoFc3RhdGUYByABKAsyIS5ib3dsaW5lLmFnZW50LnYxLkRlcGxveW1lbnRTdGF0ZRITCgtkdXJhdGlvbl9tcxgIIAEoDRIaChJwcm9kdWN0X3B1Ymxpc2hfaWQYCSABKAkiTAoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASDQoJU1VDQ0VFREVEEAESCgoGRkFJTEVEEAISDQoJQ0FOQ0VMTEVEEAMiDgoMVG9rZW5SZXF1ZXN0IhkKB0dvb2RieWUSDgoGcmVhc29uGAEgASgJIoACCg9Db25uZWN0UmVzcG9uc2USEgoKc2Vzc2lvbl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRITCgtpbmNhcm5hdGlvbhgDIAEoDRIUCgxhY2Nlc3NfdG9rZW4YBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEg4KBndpbmRvdxgGIAEoDRIvCgtzZXJ2ZXJfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIcHJvdG9jb2wYCCABKA0SGAoQc2lsZW5jZV9saW1pdF9tcxgJIAEoDRITCgtzdGF0ZV9rbm93bhgKIAEoCCK0AQoNRGVwbG95Q29tbWFuZBIaChJwcm9kdWN0X3B1Ymxpc2hfaWQYASABKAkSEgoKY29tbWFuZF9pZBgCIAEoCRIVCg1kZXBsb3ltZW50X2lkGAMgASgJEhIKCmdlbmVyYXRpb24YBCABKA0SDgoGZGlnZXN0GAUgASgJEg8KB2F0dGVtcHQYBiABKA0SFgoOcnVuX3RpbWVvdXRfbXMYByABKA0SDwoHcmVkdWNlcxgIIAEoCCKVAQoJU3luY1JlcGx5EjEKCWRlY2lzaW9ucxgBIAMoCzIeLmJvd2xpbmUuYWdlbnQudjEuU3luY0RlY2lzaW9uEiwKB3Jlc3VsdHMYAiADKAsyGy5ib3dsaW5lLmFnZW50LnYxLlJlc3VsdEFjaxIMCgRsYXN0GAMgASgIEhkKEWF3YWl0aW5nX2RlY2lzaW9uGAQgASgIIsIBCgxTeW5jRGVjaXNpb24SEgoKY29tbWFuZF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEjUKBmFjdGlvbhgDIAEoDjIlLmJvd2xpbmUuYWdlbnQudjEuU3luY0RlY2lzaW9uLkFjdGlvbiJWCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASDAoIQ09OVElOVUUQARIQCgxSRVBPUlRfQUdBSU4QAhIKCgZDQU5DRUwQAxIICgRIT0xEEAQiNAoNQ2FuY2VsQ29tbWFuZBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0i5QEKCVJlc3VsdEFjaxISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SPAoLZGlzcG9zaXRpb24YAyABKA4yJy5ib3dsaW5lLmFnZW50LnYxLlJlc3VsdEFjay5EaXNwb3NpdGlvbiJ1CgtEaXNwb3NpdGlvbhIbChdESVNQT1NJVElPTl9VTlNQRUNJRklFRBAAEgwKCFJFQ09SREVEEAESFAoQQUxSRUFEWV9SRUNPUkRFRBACEgwKCE9CU09MRVRFEAMSCgoGUkVTRU5EEAQSCwoHVU5LTk9XThAFIk8KDEhlYXJ0YmVhdEFjaxIOCgZudW1iZXIYASABKA0SLwoLc2VydmVyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIiQKDFNlc3Npb25Ub2tlbhIUCgxhY2Nlc3NfdG9rZW4YASABKAkiOgoSQ3JlZGVudGlhbHNDaGFuZ2VkEhIKCmNsdXN0ZXJfaWQYASABKAkSEAoIc2VxdWVuY2UYAiABKA0iMAoKT3BlblR1bm5lbBIRCgl0dW5uZWxfaWQYASABKAkSDwoHcHVycG9zZRgCIAEoCSIaCgVEcmFpbhIRCglzcHJlYWRfbXMYASABKA0iGwoKU3VwZXJzZWRlZBINCgVlcG9jaBgBIAEoDSJFCg5NZXNzYWdlUmVmdXNlZBIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRISCgpjb21tYW5kX2lkGAMgASgJYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * The greeting.
@@ -136,6 +136,14 @@ export type ConnectRequest = Message<"bowline.agent.v1.ConnectRequest"> & {
    * @generated from field: bowline.agent.v1.Capacity capacity = 16;
    */
   capacity?: Capacity | undefined;
+
+  /**
+   * Highest generation of any deployment that it has journalled, for people:
+   * Sync tells them one by one.
+   *
+   * @generated from field: uint32 highest_generation = 17;
+   */
+  highestGeneration: number;
 };
 
 /**
@@ -258,6 +266,14 @@ export type ConnectRequestJson = {
    * @generated from field: bowline.agent.v1.Capacity capacity = 16;
    */
   capacity?: CapacityJson;
+
+  /**
+   * Highest generation of any deployment that it has journalled, for people:
+   * Sync tells them one by one.
+   *
+   * @generated from field: uint32 highest_generation = 17;
+   */
+  highestGeneration?: number;
 };
 
 /**
@@ -301,6 +317,16 @@ export type Sync = Message<"bowline.agent.v1.Sync"> & {
    * @generated from field: bool last = 4;
    */
   last: boolean;
+
+  /**
+   * Highest generations that were journalled, where that is not what runs: in
+   * flight, failed, or removed. What is ahead of the server, or of its number
+   * and not of its digest, is of another history of the database: the agent
+   * gets nothing before an operator decides.
+   *
+   * @generated from field: repeated bowline.agent.v1.KnownGeneration highest = 5;
+   */
+  highest: KnownGeneration[];
 };
 
 /**
@@ -337,6 +363,16 @@ export type SyncJson = {
    * @generated from field: bool last = 4;
    */
   last?: boolean;
+
+  /**
+   * Highest generations that were journalled, where that is not what runs: in
+   * flight, failed, or removed. What is ahead of the server, or of its number
+   * and not of its digest, is of another history of the database: the agent
+   * gets nothing before an operator decides.
+   *
+   * @generated from field: repeated bowline.agent.v1.KnownGeneration highest = 5;
+   */
+  highest?: KnownGenerationJson[];
 };
 
 /**
@@ -345,6 +381,71 @@ export type SyncJson = {
  */
 export const SyncSchema: GenMessage<Sync, {jsonType: SyncJson}> = /*@__PURE__*/
   messageDesc(file_bowline_agent_v1_messages, 1);
+
+/**
+ * The highest generation of a deployment that an agent has journalled. It never
+ * goes below it.
+ *
+ * @generated from message bowline.agent.v1.KnownGeneration
+ */
+export type KnownGeneration = Message<"bowline.agent.v1.KnownGeneration"> & {
+  /**
+   * The deployment.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId: string;
+
+  /**
+   * Its highest generation.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+
+  /**
+   * Digest of that generation.
+   *
+   * @generated from field: string digest = 3;
+   */
+  digest: string;
+};
+
+/**
+ * The highest generation of a deployment that an agent has journalled. It never
+ * goes below it.
+ *
+ * @generated from message bowline.agent.v1.KnownGeneration
+ */
+export type KnownGenerationJson = {
+  /**
+   * The deployment.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId?: string;
+
+  /**
+   * Its highest generation.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation?: number;
+
+  /**
+   * Digest of that generation.
+   *
+   * @generated from field: string digest = 3;
+   */
+  digest?: string;
+};
+
+/**
+ * Describes the message bowline.agent.v1.KnownGeneration.
+ * Use `create(KnownGenerationSchema)` to create a new message.
+ */
+export const KnownGenerationSchema: GenMessage<KnownGeneration, {jsonType: KnownGenerationJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agent_v1_messages, 2);
 
 /**
  * A command in flight at the agent.
@@ -435,7 +536,7 @@ export type JournalEntryJson = {
  * Use `create(JournalEntrySchema)` to create a new message.
  */
 export const JournalEntrySchema: GenMessage<JournalEntry, {jsonType: JournalEntryJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 2);
+  messageDesc(file_bowline_agent_v1_messages, 3);
 
 /**
  * A deployment that the agent knows.
@@ -498,7 +599,7 @@ export type RunningDeploymentJson = {
  * Use `create(RunningDeploymentSchema)` to create a new message.
  */
 export const RunningDeploymentSchema: GenMessage<RunningDeployment, {jsonType: RunningDeploymentJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 3);
+  messageDesc(file_bowline_agent_v1_messages, 4);
 
 /**
  * Sent every heartbeat interval; the only message that may be coalesced
@@ -605,7 +706,7 @@ export type HeartbeatJson = {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat, {jsonType: HeartbeatJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 4);
+  messageDesc(file_bowline_agent_v1_messages, 5);
 
 /**
  * Load and capacity of an agent.
@@ -710,7 +811,7 @@ export type CapacityJson = {
  * Use `create(CapacitySchema)` to create a new message.
  */
 export const CapacitySchema: GenMessage<Capacity, {jsonType: CapacityJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 5);
+  messageDesc(file_bowline_agent_v1_messages, 6);
 
 /**
  * Instances that changed since the last report, or all of one deployment.
@@ -759,7 +860,7 @@ export type StateReportJson = {
  * Use `create(StateReportSchema)` to create a new message.
  */
 export const StateReportSchema: GenMessage<StateReport, {jsonType: StateReportJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 6);
+  messageDesc(file_bowline_agent_v1_messages, 7);
 
 /**
  * What an agent observes of one deployment.
@@ -836,7 +937,7 @@ export type DeploymentStateJson = {
  * Use `create(DeploymentStateSchema)` to create a new message.
  */
 export const DeploymentStateSchema: GenMessage<DeploymentState, {jsonType: DeploymentStateJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 7);
+  messageDesc(file_bowline_agent_v1_messages, 8);
 
 /**
  * One running member of a workload.
@@ -997,7 +1098,7 @@ export type InstanceStateJson = {
  * Use `create(InstanceStateSchema)` to create a new message.
  */
 export const InstanceStateSchema: GenMessage<InstanceState, {jsonType: InstanceStateJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 8);
+  messageDesc(file_bowline_agent_v1_messages, 9);
 
 /**
  * A port that can be reached on the host.
@@ -1074,7 +1175,7 @@ export type PublishedPortJson = {
  * Use `create(PublishedPortSchema)` to create a new message.
  */
 export const PublishedPortSchema: GenMessage<PublishedPort, {jsonType: PublishedPortJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 9);
+  messageDesc(file_bowline_agent_v1_messages, 10);
 
 /**
  * What became of a pushed command.
@@ -1165,7 +1266,7 @@ export type CommandReceiptJson = {
  * Use `create(CommandReceiptSchema)` to create a new message.
  */
 export const CommandReceiptSchema: GenMessage<CommandReceipt, {jsonType: CommandReceiptJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 10);
+  messageDesc(file_bowline_agent_v1_messages, 11);
 
 /**
  * What the agent did with it.
@@ -1227,7 +1328,7 @@ export type CommandReceipt_DispositionJson = "DISPOSITION_UNSPECIFIED" | "ACCEPT
  * Describes the enum bowline.agent.v1.CommandReceipt.Disposition.
  */
 export const CommandReceipt_DispositionSchema: GenEnum<CommandReceipt_Disposition, CommandReceipt_DispositionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_agent_v1_messages, 10, 0);
+  enumDesc(file_bowline_agent_v1_messages, 11, 0);
 
 /**
  * How far a command is. Only the newest per command matters.
@@ -1332,7 +1433,7 @@ export type CommandProgressJson = {
  * Use `create(CommandProgressSchema)` to create a new message.
  */
 export const CommandProgressSchema: GenMessage<CommandProgress, {jsonType: CommandProgressJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 11);
+  messageDesc(file_bowline_agent_v1_messages, 12);
 
 /**
  * How far one workload is.
@@ -1409,7 +1510,7 @@ export type WorkloadProgressJson = {
  * Use `create(WorkloadProgressSchema)` to create a new message.
  */
 export const WorkloadProgressSchema: GenMessage<WorkloadProgress, {jsonType: WorkloadProgressJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 12);
+  messageDesc(file_bowline_agent_v1_messages, 13);
 
 /**
  * Outcome of one attempt. Fsynced by the agent first, repeated until
@@ -1558,7 +1659,7 @@ export type DeployResultJson = {
  * Use `create(DeployResultSchema)` to create a new message.
  */
 export const DeployResultSchema: GenMessage<DeployResult, {jsonType: DeployResultJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 13);
+  messageDesc(file_bowline_agent_v1_messages, 14);
 
 /**
  * How it ended.
@@ -1613,7 +1714,7 @@ export type DeployResult_OutcomeJson = "OUTCOME_UNSPECIFIED" | "SUCCEEDED" | "FA
  * Describes the enum bowline.agent.v1.DeployResult.Outcome.
  */
 export const DeployResult_OutcomeSchema: GenEnum<DeployResult_Outcome, DeployResult_OutcomeJson> = /*@__PURE__*/
-  enumDesc(file_bowline_agent_v1_messages, 13, 0);
+  enumDesc(file_bowline_agent_v1_messages, 14, 0);
 
 /**
  * Asks for a new access token before the old one ends.
@@ -1636,7 +1737,7 @@ export type TokenRequestJson = {
  * Use `create(TokenRequestSchema)` to create a new message.
  */
 export const TokenRequestSchema: GenMessage<TokenRequest, {jsonType: TokenRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 14);
+  messageDesc(file_bowline_agent_v1_messages, 15);
 
 /**
  * The agent ends the session by itself.
@@ -1671,7 +1772,7 @@ export type GoodbyeJson = {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye, {jsonType: GoodbyeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 15);
+  messageDesc(file_bowline_agent_v1_messages, 16);
 
 /**
  * Answers the greeting.
@@ -1834,7 +1935,7 @@ export type ConnectResponseJson = {
  * Use `create(ConnectResponseSchema)` to create a new message.
  */
 export const ConnectResponseSchema: GenMessage<ConnectResponse, {jsonType: ConnectResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 16);
+  messageDesc(file_bowline_agent_v1_messages, 17);
 
 /**
  * Converge this deployment to this generation. IDs only.
@@ -1967,7 +2068,7 @@ export type DeployCommandJson = {
  * Use `create(DeployCommandSchema)` to create a new message.
  */
 export const DeployCommandSchema: GenMessage<DeployCommand, {jsonType: DeployCommandJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 17);
+  messageDesc(file_bowline_agent_v1_messages, 18);
 
 /**
  * What to do with what Sync listed.
@@ -1995,6 +2096,14 @@ export type SyncReply = Message<"bowline.agent.v1.SyncReply"> & {
    * @generated from field: bool last = 3;
    */
   last: boolean;
+
+  /**
+   * True: agent and server have different histories. Nothing is pushed until
+   * an operator decides; what runs goes on.
+   *
+   * @generated from field: bool awaiting_decision = 4;
+   */
+  awaitingDecision: boolean;
 };
 
 /**
@@ -2023,6 +2132,14 @@ export type SyncReplyJson = {
    * @generated from field: bool last = 3;
    */
   last?: boolean;
+
+  /**
+   * True: agent and server have different histories. Nothing is pushed until
+   * an operator decides; what runs goes on.
+   *
+   * @generated from field: bool awaiting_decision = 4;
+   */
+  awaitingDecision?: boolean;
 };
 
 /**
@@ -2030,7 +2147,7 @@ export type SyncReplyJson = {
  * Use `create(SyncReplySchema)` to create a new message.
  */
 export const SyncReplySchema: GenMessage<SyncReply, {jsonType: SyncReplyJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 18);
+  messageDesc(file_bowline_agent_v1_messages, 19);
 
 /**
  * What to do with one journalled command.
@@ -2093,7 +2210,7 @@ export type SyncDecisionJson = {
  * Use `create(SyncDecisionSchema)` to create a new message.
  */
 export const SyncDecisionSchema: GenMessage<SyncDecision, {jsonType: SyncDecisionJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 19);
+  messageDesc(file_bowline_agent_v1_messages, 20);
 
 /**
  * What to do.
@@ -2155,7 +2272,7 @@ export type SyncDecision_ActionJson = "ACTION_UNSPECIFIED" | "CONTINUE" | "REPOR
  * Describes the enum bowline.agent.v1.SyncDecision.Action.
  */
 export const SyncDecision_ActionSchema: GenEnum<SyncDecision_Action, SyncDecision_ActionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_agent_v1_messages, 19, 0);
+  enumDesc(file_bowline_agent_v1_messages, 20, 0);
 
 /**
  * Ends a command. Needs no place in the window.
@@ -2204,7 +2321,7 @@ export type CancelCommandJson = {
  * Use `create(CancelCommandSchema)` to create a new message.
  */
 export const CancelCommandSchema: GenMessage<CancelCommand, {jsonType: CancelCommandJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 20);
+  messageDesc(file_bowline_agent_v1_messages, 21);
 
 /**
  * What became of a result.
@@ -2267,7 +2384,7 @@ export type ResultAckJson = {
  * Use `create(ResultAckSchema)` to create a new message.
  */
 export const ResultAckSchema: GenMessage<ResultAck, {jsonType: ResultAckJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 21);
+  messageDesc(file_bowline_agent_v1_messages, 22);
 
 /**
  * What the server did with it.
@@ -2336,7 +2453,7 @@ export type ResultAck_DispositionJson = "DISPOSITION_UNSPECIFIED" | "RECORDED" |
  * Describes the enum bowline.agent.v1.ResultAck.Disposition.
  */
 export const ResultAck_DispositionSchema: GenEnum<ResultAck_Disposition, ResultAck_DispositionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_agent_v1_messages, 21, 0);
+  enumDesc(file_bowline_agent_v1_messages, 22, 0);
 
 /**
  * Answers a heartbeat.
@@ -2385,7 +2502,7 @@ export type HeartbeatAckJson = {
  * Use `create(HeartbeatAckSchema)` to create a new message.
  */
 export const HeartbeatAckSchema: GenMessage<HeartbeatAck, {jsonType: HeartbeatAckJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 22);
+  messageDesc(file_bowline_agent_v1_messages, 23);
 
 /**
  * A new access token.
@@ -2420,7 +2537,7 @@ export type SessionTokenJson = {
  * Use `create(SessionTokenSchema)` to create a new message.
  */
 export const SessionTokenSchema: GenMessage<SessionToken, {jsonType: SessionTokenJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 23);
+  messageDesc(file_bowline_agent_v1_messages, 24);
 
 /**
  * Credentials of the cluster changed.
@@ -2469,7 +2586,7 @@ export type CredentialsChangedJson = {
  * Use `create(CredentialsChangedSchema)` to create a new message.
  */
 export const CredentialsChangedSchema: GenMessage<CredentialsChanged, {jsonType: CredentialsChangedJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 24);
+  messageDesc(file_bowline_agent_v1_messages, 25);
 
 /**
  * Asks the agent to dial a tunnel within 30 s.
@@ -2518,7 +2635,7 @@ export type OpenTunnelJson = {
  * Use `create(OpenTunnelSchema)` to create a new message.
  */
 export const OpenTunnelSchema: GenMessage<OpenTunnel, {jsonType: OpenTunnelJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 25);
+  messageDesc(file_bowline_agent_v1_messages, 26);
 
 /**
  * The replica is going away.
@@ -2553,7 +2670,7 @@ export type DrainJson = {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain, {jsonType: DrainJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 26);
+  messageDesc(file_bowline_agent_v1_messages, 27);
 
 /**
  * Another session of this agent took over.
@@ -2588,7 +2705,7 @@ export type SupersededJson = {
  * Use `create(SupersededSchema)` to create a new message.
  */
 export const SupersededSchema: GenMessage<Superseded, {jsonType: SupersededJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 27);
+  messageDesc(file_bowline_agent_v1_messages, 28);
 
 /**
  * One message was not taken; the session goes on.
@@ -2651,5 +2768,5 @@ export type MessageRefusedJson = {
  * Use `create(MessageRefusedSchema)` to create a new message.
  */
 export const MessageRefusedSchema: GenMessage<MessageRefused, {jsonType: MessageRefusedJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_messages, 28);
+  messageDesc(file_bowline_agent_v1_messages, 29);
 

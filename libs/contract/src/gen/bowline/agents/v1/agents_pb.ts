@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/agents/v1/agents.proto.
  */
 export const file_bowline_agents_v1_agents: GenFile = /*@__PURE__*/
-  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIqAJCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIEhAKCGNvbmZsaWN0GBwgASgJEiEKGWNvbmZsaWN0X3J1bnRpbWVfaWRlbnRpdHkYHSABKAkSNQoJdHJhbnNwb3J0GB4gASgOMiIuYm93bGluZS5hZ2VudHMudjEuQWdlbnQuVHJhbnNwb3J0Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiawoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghFTlJPTExFRBABEgwKCENPTkZMSUNUEAISFQoRQVdBSVRJTkdfREVDSVNJT04QAxILCgdSRVZPS0VEEAQSCwoHUkVUSVJFRBAFIk8KDENvbm5lY3Rpdml0eRIcChhDT05ORUNUSVZJVFlfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIICgRMQVRFEAISCwoHT0ZGTElORRADIjwKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIKCgZTVFJFQU0QARIICgRQT0xMEAIioQEKEUxpc3RBZ2VudHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGwoKY2x1c3Rlcl9pZBgDIAEoCUIHukgEcgIYZBIZCghvcmRlcl9ieRgEIAEoCUIHukgEcgIYQBIZChFyZXR1cm5fdG90YWxfc2l6ZRgFIAEoCCJ/ChJMaXN0QWdlbnRzUmVzcG9uc2USKAoGYWdlbnRzGAEgAygLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIoCg9HZXRBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJ2ChJVcGRhdGVBZ2VudFJlcXVlc3QSLwoFYWdlbnQYASABKAsyGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudEIGukgDyAEBEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIrChJDb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCItChRVbmNvcmRvbkFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIisKElJldm9rZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIk0KE1JlbGVhc2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIfChdhY2NlcHRfcnVudGltZV9pZGVudGl0eRgCIAEoCCI6ChJSZXRpcmVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBINCgVmb3JjZRgCIAEoCCJCChJEZWxldGVBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAIksKEldhdGNoQWdlbnRzUmVxdWVzdBIYCgZjdXJzb3IYASABKAlCCLpIBXIDGIABEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQidQoTV2F0Y2hBZ2VudHNSZXNwb25zZRInCgVhZ2VudBgBIAEoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50Eg4KBmN1cnNvchgCIAEoCRIPCgdkZWxldGVkGAMgASgIEhQKDHNuYXBzaG90X2VuZBgEIAEoCDKqCgoNQWdlbnRzU2VydmljZRJ+CgpMaXN0QWdlbnRzEiQuYm93bGluZS5hZ2VudHMudjEuTGlzdEFnZW50c1JlcXVlc3QaJS5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVzcG9uc2UiI4rnGAQKAgIFgtPkkwIVEhMvdjEvb3BlcmF0b3IvYWdlbnRzEnIKCEdldEFnZW50EiIuYm93bGluZS5hZ2VudHMudjEuR2V0QWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiKIrnGAQKAgIFgtPkkwIaEhgvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH0ShAEKC1VwZGF0ZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuVXBkYXRlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiNIrnGAMKAQKC0+STAic6BWFnZW50Mh4vdjEvb3BlcmF0b3IvYWdlbnRzL3thZ2VudC5pZH0SgQEKC0NvcmRvbkFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuQ29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpjb3Jkb24ShwEKDVVuY29yZG9uQWdlbnQSJy5ib3dsaW5lLmFnZW50cy52MS5VbmNvcmRvbkFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjOK5xgDCgECgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06dW5jb3Jkb24SgQEKC1Jldm9rZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV2b2tlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXZva2UShAEKDFJlbGVhc2VBZ2VudBImLmJvd2xpbmUuYWdlbnRzLnYxLlJlbGVhc2VBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIyiucYAwoBAoLT5JMCJToBKiIgL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJlbGVhc2USgQEKC1JldGlyZUFnZW50EiUuYm93bGluZS5hZ2VudHMudjEuUmV0aXJlQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiMYrnGAMKAQKC0+STAiQ6ASoiHy92MS9vcGVyYXRvci9hZ2VudHMve2lkfTpyZXRpcmUSdQoLRGVsZXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5EZWxldGVBZ2VudFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkiJ4rnGAMKAQKC0+STAhoqGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKJAQoLV2F0Y2hBZ2VudHMSJS5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1JlcXVlc3QaJi5ib3dsaW5lLmFnZW50cy52MS5XYXRjaEFnZW50c1Jlc3BvbnNlIimK5xgECgICBYLT5JMCGxIZL3YxL29wZXJhdG9yL2FnZW50czp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIuAJCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIEhAKCGNvbmZsaWN0GBwgASgJEiEKGWNvbmZsaWN0X3J1bnRpbWVfaWRlbnRpdHkYHSABKAkSNQoJdHJhbnNwb3J0GB4gASgOMiIuYm93bGluZS5hZ2VudHMudjEuQWdlbnQuVHJhbnNwb3J0EhAKCGRlY2lzaW9uGB8gASgJEiwKCGRpc3B1dGVzGCAgAygLMhouYm93bGluZS5hZ2VudHMudjEuRGlzcHV0ZRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIRU5ST0xMRUQQARIMCghDT05GTElDVBACEhUKEUFXQUlUSU5HX0RFQ0lTSU9OEAMSCwoHUkVWT0tFRBAEEgsKB1JFVElSRUQQBSJPCgxDb25uZWN0aXZpdHkSHAoYQ09OTkVDVElWSVRZX1VOU1BFQ0lGSUVEEAASCgoGT05MSU5FEAESCAoETEFURRACEgsKB09GRkxJTkUQAyI8CglUcmFuc3BvcnQSGQoVVFJBTlNQT1JUX1VOU1BFQ0lGSUVEEAASCgoGU1RSRUFNEAESCAoEUE9MTBACIr0BCgdEaXNwdXRlEhUKDWRlcGxveW1lbnRfaWQYASABKAkSCwoDd2h5GAIgASgJEhgKEGFnZW50X2dlbmVyYXRpb24YAyABKA0SFAoMYWdlbnRfZGlnZXN0GAQgASgJEhkKEXNlcnZlcl9nZW5lcmF0aW9uGAUgASgNEhUKDXNlcnZlcl9kaWdlc3QYBiABKAkSDAoEcnVucxgHIAEoCBIMCgRraW5kGAggASgJEhAKCG93bmVyX2lkGAkgASgJIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJNChNSZWxlYXNlQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHwoXYWNjZXB0X3J1bnRpbWVfaWRlbnRpdHkYAiABKAgipgEKEkFjY2VwdEFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEkQKBHNpZGUYAiABKA4yKi5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QuU2lkZUIKukgHggEEEAEgACIzCgRTaWRlEhQKEFNJREVfVU5TUEVDSUZJRUQQABIJCgVBR0VOVBABEgoKBlNFUlZFUhACIjoKElJldGlyZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEg0KBWZvcmNlGAIgASgIIkIKEkRlbGV0ZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhUKBGV0YWcYAiABKAlCB7pIBHICGEAiSwoSV2F0Y2hBZ2VudHNSZXF1ZXN0EhgKBmN1cnNvchgBIAEoCUIIukgFcgMYgAESGwoKY2x1c3Rlcl9pZBgCIAEoCUIHukgEcgIYZCJ1ChNXYXRjaEFnZW50c1Jlc3BvbnNlEicKBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQSDgoGY3Vyc29yGAIgASgJEg8KB2RlbGV0ZWQYAyABKAgSFAoMc25hcHNob3RfZW5kGAQgASgIMq4LCg1BZ2VudHNTZXJ2aWNlEn4KCkxpc3RBZ2VudHMSJC5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVxdWVzdBolLmJvd2xpbmUuYWdlbnRzLnYxLkxpc3RBZ2VudHNSZXNwb25zZSIjiucYBAoCAgWC0+STAhUSEy92MS9vcGVyYXRvci9hZ2VudHMScgoIR2V0QWdlbnQSIi5ib3dsaW5lLmFnZW50cy52MS5HZXRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIoiucYBAoCAgWC0+STAhoSGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKEAQoLVXBkYXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5VcGRhdGVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCI0iucYAwoBAoLT5JMCJzoFYWdlbnQyHi92MS9vcGVyYXRvci9hZ2VudHMve2FnZW50LmlkfRKBAQoLQ29yZG9uQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5Db3Jkb25BZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmNvcmRvbhKHAQoNVW5jb3Jkb25BZ2VudBInLmJvd2xpbmUuYWdlbnRzLnYxLlVuY29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiM4rnGAMKAQKC0+STAiY6ASoiIS92MS9vcGVyYXRvci9hZ2VudHMve2lkfTp1bmNvcmRvbhKBAQoLUmV2b2tlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXZva2VBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldm9rZRKEAQoMUmVsZWFzZUFnZW50EiYuYm93bGluZS5hZ2VudHMudjEuUmVsZWFzZUFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjKK5xgDCgECgtPkkwIlOgEqIiAvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06cmVsZWFzZRKBAQoLQWNjZXB0QWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmFjY2VwdBKBAQoLUmV0aXJlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXRpcmVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldGlyZRJ1CgtEZWxldGVBZ2VudBIlLmJvd2xpbmUuYWdlbnRzLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eSIniucYAwoBAoLT5JMCGioYL3YxL29wZXJhdG9yL2FnZW50cy97aWR9EokBCgtXYXRjaEFnZW50cxIlLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVxdWVzdBomLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVzcG9uc2UiKYrnGAQKAgIFgtPkkwIbEhkvdjEvb3BlcmF0b3IvYWdlbnRzOndhdGNoMAFiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * The process that dials out.
@@ -239,6 +239,23 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
    * @generated from field: bowline.agents.v1.Agent.Transport transport = 30;
    */
   transport: Agent_Transport;
+
+  /**
+   * Why it is AWAITING_DECISION: INCARNATION_AHEAD (it has spoken to a later
+   * history of the database than this one) or DEPLOYMENTS_DIFFER (see
+   * `disputes`); else empty. Output only.
+   *
+   * @generated from field: string decision = 31;
+   */
+  decision: string;
+
+  /**
+   * What it has of another history, by deployment; at most 1000. Only
+   * GetAgent and AcceptAgent tell. Output only.
+   *
+   * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
+   */
+  disputes: Dispute[];
 };
 
 /**
@@ -461,6 +478,23 @@ export type AgentJson = {
    * @generated from field: bowline.agents.v1.Agent.Transport transport = 30;
    */
   transport?: Agent_TransportJson;
+
+  /**
+   * Why it is AWAITING_DECISION: INCARNATION_AHEAD (it has spoken to a later
+   * history of the database than this one) or DEPLOYMENTS_DIFFER (see
+   * `disputes`); else empty. Output only.
+   *
+   * @generated from field: string decision = 31;
+   */
+  decision?: string;
+
+  /**
+   * What it has of another history, by deployment; at most 1000. Only
+   * GetAgent and AcceptAgent tell. Output only.
+   *
+   * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
+   */
+  disputes?: DisputeJson[];
 };
 
 /**
@@ -643,6 +677,157 @@ export const Agent_TransportSchema: GenEnum<Agent_Transport, Agent_TransportJson
   enumDesc(file_bowline_agents_v1_agents, 0, 2);
 
 /**
+ * One deployment of which agent and server have different histories.
+ *
+ * @generated from message bowline.agents.v1.Dispute
+ */
+export type Dispute = Message<"bowline.agents.v1.Dispute"> & {
+  /**
+   * The deployment.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId: string;
+
+  /**
+   * GENERATION_AHEAD, DIGEST_DIFFERS (the same generation with another spec) or
+   * UNKNOWN_DEPLOYMENT (the server has none of that id).
+   *
+   * @generated from field: string why = 2;
+   */
+  why: string;
+
+  /**
+   * The agent's highest generation.
+   *
+   * @generated from field: uint32 agent_generation = 3;
+   */
+  agentGeneration: number;
+
+  /**
+   * Its digest.
+   *
+   * @generated from field: string agent_digest = 4;
+   */
+  agentDigest: string;
+
+  /**
+   * The server's newest generation; 0: none.
+   *
+   * @generated from field: uint32 server_generation = 5;
+   */
+  serverGeneration: number;
+
+  /**
+   * Its digest.
+   *
+   * @generated from field: string server_digest = 6;
+   */
+  serverDigest: string;
+
+  /**
+   * True: something of it runs at the agent; false: removed, failed or in
+   * flight.
+   *
+   * @generated from field: bool runs = 7;
+   */
+  runs: boolean;
+
+  /**
+   * Kind of the deployment, where the server knows it.
+   *
+   * @generated from field: string kind = 8;
+   */
+  kind: string;
+
+  /**
+   * What it belongs to, where the server knows it.
+   *
+   * @generated from field: string owner_id = 9;
+   */
+  ownerId: string;
+};
+
+/**
+ * One deployment of which agent and server have different histories.
+ *
+ * @generated from message bowline.agents.v1.Dispute
+ */
+export type DisputeJson = {
+  /**
+   * The deployment.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId?: string;
+
+  /**
+   * GENERATION_AHEAD, DIGEST_DIFFERS (the same generation with another spec) or
+   * UNKNOWN_DEPLOYMENT (the server has none of that id).
+   *
+   * @generated from field: string why = 2;
+   */
+  why?: string;
+
+  /**
+   * The agent's highest generation.
+   *
+   * @generated from field: uint32 agent_generation = 3;
+   */
+  agentGeneration?: number;
+
+  /**
+   * Its digest.
+   *
+   * @generated from field: string agent_digest = 4;
+   */
+  agentDigest?: string;
+
+  /**
+   * The server's newest generation; 0: none.
+   *
+   * @generated from field: uint32 server_generation = 5;
+   */
+  serverGeneration?: number;
+
+  /**
+   * Its digest.
+   *
+   * @generated from field: string server_digest = 6;
+   */
+  serverDigest?: string;
+
+  /**
+   * True: something of it runs at the agent; false: removed, failed or in
+   * flight.
+   *
+   * @generated from field: bool runs = 7;
+   */
+  runs?: boolean;
+
+  /**
+   * Kind of the deployment, where the server knows it.
+   *
+   * @generated from field: string kind = 8;
+   */
+  kind?: string;
+
+  /**
+   * What it belongs to, where the server knows it.
+   *
+   * @generated from field: string owner_id = 9;
+   */
+  ownerId?: string;
+};
+
+/**
+ * Describes the message bowline.agents.v1.Dispute.
+ * Use `create(DisputeSchema)` to create a new message.
+ */
+export const DisputeSchema: GenMessage<Dispute, {jsonType: DisputeJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agents_v1_agents, 1);
+
+/**
  * See AgentsService.ListAgents.
  *
  * @generated from message bowline.agents.v1.ListAgentsRequest
@@ -731,7 +916,7 @@ export type ListAgentsRequestJson = {
  * Use `create(ListAgentsRequestSchema)` to create a new message.
  */
 export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest, {jsonType: ListAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 1);
+  messageDesc(file_bowline_agents_v1_agents, 2);
 
 /**
  * See AgentsService.ListAgents.
@@ -794,7 +979,7 @@ export type ListAgentsResponseJson = {
  * Use `create(ListAgentsResponseSchema)` to create a new message.
  */
 export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse, {jsonType: ListAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 2);
+  messageDesc(file_bowline_agents_v1_agents, 3);
 
 /**
  * See AgentsService.GetAgent.
@@ -829,7 +1014,7 @@ export type GetAgentRequestJson = {
  * Use `create(GetAgentRequestSchema)` to create a new message.
  */
 export const GetAgentRequestSchema: GenMessage<GetAgentRequest, {jsonType: GetAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 3);
+  messageDesc(file_bowline_agents_v1_agents, 4);
 
 /**
  * See AgentsService.UpdateAgent.
@@ -880,7 +1065,7 @@ export type UpdateAgentRequestJson = {
  * Use `create(UpdateAgentRequestSchema)` to create a new message.
  */
 export const UpdateAgentRequestSchema: GenMessage<UpdateAgentRequest, {jsonType: UpdateAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 4);
+  messageDesc(file_bowline_agents_v1_agents, 5);
 
 /**
  * See AgentsService.CordonAgent.
@@ -915,7 +1100,7 @@ export type CordonAgentRequestJson = {
  * Use `create(CordonAgentRequestSchema)` to create a new message.
  */
 export const CordonAgentRequestSchema: GenMessage<CordonAgentRequest, {jsonType: CordonAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 5);
+  messageDesc(file_bowline_agents_v1_agents, 6);
 
 /**
  * See AgentsService.UncordonAgent.
@@ -950,7 +1135,7 @@ export type UncordonAgentRequestJson = {
  * Use `create(UncordonAgentRequestSchema)` to create a new message.
  */
 export const UncordonAgentRequestSchema: GenMessage<UncordonAgentRequest, {jsonType: UncordonAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 6);
+  messageDesc(file_bowline_agents_v1_agents, 7);
 
 /**
  * See AgentsService.RevokeAgent.
@@ -985,7 +1170,7 @@ export type RevokeAgentRequestJson = {
  * Use `create(RevokeAgentRequestSchema)` to create a new message.
  */
 export const RevokeAgentRequestSchema: GenMessage<RevokeAgentRequest, {jsonType: RevokeAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 7);
+  messageDesc(file_bowline_agents_v1_agents, 8);
 
 /**
  * See AgentsService.ReleaseAgent.
@@ -1036,7 +1221,104 @@ export type ReleaseAgentRequestJson = {
  * Use `create(ReleaseAgentRequestSchema)` to create a new message.
  */
 export const ReleaseAgentRequestSchema: GenMessage<ReleaseAgentRequest, {jsonType: ReleaseAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 8);
+  messageDesc(file_bowline_agents_v1_agents, 9);
+
+/**
+ * See AgentsService.AcceptAgent.
+ *
+ * @generated from message bowline.agents.v1.AcceptAgentRequest
+ */
+export type AcceptAgentRequest = Message<"bowline.agents.v1.AcceptAgentRequest"> & {
+  /**
+   * Id, or a name that only one agent has.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Whose history goes on.
+   *
+   * @generated from field: bowline.agents.v1.AcceptAgentRequest.Side side = 2;
+   */
+  side: AcceptAgentRequest_Side;
+};
+
+/**
+ * See AgentsService.AcceptAgent.
+ *
+ * @generated from message bowline.agents.v1.AcceptAgentRequest
+ */
+export type AcceptAgentRequestJson = {
+  /**
+   * Id, or a name that only one agent has.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * Whose history goes on.
+   *
+   * @generated from field: bowline.agents.v1.AcceptAgentRequest.Side side = 2;
+   */
+  side?: AcceptAgentRequest_SideJson;
+};
+
+/**
+ * Describes the message bowline.agents.v1.AcceptAgentRequest.
+ * Use `create(AcceptAgentRequestSchema)` to create a new message.
+ */
+export const AcceptAgentRequestSchema: GenMessage<AcceptAgentRequest, {jsonType: AcceptAgentRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agents_v1_agents, 10);
+
+/**
+ * Whose history goes on.
+ *
+ * @generated from enum bowline.agents.v1.AcceptAgentRequest.Side
+ */
+export const AcceptAgentRequest_Side = {
+  /**
+   * Not valid.
+   *
+   * @generated from enum value: SIDE_UNSPECIFIED = 0;
+   */
+  SIDE_UNSPECIFIED: 0,
+
+  /**
+   * The agent's: what it has stays.
+   *
+   * @generated from enum value: AGENT = 1;
+   */
+  AGENT: 1,
+
+  /**
+   * The server's: what it wants is sent anew.
+   *
+   * @generated from enum value: SERVER = 2;
+   */
+  SERVER: 2,
+} as const;
+
+/**
+ * Whose history goes on.
+ *
+ * @generated from enum bowline.agents.v1.AcceptAgentRequest.Side
+ */
+export type AcceptAgentRequest_Side = (typeof AcceptAgentRequest_Side)[keyof typeof AcceptAgentRequest_Side] | UnknownEnum;
+
+/**
+ * Whose history goes on.
+ *
+ * @generated from enum bowline.agents.v1.AcceptAgentRequest.Side
+ */
+export type AcceptAgentRequest_SideJson = "SIDE_UNSPECIFIED" | "AGENT" | "SERVER";
+
+/**
+ * Describes the enum bowline.agents.v1.AcceptAgentRequest.Side.
+ */
+export const AcceptAgentRequest_SideSchema: GenEnum<AcceptAgentRequest_Side, AcceptAgentRequest_SideJson> = /*@__PURE__*/
+  enumDesc(file_bowline_agents_v1_agents, 10, 0);
 
 /**
  * See AgentsService.RetireAgent.
@@ -1085,7 +1367,7 @@ export type RetireAgentRequestJson = {
  * Use `create(RetireAgentRequestSchema)` to create a new message.
  */
 export const RetireAgentRequestSchema: GenMessage<RetireAgentRequest, {jsonType: RetireAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 9);
+  messageDesc(file_bowline_agents_v1_agents, 11);
 
 /**
  * See AgentsService.DeleteAgent.
@@ -1134,7 +1416,7 @@ export type DeleteAgentRequestJson = {
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest, {jsonType: DeleteAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 10);
+  messageDesc(file_bowline_agents_v1_agents, 12);
 
 /**
  * See AgentsService.WatchAgents.
@@ -1183,7 +1465,7 @@ export type WatchAgentsRequestJson = {
  * Use `create(WatchAgentsRequestSchema)` to create a new message.
  */
 export const WatchAgentsRequestSchema: GenMessage<WatchAgentsRequest, {jsonType: WatchAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 11);
+  messageDesc(file_bowline_agents_v1_agents, 13);
 
 /**
  * One change.
@@ -1260,7 +1542,7 @@ export type WatchAgentsResponseJson = {
  * Use `create(WatchAgentsResponseSchema)` to create a new message.
  */
 export const WatchAgentsResponseSchema: GenMessage<WatchAgentsResponse, {jsonType: WatchAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 12);
+  messageDesc(file_bowline_agents_v1_agents, 14);
 
 /**
  * Agents.
@@ -1339,6 +1621,23 @@ export const AgentsService: GenService<{
   releaseAgent: {
     methodKind: "unary";
     input: typeof ReleaseAgentRequestSchema;
+    output: typeof AgentSchema;
+  },
+  /**
+   * Ends AWAITING_DECISION. SERVER: what the server wants is sent anew, as
+   * generations above the agent's; what the server does not know stays where it
+   * is, as strays. AGENT: what the agent has stays; its generations become the
+   * server's, and such a deployment is HELD with AGENT_COPY until it is
+   * published again. A removal that the server wants is sent either way: absent
+   * is final. Accepting for an agent that awaits nothing changes nothing;
+   * AGENT_REVOKED or AGENT_RETIRED for one that is gone, AGENT_CONFLICT where
+   * accept decides nothing.
+   *
+   * @generated from rpc bowline.agents.v1.AgentsService.AcceptAgent
+   */
+  acceptAgent: {
+    methodKind: "unary";
+    input: typeof AcceptAgentRequestSchema;
     output: typeof AgentSchema;
   },
   /**

@@ -1,0 +1,1 @@
+export * from "./gen/bowline/installation/v1/installation_pb.ts";
