@@ -1,9 +1,11 @@
 /** The life of a host's agent, whole: its replacement, its keys. */
+import { cpSync, utimesSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, expect, test } from "@jest/globals";
 import { ProductPublish_State as State } from "@bowline/contract/products";
-import { isRunning, testDatabase, until } from "@bowline/testing";
-import { type Server, startAgent, startServer } from "./fixture.ts";
-import { live, offline, online, serving } from "./operating.ts";
+import { isRunning, runProcess, temporaryFolder, testDatabase, until } from "@bowline/testing";
+import { programs, type Server, startAgent, startServer } from "./fixture.ts";
+import { joinAgent, live, makePlace, offline, online, serving } from "./operating.ts";
 import { servedVersion, startUpstream } from "./requests.ts";
 
 /** On two busy cores. */
@@ -43,4 +45,67 @@ test("a dead host's replacement becomes its agent by a rekey token: the routes a
   expect(await dead.process.ended).toMatchObject({ code: 4 });
   expect(dead.process.output()).toMatch(/AGENT_KEY_REPLACED: .*token create --rekey/);
   expect((await api.agents.getAgent({ id: agentId })).epoch).toBe(after.epoch);
+});
+
+test("rotate-key gives a running agent new keys without a new session; the old keys open nothing, the new ones do", async () => {
+  const { api } = server;
+  const { agent, url } = await serving(api, await startUpstream());
+  const id = await agent.id();
+  const before = await api.agents.getAgent({ id });
+  const copy = join(temporaryFolder(), "copy");
+  cpSync(agent.dataDir, copy, { recursive: true, filter: (path) => !/deployments|volumes|runtime\.pid/.test(path) });
+  const asked = await runProcess({
+    command: ["node", programs.cli, "agent", "rotate-key", "--data-dir", agent.dataDir, "-o", "json"],
+  });
+  expect(asked).toMatchObject({ code: 0, stderr: "" });
+  const after = await api.agents.getAgent({ id });
+  expect(JSON.parse(asked.stdout)).toEqual({ before: before.keyThumbprint, after: after.keyThumbprint });
+  expect(after.keyThumbprint).not.toBe(before.keyThumbprint);
+  expect(after.epoch).toBe(before.epoch);
+  expect(await servedVersion(url)).toBe("1");
+
+  const thief = startAgent(server.url, { dataDir: copy });
+  expect(await thief.process.ended).toMatchObject({ code: 4 });
+  expect(thief.process.output()).toMatch(/AGENT_KEY_REPLACED/);
+  await agent.process.end();
+  const again = agent.again();
+  await until(async () => (await api.agents.getAgent({ id })).epoch > after.epoch, { withinMs: settledWithinMs });
+  await online(api, again);
+  expect(await servedVersion(url)).toBe("1");
+});
+
+test("an agent whose keys are older than --key-max-age replaces them by itself", async () => {
+  const { api } = server;
+  const agent = await joinAgent(await makePlace(api), { flags: ["--key-max-age", "30d"] });
+  const id = await agent.id();
+  const { keyThumbprint } = await api.agents.getAgent({ id });
+  const old = new Date(Date.now() - 31 * 86_400_000);
+  utimesSync(join(agent.dataDir, "signing-key.json"), old, old);
+  await until(async () => (await api.agents.getAgent({ id })).keyThumbprint !== keyThumbprint, {
+    withinMs: settledWithinMs,
+  });
+});
+
+test("rotate-key says where no agent has enrolled, and where none answers, with an exit code for each", async () => {
+  const rotate = (...args: string[]) =>
+    runProcess({ command: ["node", programs.agent, "rotate-key", "--output", "json", ...args] });
+  expect(await rotate("--data-dir", temporaryFolder())).toMatchObject({
+    code: 1,
+    stdout: expect.stringContaining("NOT_ENROLLED"),
+  });
+  const agent = await joinAgent(await makePlace(server.api));
+  await agent.process.end();
+  expect(await rotate("--data-dir", agent.dataDir, "--wait", "1s")).toMatchObject({
+    code: 3,
+    stdout: expect.stringContaining("NOT_IN_TIME"),
+  });
+  const { keyThumbprint } = await server.api.agents.getAgent({ id: await agent.id() });
+  const again = agent.again();
+  await online(server.api, again);
+  await until(
+    async () => (await server.api.agents.getAgent({ id: await agent.id() })).keyThumbprint !== keyThumbprint,
+    {
+      withinMs: settledWithinMs,
+    },
+  );
 });

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { parseArgs, type ParseArgsConfig } from "node:util";
 import { isLoopback, parseFingerprint, proxiesOf, proxyFor, type ProxySettings } from "@bowline/dial";
 import { logLevels, type LogLevel } from "./log.ts";
 
@@ -29,6 +29,8 @@ export interface AgentConfig {
   logLevel: LogLevel;
   /** When standard input closes, stop the workloads and exit: for a parent that must leave nothing behind. */
   lifelineStdin: boolean;
+  /** Keys older than this are replaced; 0: only when somebody asks. */
+  keyMaxAgeMs: number;
   stopWorkloadsOnExit: boolean;
   /** What the runtime may pass on to workloads; it picks. */
   hostEnvironment: Readonly<Record<string, string | undefined>>;
@@ -55,14 +57,13 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     flag ?? ["1", "true", "yes"].includes((environment[variable] ?? "").toLowerCase());
 
   const server = serverOf(setting(flags.server, "BOWLINE_SERVER"), on(flags.insecure, "BOWLINE_INSECURE"));
-  const home = process.getuid?.() === 0 ? "/var/lib/bowline" : join(homedir(), ".bowline-agent");
   const name = setting(flags.name, "BOWLINE_AGENT_NAME") ?? "";
   if (name !== "" && !namePattern.test(name)) {
     throw new ConfigError(`--name ${name}: lower-case letters, digits, dots and dashes, at most 63`);
   }
   return {
     server,
-    dataDir: resolve(setting(flags["data-dir"], "BOWLINE_AGENT_DATA_DIR") ?? home),
+    dataDir: dataDirOf(flags["data-dir"], environment),
     name,
     labels: labelsOf(
       flags.label ?? (environment["BOWLINE_AGENT_LABELS"] ?? "").split(",").filter((text) => text !== ""),
@@ -80,40 +81,64 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     ),
     logLevel: choice("--log-level", setting(flags["log-level"], "BOWLINE_LOG_LEVEL") ?? "info", logLevels),
     lifelineStdin: flags["lifeline-stdin"] ?? false,
+    keyMaxAgeMs: ageOf(setting(flags["key-max-age"], "BOWLINE_AGENT_KEY_MAX_AGE")),
     stopWorkloadsOnExit: on(flags["stop-workloads-on-exit"], "BOWLINE_STOP_WORKLOADS_ON_EXIT"),
     hostEnvironment: environment,
     faults: environment["BOWLINE_FAULT"],
   };
 }
 
+/** Settings of a command about the agent of a folder (`rotate-key`): it dials nobody. Throws a ConfigError. */
+export function readRequestConfig(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = process.env,
+): { dataDir: string; waitMs: number; output: "text" | "json" } {
+  const flags = values(args, { "data-dir": { type: "string" }, wait: { type: "string" }, output: { type: "string" } });
+  const seconds = Number(/^([0-9]{1,4})s?$/.exec(flags.wait ?? "60")?.[1] ?? NaN);
+  if (Number.isNaN(seconds)) throw new ConfigError(`--wait ${flags.wait}: seconds, like 60s`);
+  return {
+    dataDir: dataDirOf(flags["data-dir"], environment),
+    waitMs: seconds * 1000,
+    output: choice("--output", flags.output ?? "text", ["text", "json"]),
+  };
+}
+
+function dataDirOf(flag: string | undefined, environment: NodeJS.ProcessEnv): string {
+  const home = process.getuid?.() === 0 ? "/var/lib/bowline" : join(homedir(), ".bowline-agent");
+  return resolve(flag ?? (environment["BOWLINE_AGENT_DATA_DIR"] || home));
+}
+
 type Flags = ReturnType<typeof parse>;
 
 function parse(args: readonly string[]) {
+  return values(args, agentFlags);
+}
+
+function values<const T extends NonNullable<ParseArgsConfig["options"]>>(args: readonly string[], options: T) {
   try {
-    return parseArgs({
-      args: [...args],
-      strict: true,
-      allowPositionals: false,
-      options: {
-        server: { type: "string" },
-        "data-dir": { type: "string" },
-        name: { type: "string" },
-        label: { type: "string", multiple: true },
-        "token-file": { type: "string" },
-        "token-stdin": { type: "boolean" },
-        "ca-file": { type: "string" },
-        "ca-fingerprint": { type: "string" },
-        insecure: { type: "boolean" },
-        "log-format": { type: "string" },
-        "log-level": { type: "string" },
-        "lifeline-stdin": { type: "boolean" },
-        "stop-workloads-on-exit": { type: "boolean" },
-      },
-    }).values;
+    return parseArgs({ args: [...args], strict: true, allowPositionals: false, options }).values;
   } catch (error) {
     throw new ConfigError((error as Error).message);
   }
 }
+
+/** Flags of the agent; help.ts says what each is. */
+export const agentFlags = {
+  server: { type: "string" },
+  "data-dir": { type: "string" },
+  name: { type: "string" },
+  label: { type: "string", multiple: true },
+  "token-file": { type: "string" },
+  "token-stdin": { type: "boolean" },
+  "ca-file": { type: "string" },
+  "ca-fingerprint": { type: "string" },
+  insecure: { type: "boolean" },
+  "log-format": { type: "string" },
+  "log-level": { type: "string" },
+  "key-max-age": { type: "string" },
+  "lifeline-stdin": { type: "boolean" },
+  "stop-workloads-on-exit": { type: "boolean" },
+} as const satisfies NonNullable<ParseArgsConfig["options"]>;
 
 function serverOf(text: string | undefined, insecure: boolean): string {
   if (text === undefined) throw new ConfigError("--server (or BOWLINE_SERVER) is missing: the server's URL");
@@ -176,6 +201,19 @@ function tokenOf(
   }
   const token = environment["BOWLINE_REGISTRATION_TOKEN"]?.trim();
   return token === "" ? undefined : token;
+}
+
+/** Rotations more often than hourly protect nobody and are refused by the server. */
+const leastKeyAgeMs = 3_600_000;
+const unitsMs = { h: 3_600_000, d: 86_400_000 } as const;
+
+function ageOf(text: string | undefined): number {
+  if (text === undefined || text === "0") return 0;
+  const [, count, unit] = /^([1-9][0-9]{0,4})([hd])$/.exec(text) ?? [];
+  const ms = Number(count) * unitsMs[unit as keyof typeof unitsMs];
+  if (count === undefined || ms < leastKeyAgeMs)
+    throw new ConfigError(`--key-max-age ${text}: hours or days, like 12h or 90d, at least 1h; 0: never`);
+  return ms;
 }
 
 function labelsOf(texts: readonly string[]): Record<string, string> {

@@ -58,14 +58,15 @@ export async function enrol(
       message: "this is not a registration token (bwr_…)",
     };
   const client = createClient(AgentService, transport);
+  const { signing, sealing } = identity.keys.current();
   for (let attempt = 0; !signal.aborted; attempt += 1) {
     try {
       const answer = await client.enroll(
         {
           token: facts.token,
-          signingKey: JSON.stringify(identity.signing.publicJwk),
-          sealingKey: JSON.stringify(identity.sealing.publicJwk),
-          proof: await signEnrolmentProof(identity.signing, {
+          signingKey: JSON.stringify(signing.publicJwk),
+          sealingKey: JSON.stringify(sealing.publicJwk),
+          proof: await signEnrolmentProof(signing, {
             tokenId: token.id,
             audience: new URL(facts.server).origin,
             runtimeIdentity: facts.runtimeIdentity,

@@ -3,7 +3,8 @@
  * its assertions, all in its data folder.
  */
 import { join } from "node:path";
-import { type KeyPair, loadOrCreateKey, makePrivateFolder, readPrivateFile, writePrivateFile } from "@bowline/auth";
+import { makePrivateFolder, readPrivateFile, writePrivateFile } from "@bowline/auth";
+import { type KeyStore, openKeyStore } from "./keys.ts";
 
 /** What enrolment gave; written as `agent.json`. */
 export interface Enrolled {
@@ -17,8 +18,7 @@ export interface Enrolled {
 }
 
 export interface Identity {
-  signing: KeyPair;
-  sealing: KeyPair;
+  keys: KeyStore;
   /** Undefined until it enrolled. */
   enrolled(): Promise<Enrolled | undefined>;
   keep(enrolled: Enrolled): Promise<void>;
@@ -34,8 +34,7 @@ export async function loadIdentity(dataDir: string, now: () => number = Date.now
   const kept = Number((await readPrivateFile(counterFile)) ?? 0);
   let last = Number.isSafeInteger(kept) ? kept : 0; // The clock alone is above it, or the server tells the floor.
   return {
-    signing: await loadOrCreateKey(join(dataDir, "signing-key.json"), "Ed25519"),
-    sealing: await loadOrCreateKey(join(dataDir, "sealing-key.json"), "X25519"),
+    keys: await openKeyStore(dataDir),
     async enrolled() {
       const text = await readPrivateFile(stateFile);
       if (text === undefined) return undefined;

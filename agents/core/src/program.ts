@@ -2,10 +2,12 @@
  * What the program of every agent does, whatever its runtime: settings, log,
  * signals, lifeline, exit code.
  *
+ * `commands.ts` has what it does besides: help, and commands about the agent of a folder.
+ *
  * Exit codes: 0 it was stopped; 1 it failed; 4 it was refused for good.
  */
-import { openSealed } from "@bowline/auth";
 import { configureFaults } from "@bowline/kernel";
+import { runCommand } from "./commands.ts";
 import { ConfigError, readConfig, type AgentConfig } from "./config.ts";
 import type { DataPlaneClass } from "./dataplane.ts";
 import { loadIdentity } from "./identity.ts";
@@ -29,6 +31,8 @@ export async function runProgram(parts: {
 }): Promise<never> {
   // Whoever read the log may be gone; what is under way, and an orderly end, go on without a reader.
   for (const output of [process.stdout, process.stderr]) output.on("error", () => {});
+  const ended = await runCommand(process.argv.slice(2));
+  if (ended !== undefined) return process.exit(ended);
   let config: AgentConfig;
   try {
     config = readConfig(process.argv.slice(2));
@@ -59,7 +63,7 @@ export async function runProgram(parts: {
   try {
     const identity = await loadIdentity(config.dataDir);
     const openSecret = async (sealed: string): Promise<string> =>
-      new TextDecoder().decode(await openSealed(identity.sealing.privateJwk, sealed));
+      new TextDecoder().decode(await identity.keys.open(sealed));
     const runtime = await parts.createRuntime({ config, log, openSecret });
     try {
       const end = await run({ runtime, dataPlanes: parts.dataPlanes, config, identity, log }, ending.signal);

@@ -62,6 +62,14 @@ export type SessionEnd =
   | { kind: "replayed"; floor: number }
   | { kind: "lost"; reason: string; message: string; retryAfterMs: number | undefined };
 
+/** How unary calls of a session are made: what authorises them is renewed inside the stream. */
+export interface SessionCalls {
+  unary: AgentTransport["unary"];
+  token(): string;
+  /** Resolves when there is a new token. */
+  renew(): Promise<void>;
+}
+
 export interface ServePorts {
   config: Pick<AgentConfig, "dataDir" | "labels">;
   /** Tells two processes with one identity apart. */
@@ -72,6 +80,8 @@ export interface ServePorts {
   journal: Journal;
   converger: Converger;
   observer: Observer;
+  /** Told once the session serves, until `over` aborts. */
+  serving?: (session: SessionCalls, over: AbortSignal) => void;
   clock: Clock;
   log: Log;
 }
@@ -103,17 +113,15 @@ export async function serve(
   /** When each result was last sent; Infinity: the server wants it on another session only. */
   const sentAt = new Map<string, number>();
 
-  const fetcher = createFetcher(
-    transport.unary,
-    {
-      token: () => accessToken,
-      renew: () => {
-        say({ case: "tokenRequest", value: {} });
-        return new Promise((resolve) => tokenCame.add(resolve));
-      },
+  const authorised: SessionCalls = {
+    unary: transport.unary,
+    token: () => accessToken,
+    renew: () => {
+      say({ case: "tokenRequest", value: {} });
+      return new Promise((resolve) => tokenCame.add(resolve));
     },
-    channel.signal,
-  );
+  };
+  const fetcher = createFetcher(transport.unary, authorised, channel.signal);
   const intake = createIntake({
     ...{ journal, converger, fetcher, log },
     dataDir: ports.config.dataDir,
@@ -255,6 +263,7 @@ export async function serve(
     };
     for (const result of journal.unacknowledged()) if (!sentAt.has(keyOf(result))) sendResult(result); // S2
     observer.report((report) => say({ case: "stateReport", value: report }));
+    ports.serving?.(authorised, channel.signal);
   }
 
   /** `journal` says which commands are here; they run since before this session. */

@@ -71,6 +71,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
     logFormat: "json",
     logLevel: "silent",
     lifelineStdin: false,
+    keyMaxAgeMs: 0,
     stopWorkloadsOnExit: false,
     hostEnvironment: {},
     faults: undefined,

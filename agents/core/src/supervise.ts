@@ -26,6 +26,7 @@ import type { Enrolled, Identity } from "./identity.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { createObserver } from "./observe.ts";
+import { createRotation } from "./rotation.ts";
 import type { Runtime } from "./runtime.ts";
 import { serve } from "./serve.ts";
 
@@ -90,20 +91,23 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     crashPoint("supervise.started");
     const processId = randomUUID();
     const gatewayClasses = dataPlanes.map(({ name }) => `gateway-class/${name}`);
+    const { dataDir, keyMaxAgeMs } = config;
+    const rotation = createRotation({ keys: identity.keys, enrolled, dataDir, keyMaxAgeMs, clock, log });
     const end = await connect(
       {
         sign: async (floor) =>
-          signAssertion(identity.signing, {
+          signAssertion(rotation.signing(), {
             agentId: enrolled.agentId,
             audience: enrolled.installationId,
             counter: await identity.nextCounter(floor),
             now: clock.now(),
           }),
         dial: () => dialler.dial(),
-        serve: (transport, assertion, ending) =>
-          serve(
+        serve: async (transport, assertion, ending) => {
+          const served = await serve(
             {
               config,
+              serving: (session, over) => void rotation.run(session, over),
               processId,
               runtime,
               gatewayClasses,
@@ -116,7 +120,9 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             transport,
             assertion,
             ending,
-          ),
+          );
+          return rotation.after(served);
+        },
         clock,
         log,
       },

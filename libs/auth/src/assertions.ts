@@ -22,6 +22,7 @@ export const proofLifeMs = 10 * 60_000;
 const algorithm = "EdDSA";
 const assertionType = "bowline-assertion+jwt";
 const proofType = "bowline-enrolment+jws";
+const keyChangeType = "bowline-key-change+jws";
 
 /** Above what we ever sign; a longer one is not parsed. */
 const maxTokenCharacters = 4096;
@@ -168,6 +169,60 @@ export async function verifyEnrolmentProof(
     return { ok: false, reason: "CLOCK_SKEW", message: apart(iat, options.now) };
   }
   return { ok: true, proof: { tokenId, thumbprint, audience, runtimeIdentity }, issuedAtMs };
+}
+
+/** What both the new and the present key of an agent sign, so that it changes its keys. */
+export interface KeyChange {
+  agentId: string;
+  /** The installation's id. */
+  audience: string;
+  /** Of the new signing key. */
+  thumbprint: string;
+  /** Of the new sealing key. */
+  sealingThumbprint: string;
+}
+
+export async function signKeyChange(key: KeyPair, change: KeyChange, now: number): Promise<string> {
+  const payload = {
+    sub: change.agentId,
+    aud: change.audience,
+    thumbprint: change.thumbprint,
+    sealing_thumbprint: change.sealingThumbprint,
+    iat: Math.floor(now / 1000),
+  };
+  return await new CompactSign(new TextEncoder().encode(JSON.stringify(payload)))
+    .setProtectedHeader({ alg: algorithm, typ: keyChangeType })
+    .sign(await importJWK(key.privateJwk, algorithm));
+}
+
+/** Checks that the owner of `publicJwk` signed exactly this change lately. Undefined: it holds. */
+export async function whyNotKeyChange(
+  jws: string,
+  publicJwk: PublicJwk,
+  change: KeyChange,
+  now: number,
+): Promise<{ reason: "KEY_PROOF_INVALID" | "CLOCK_SKEW"; message: string } | undefined> {
+  const refuse = (message: string) => ({ reason: "KEY_PROOF_INVALID", message }) as const;
+  if (jws.length > maxTokenCharacters) return refuse("the proof is too long");
+  let claims: Record<string, unknown>;
+  try {
+    const { payload, protectedHeader } = await compactVerify(jws, await importJWK(publicJwk, algorithm), {
+      algorithms: [algorithm],
+    });
+    if (protectedHeader.typ !== keyChangeType) return refuse("this is not the proof of a key");
+    claims = JSON.parse(new TextDecoder().decode(payload)) as Record<string, unknown>;
+  } catch (error) {
+    return refuse(`the proof does not hold: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const { sub, aud, thumbprint, sealing_thumbprint: sealingThumbprint, iat } = claims ?? {};
+  if (sub !== change.agentId || aud !== change.audience)
+    return refuse("the proof was made for another agent or server");
+  if (thumbprint !== change.thumbprint || sealingThumbprint !== change.sealingThumbprint)
+    return refuse("the proof was made for other keys");
+  if (typeof iat !== "number") return refuse("a claim of the proof is missing");
+  if (iat * 1000 > now + clockSkewMs || iat * 1000 < now - proofLifeMs - clockSkewMs)
+    return { reason: "CLOCK_SKEW", message: apart(iat, now) };
+  return undefined;
 }
 
 function apart(issuedAt: number | undefined, now: number): string {

@@ -47,10 +47,15 @@ export async function loadOrCreateKey(path: string, curve: Curve): Promise<KeyPa
     (await readPrivateFile(path)) ??
     (await createPrivateFile(path, `${JSON.stringify((await generateKey(curve)).privateJwk)}\n`));
   try {
-    return await keyPair(JSON.parse(kept) as JWK, curve);
+    return await readKeyPair(JSON.parse(kept), curve);
   } catch (error) {
     throw new Error(`${path} does not hold a private ${curve} key`, { cause: error });
   }
+}
+
+/** A pair by its private JWK. Throws if it is none of that curve. */
+export function readKeyPair(jwk: unknown, curve: Curve): Promise<KeyPair> {
+  return keyPair(jwk as JWK, curve);
 }
 
 /**

@@ -83,6 +83,7 @@ export const reasons = {
     code: "permission_denied",
     summary: "The agent has another key since; to bring it back here, issue a token with `token create --rekey AGENT`.",
   },
+  KEY_PROOF_INVALID: { code: "unauthenticated", summary: "The proof for the agent's new key does not hold." },
   AGENT_RETIRED: { code: "failed_precondition", summary: "The agent was retired." },
   AGENT_CONFLICT: {
     code: "failed_precondition",

@@ -143,6 +143,7 @@ export function wire(
     encryption,
     installationId: installation.installationId,
     enrol: agents.enrol,
+    rotateKey: agents.rotateKey,
     settings: {
       replicaId,
       address: "",

@@ -18,6 +18,8 @@ export const comments: Readonly<Record<string, string>> = {
     "Spends a registration token and creates the agent; or, where the token says so, gives an agent that exists these keys and this runtime: it keeps its id, name and deployments, its session ends, a conflict too, what it has to run is pushed again, and the keys before are answered AGENT_KEY_REPLACED.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED (the agent that the token enrolled or is for is gone for good).",
   "bowline.agent.v1.AgentService.FetchDeployments":
     "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
+  "bowline.agent.v1.AgentService.RotateKey":
+    "Replaces the agent's own keys, at once and for good. The session goes on; the next one is signed with the new key, and the old one is answered AGENT_KEY_REPLACED. `authorization: Bearer <access token>`.\n\nThe reply may be lost: asking again with the same key, in this session or in one that the new key opened, changes nothing and is answered alike. At most 10 in an hour. Errors: SESSION_EXPIRED, KEY_PROOF_INVALID, CLOCK_SKEW, AGENT_KEY_IN_USE, RATE_LIMITED.",
   "bowline.agent.v1.CancelCommand": "Ends a command. Needs no place in the window.",
   "bowline.agent.v1.CancelCommand.attempt": "Its attempt.",
   "bowline.agent.v1.CancelCommand.command_id": "The command.",
@@ -257,6 +259,15 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.ResultAck.attempt": "Its attempt.",
   "bowline.agent.v1.ResultAck.command_id": "The command.",
   "bowline.agent.v1.ResultAck.disposition": "What the server did with it.",
+  "bowline.agent.v1.RotateKeyRequest": "See AgentService.RotateKey.",
+  "bowline.agent.v1.RotateKeyRequest.approval":
+    "The same by the signing key that the agent has now: who found an access token must not become the agent.",
+  "bowline.agent.v1.RotateKeyRequest.proof":
+    "A compact JWS by the new signing key over `sub` (the agent), `aud` (the installation), `thumbprint` and `sealing_thumbprint` (RFC 7638, of both new keys) and `iat`.",
+  "bowline.agent.v1.RotateKeyRequest.sealing_key": "The new X25519 public key as a JWK.",
+  "bowline.agent.v1.RotateKeyRequest.signing_key": "The new Ed25519 public key as a JWK.",
+  "bowline.agent.v1.RotateKeyResponse": "See AgentService.RotateKey.",
+  "bowline.agent.v1.RotateKeyResponse.thumbprint": "RFC 7638, of the signing key that the agent has from now on.",
   "bowline.agent.v1.RunningDeployment": "A deployment that the agent knows.",
   "bowline.agent.v1.RunningDeployment.deployment_id": "The deployment.",
   "bowline.agent.v1.RunningDeployment.digest": "Digest of that generation.",

@@ -37,6 +37,10 @@ export function joinCommand(cli: Cli, agent: Command): void {
       "--ca-fingerprint <sha256:…>",
       "fingerprint of that CA, which is then taken from the server and kept (env: BOWLINE_CA_FINGERPRINT)",
     )
+    .option(
+      "--key-max-age <age>",
+      "replace its keys when they are older: 12h, 90d (env: BOWLINE_AGENT_KEY_MAX_AGE; default: never)",
+    )
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([

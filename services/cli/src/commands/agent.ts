@@ -7,6 +7,7 @@ import {
 } from "@bowline/contract/agents";
 import type { Agent } from "@bowline/contract/agents";
 import type { Command } from "commander";
+import { rotateKeyCommand } from "./agent-host.ts";
 import { joinCommand } from "./agent-join.ts";
 import { acceptCommand, decisionWords, showDisputes } from "./agent-accept.ts";
 import { connected, listed, noun, verb } from "../cli.ts";
@@ -20,6 +21,7 @@ import { clockTime, enumName, labels, nothing, since, when } from "../text.ts";
 export function agentCommand(cli: Cli): Command {
   const agent = noun("agent", "Agents: the processes in your clusters that dial out");
   joinCommand(cli, agent);
+  rotateKeyCommand(cli, agent);
 
   connected(
     listed(

@@ -76,7 +76,16 @@ export async function startSlices(db: Kysely<Database>) {
   await bootstrap(db, { events, writeAdminToken: async (token) => void (admin = token) });
   const api = inProcess((router: ConnectRouter) => {
     for (const slice of [identity, clusters, agents, audit]) slice.register(router);
-    router.service(AgentService, { enroll: agents.enrol });
+    router.service(AgentService, {
+      enroll: agents.enrol,
+      // As sessions/ does, with the claims of an access token that it has verified.
+      rotateKey: async (request, context) => {
+        const claims = JSON.parse(context.requestHeader.get("claims") ?? "{}") as Parameters<
+          typeof agents.rotateKey
+        >[0];
+        return { thumbprint: await agents.rotateKey(claims, "inst_test", request, context) };
+      },
+    });
   }, identity);
 
   const operator = {

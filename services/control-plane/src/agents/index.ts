@@ -6,17 +6,18 @@
  *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
  *   release.ts   the way out of a conflict     keys.ts     an agent's keys, and those before
- *   rekey.ts     a token gives an agent new keys
+ *   rekey.ts     a token gives an agent new keys  rotate.ts  an agent replaces its own
  *   residence.ts what a cluster asks of its agents
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
-import type { EnrollRequest, EnrollResponse } from "@bowline/contract/agent";
+import type { EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
 import type { AgentCounts, Resident } from "../clusters/index.ts";
 import { type Principal, requestKey } from "../platform/context.ts";
 import { enrol } from "./enrol.ts";
 import type { AgentPorts } from "./model.ts";
 import { rekeyable } from "./rekey.ts";
 import { countByCluster, residence } from "./residence.ts";
+import { rotateKey, type SessionClaims } from "./rotate.ts";
 import { registerAgents } from "./rpc.ts";
 
 export { enrol, type EnrolFacts } from "./enrol.ts";
@@ -26,6 +27,13 @@ export interface Agents {
   readonly register: (router: ConnectRouter) => void;
   /** AgentService.Enroll; sessions registers it, because that service is theirs. */
   readonly enrol: (request: EnrollRequest, context: HandlerContext) => Promise<EnrollResponse>;
+  /** AgentService.RotateKey, for whoever has this access token; resolves with the thumbprint of its key. */
+  readonly rotateKey: (
+    claims: SessionClaims,
+    installationId: string,
+    request: RotateKeyRequest,
+    context: HandlerContext,
+  ) => Promise<string>;
   /** The agent that a registration token may give new keys. Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */
   readonly rekeyable: (
     principal: Principal,
@@ -41,6 +49,8 @@ export function createAgents(ports: AgentPorts): Agents {
   return {
     register: (router) => registerAgents(router, ports),
     enrol: (request, context) => enrol(ports, request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
+    rotateKey: (claims, installationId, request, context) =>
+      rotateKey(ports, claims, installationId, request, context.values.get(requestKey)),
     rekeyable: (principal, idOrName) => rekeyable(ports, principal, idOrName),
     countByCluster: (clusterIds) => countByCluster(ports.db, clusterIds),
     resident: residence(ports),

@@ -11,7 +11,7 @@
  *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
-import { AgentService, type EnrollRequest, type EnrollResponse } from "@bowline/contract/agent";
+import { AgentService, type EnrollRequest, type EnrollResponse, type RotateKeyRequest } from "@bowline/contract/agent";
 import type { Clock } from "@bowline/kernel";
 import type { EncryptionKey } from "@bowline/auth";
 import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
@@ -22,7 +22,7 @@ import type { Presence } from "../platform/presence.ts";
 import type { Way, Word, Words } from "../platform/words.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
-import { fetchDeployments } from "./fetch.ts";
+import { fetchDeployments, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
@@ -43,6 +43,13 @@ export interface SessionsPorts {
   encryption: EncryptionKey;
   installationId: string;
   enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  /** Resolves with the thumbprint of the key that the agent has now. */
+  rotateKey(
+    claims: SessionClaims,
+    installationId: string,
+    request: RotateKeyRequest,
+    context: HandlerContext,
+  ): Promise<string>;
   settings: UpkeepSettings & { heartbeatIntervalMs: number; silenceLimitMs: number };
   /** What replicas tell one another; sessions takes what is heard. */
   words: Words;
@@ -147,6 +154,10 @@ export function createSessions(ports: SessionsPorts): Sessions {
           },
           fetchDeployments: async (request, context) =>
             fetchDeployments(ports.db, await tokens.verify(bearer(context.requestHeader)), request),
+          rotateKey: async (request, context) => {
+            const claims = await tokens.verify(bearer(context.requestHeader));
+            return { thumbprint: await ports.rotateKey(claims, ports.installationId, request, context) };
+          },
         },
         // What an agent asks by unary calls is smaller than that too.
         { readMaxBytes: maxStreamMessageBytes },

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bowline/agent/v1/agent.proto.
  */
 export const file_bowline_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chxib3dsaW5lL2FnZW50L3YxL2FnZW50LnByb3RvEhBib3dsaW5lLmFnZW50LnYxIsgDCg1FbnJvbGxSZXF1ZXN0EhkKBXRva2VuGAEgASgJQgq6SAdyBRABGIACEh8KC3NpZ25pbmdfa2V5GAIgASgJQgq6SAdyBRABGIAIEh8KC3NlYWxpbmdfa2V5GAMgASgJQgq6SAdyBRABGIAIEhkKBXByb29mGAQgASgJQgq6SAdyBRABGIAgEjQKBG5hbWUYBSABKAlCJrpII3IhGD8yHV4oW2EtejAtOV1bYS16MC05Li1dezAsNjJ9KT8kEhoKCGhvc3RuYW1lGAYgASgJQgi6SAVyAxj9ARJFCgZsYWJlbHMYByADKAsyKy5ib3dsaW5lLmFnZW50LnYxLkVucm9sbFJlcXVlc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEjEKB3J1bnRpbWUYCCABKAlCILpIHXIbUgZkb2NrZXJSCmt1YmVybmV0ZXNSBWxvY2FsEiQKEHJ1bnRpbWVfaWRlbnRpdHkYCSABKAlCCrpIB3IFEAEYgAISHgoNYWdlbnRfdmVyc2lvbhgKIAEoCUIHukgEcgIYQBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp8BCg5FbnJvbGxSZXNwb25zZRIQCghhZ2VudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAkSDwoHY2x1c3RlchgEIAEoCRIXCg9pbnN0YWxsYXRpb25faWQYBSABKAkSLwoLc2VydmVyX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlEKF0ZldGNoRGVwbG95bWVudHNSZXF1ZXN0EjYKBWl0ZW1zGAEgAygLMhsuYm93bGluZS5hZ2VudC52MS5GZXRjaEl0ZW1CCrpIB5IBBAgBEEAiMAoJRmV0Y2hJdGVtEhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDSJUChhGZXRjaERlcGxveW1lbnRzUmVzcG9uc2USOAoLZGVwbG95bWVudHMYASADKAsyIy5ib3dsaW5lLmFnZW50LnYxLkZldGNoZWREZXBsb3ltZW50IpEBChFGZXRjaGVkRGVwbG95bWVudBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEhUKDWRlcGxveW1lbnRfaWQYBCABKAkSEgoKZ2VuZXJhdGlvbhgFIAEoDRIOCgZkaWdlc3QYBiABKAkSDAoEc3BlYxgHIAEoDCKDBAoMQWdlbnRNZXNzYWdlEjsKD2Nvbm5lY3RfcmVxdWVzdBgBIAEoCzIgLmJvd2xpbmUuYWdlbnQudjEuQ29ubmVjdFJlcXVlc3RIABIwCgloZWFydGJlYXQYAiABKAsyGy5ib3dsaW5lLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjcKDWRlcGxveV9yZXN1bHQYAyABKAsyHi5ib3dsaW5lLmFnZW50LnYxLkRlcGxveVJlc3VsdEgAEiYKBHN5bmMYBCABKAsyFi5ib3dsaW5lLmFnZW50LnYxLlN5bmNIABI1CgxzdGF0ZV9yZXBvcnQYBSABKAsyHS5ib3dsaW5lLmFnZW50LnYxLlN0YXRlUmVwb3J0SAASOwoPY29tbWFuZF9yZWNlaXB0GAYgASgLMiAuYm93bGluZS5hZ2VudC52MS5Db21tYW5kUmVjZWlwdEgAEj0KEGNvbW1hbmRfcHJvZ3Jlc3MYByABKAsyIS5ib3dsaW5lLmFnZW50LnYxLkNvbW1hbmRQcm9ncmVzc0gAEjcKDXRva2VuX3JlcXVlc3QYCCABKAsyHi5ib3dsaW5lLmFnZW50LnYxLlRva2VuUmVxdWVzdEgAEiwKB2dvb2RieWUYCSABKAsyGS5ib3dsaW5lLmFnZW50LnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIrwFCg1TZXJ2ZXJNZXNzYWdlEj0KEGNvbm5lY3RfcmVzcG9uc2UYASABKAsyIS5ib3dsaW5lLmFnZW50LnYxLkNvbm5lY3RSZXNwb25zZUgAEjkKDmRlcGxveV9jb21tYW5kGAIgASgLMh8uYm93bGluZS5hZ2VudC52MS5EZXBsb3lDb21tYW5kSAASMQoKc3luY19yZXBseRgDIAEoCzIbLmJvd2xpbmUuYWdlbnQudjEuU3luY1JlcGx5SAASOQoOY2FuY2VsX2NvbW1hbmQYBCABKAsyHy5ib3dsaW5lLmFnZW50LnYxLkNhbmNlbENvbW1hbmRIABIxCgpyZXN1bHRfYWNrGAUgASgLMhsuYm93bGluZS5hZ2VudC52MS5SZXN1bHRBY2tIABI3Cg1oZWFydGJlYXRfYWNrGAYgASgLMh4uYm93bGluZS5hZ2VudC52MS5IZWFydGJlYXRBY2tIABI3Cg1zZXNzaW9uX3Rva2VuGAcgASgLMh4uYm93bGluZS5hZ2VudC52MS5TZXNzaW9uVG9rZW5IABJDChNjcmVkZW50aWFsc19jaGFuZ2VkGAggASgLMiQuYm93bGluZS5hZ2VudC52MS5DcmVkZW50aWFsc0NoYW5nZWRIABIzCgtvcGVuX3R1bm5lbBgJIAEoCzIcLmJvd2xpbmUuYWdlbnQudjEuT3BlblR1bm5lbEgAEigKBWRyYWluGAogASgLMhcuYm93bGluZS5hZ2VudC52MS5EcmFpbkgAEjIKCnN1cGVyc2VkZWQYCyABKAsyHC5ib3dsaW5lLmFnZW50LnYxLlN1cGVyc2VkZWRIABI7Cg9tZXNzYWdlX3JlZnVzZWQYDCABKAsyIC5ib3dsaW5lLmFnZW50LnYxLk1lc3NhZ2VSZWZ1c2VkSABCCQoHbWVzc2FnZTLSAgoMQWdlbnRTZXJ2aWNlEnUKBkVucm9sbBIfLmJvd2xpbmUuYWdlbnQudjEuRW5yb2xsUmVxdWVzdBogLmJvd2xpbmUuYWdlbnQudjEuRW5yb2xsUmVzcG9uc2UiKIrnGAIYAZLnGAMIyQGC0+STAhU6ASoiEC92MS9hZ2VudC9lbnJvbGwSVwoHQ29ubmVjdBIeLmJvd2xpbmUuYWdlbnQudjEuQWdlbnRNZXNzYWdlGh8uYm93bGluZS5hZ2VudC52MS5TZXJ2ZXJNZXNzYWdlIgeK5xgDCgEGKAEwARJyChBGZXRjaERlcGxveW1lbnRzEikuYm93bGluZS5hZ2VudC52MS5GZXRjaERlcGxveW1lbnRzUmVxdWVzdBoqLmJvd2xpbmUuYWdlbnQudjEuRmV0Y2hEZXBsb3ltZW50c1Jlc3BvbnNlIgeK5xgDCgEGYgZwcm90bzM", [file_bowline_agent_v1_messages, file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Chxib3dsaW5lL2FnZW50L3YxL2FnZW50LnByb3RvEhBib3dsaW5lLmFnZW50LnYxIsgDCg1FbnJvbGxSZXF1ZXN0EhkKBXRva2VuGAEgASgJQgq6SAdyBRABGIACEh8KC3NpZ25pbmdfa2V5GAIgASgJQgq6SAdyBRABGIAIEh8KC3NlYWxpbmdfa2V5GAMgASgJQgq6SAdyBRABGIAIEhkKBXByb29mGAQgASgJQgq6SAdyBRABGIAgEjQKBG5hbWUYBSABKAlCJrpII3IhGD8yHV4oW2EtejAtOV1bYS16MC05Li1dezAsNjJ9KT8kEhoKCGhvc3RuYW1lGAYgASgJQgi6SAVyAxj9ARJFCgZsYWJlbHMYByADKAsyKy5ib3dsaW5lLmFnZW50LnYxLkVucm9sbFJlcXVlc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEjEKB3J1bnRpbWUYCCABKAlCILpIHXIbUgZkb2NrZXJSCmt1YmVybmV0ZXNSBWxvY2FsEiQKEHJ1bnRpbWVfaWRlbnRpdHkYCSABKAlCCrpIB3IFEAEYgAISHgoNYWdlbnRfdmVyc2lvbhgKIAEoCUIHukgEcgIYQBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp8BCg5FbnJvbGxSZXNwb25zZRIQCghhZ2VudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAkSDwoHY2x1c3RlchgEIAEoCRIXCg9pbnN0YWxsYXRpb25faWQYBSABKAkSLwoLc2VydmVyX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlEKF0ZldGNoRGVwbG95bWVudHNSZXF1ZXN0EjYKBWl0ZW1zGAEgAygLMhsuYm93bGluZS5hZ2VudC52MS5GZXRjaEl0ZW1CCrpIB5IBBAgBEEAiMAoJRmV0Y2hJdGVtEhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDSJUChhGZXRjaERlcGxveW1lbnRzUmVzcG9uc2USOAoLZGVwbG95bWVudHMYASADKAsyIy5ib3dsaW5lLmFnZW50LnYxLkZldGNoZWREZXBsb3ltZW50IpEBChFGZXRjaGVkRGVwbG95bWVudBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEhUKDWRlcGxveW1lbnRfaWQYBCABKAkSEgoKZ2VuZXJhdGlvbhgFIAEoDRIOCgZkaWdlc3QYBiABKAkSDAoEc3BlYxgHIAEoDCKNAQoQUm90YXRlS2V5UmVxdWVzdBIfCgtzaWduaW5nX2tleRgBIAEoCUIKukgHcgUQARiACBIfCgtzZWFsaW5nX2tleRgCIAEoCUIKukgHcgUQARiACBIZCgVwcm9vZhgDIAEoCUIKukgHcgUQARiAIBIcCghhcHByb3ZhbBgEIAEoCUIKukgHcgUQARiAICInChFSb3RhdGVLZXlSZXNwb25zZRISCgp0aHVtYnByaW50GAEgASgJIoMECgxBZ2VudE1lc3NhZ2USOwoPY29ubmVjdF9yZXF1ZXN0GAEgASgLMiAuYm93bGluZS5hZ2VudC52MS5Db25uZWN0UmVxdWVzdEgAEjAKCWhlYXJ0YmVhdBgCIAEoCzIbLmJvd2xpbmUuYWdlbnQudjEuSGVhcnRiZWF0SAASNwoNZGVwbG95X3Jlc3VsdBgDIAEoCzIeLmJvd2xpbmUuYWdlbnQudjEuRGVwbG95UmVzdWx0SAASJgoEc3luYxgEIAEoCzIWLmJvd2xpbmUuYWdlbnQudjEuU3luY0gAEjUKDHN0YXRlX3JlcG9ydBgFIAEoCzIdLmJvd2xpbmUuYWdlbnQudjEuU3RhdGVSZXBvcnRIABI7Cg9jb21tYW5kX3JlY2VpcHQYBiABKAsyIC5ib3dsaW5lLmFnZW50LnYxLkNvbW1hbmRSZWNlaXB0SAASPQoQY29tbWFuZF9wcm9ncmVzcxgHIAEoCzIhLmJvd2xpbmUuYWdlbnQudjEuQ29tbWFuZFByb2dyZXNzSAASNwoNdG9rZW5fcmVxdWVzdBgIIAEoCzIeLmJvd2xpbmUuYWdlbnQudjEuVG9rZW5SZXF1ZXN0SAASLAoHZ29vZGJ5ZRgJIAEoCzIZLmJvd2xpbmUuYWdlbnQudjEuR29vZGJ5ZUgAQgkKB21lc3NhZ2UivAUKDVNlcnZlck1lc3NhZ2USPQoQY29ubmVjdF9yZXNwb25zZRgBIAEoCzIhLmJvd2xpbmUuYWdlbnQudjEuQ29ubmVjdFJlc3BvbnNlSAASOQoOZGVwbG95X2NvbW1hbmQYAiABKAsyHy5ib3dsaW5lLmFnZW50LnYxLkRlcGxveUNvbW1hbmRIABIxCgpzeW5jX3JlcGx5GAMgASgLMhsuYm93bGluZS5hZ2VudC52MS5TeW5jUmVwbHlIABI5Cg5jYW5jZWxfY29tbWFuZBgEIAEoCzIfLmJvd2xpbmUuYWdlbnQudjEuQ2FuY2VsQ29tbWFuZEgAEjEKCnJlc3VsdF9hY2sYBSABKAsyGy5ib3dsaW5lLmFnZW50LnYxLlJlc3VsdEFja0gAEjcKDWhlYXJ0YmVhdF9hY2sYBiABKAsyHi5ib3dsaW5lLmFnZW50LnYxLkhlYXJ0YmVhdEFja0gAEjcKDXNlc3Npb25fdG9rZW4YByABKAsyHi5ib3dsaW5lLmFnZW50LnYxLlNlc3Npb25Ub2tlbkgAEkMKE2NyZWRlbnRpYWxzX2NoYW5nZWQYCCABKAsyJC5ib3dsaW5lLmFnZW50LnYxLkNyZWRlbnRpYWxzQ2hhbmdlZEgAEjMKC29wZW5fdHVubmVsGAkgASgLMhwuYm93bGluZS5hZ2VudC52MS5PcGVuVHVubmVsSAASKAoFZHJhaW4YCiABKAsyFy5ib3dsaW5lLmFnZW50LnYxLkRyYWluSAASMgoKc3VwZXJzZWRlZBgLIAEoCzIcLmJvd2xpbmUuYWdlbnQudjEuU3VwZXJzZWRlZEgAEjsKD21lc3NhZ2VfcmVmdXNlZBgMIAEoCzIgLmJvd2xpbmUuYWdlbnQudjEuTWVzc2FnZVJlZnVzZWRIAEIJCgdtZXNzYWdlMrEDCgxBZ2VudFNlcnZpY2USdQoGRW5yb2xsEh8uYm93bGluZS5hZ2VudC52MS5FbnJvbGxSZXF1ZXN0GiAuYm93bGluZS5hZ2VudC52MS5FbnJvbGxSZXNwb25zZSIoiucYAhgBkucYAwjJAYLT5JMCFToBKiIQL3YxL2FnZW50L2Vucm9sbBJXCgdDb25uZWN0Eh4uYm93bGluZS5hZ2VudC52MS5BZ2VudE1lc3NhZ2UaHy5ib3dsaW5lLmFnZW50LnYxLlNlcnZlck1lc3NhZ2UiB4rnGAMKAQYoATABEnIKEEZldGNoRGVwbG95bWVudHMSKS5ib3dsaW5lLmFnZW50LnYxLkZldGNoRGVwbG95bWVudHNSZXF1ZXN0GiouYm93bGluZS5hZ2VudC52MS5GZXRjaERlcGxveW1lbnRzUmVzcG9uc2UiB4rnGAMKAQYSXQoJUm90YXRlS2V5EiIuYm93bGluZS5hZ2VudC52MS5Sb3RhdGVLZXlSZXF1ZXN0GiMuYm93bGluZS5hZ2VudC52MS5Sb3RhdGVLZXlSZXNwb25zZSIHiucYAwoBBmIGcHJvdG8z", [file_bowline_agent_v1_messages, file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * See AgentService.Enroll.
@@ -533,6 +533,124 @@ export const FetchedDeploymentSchema: GenMessage<FetchedDeployment, {jsonType: F
   messageDesc(file_bowline_agent_v1_agent, 5);
 
 /**
+ * See AgentService.RotateKey.
+ *
+ * @generated from message bowline.agent.v1.RotateKeyRequest
+ */
+export type RotateKeyRequest = Message<"bowline.agent.v1.RotateKeyRequest"> & {
+  /**
+   * The new Ed25519 public key as a JWK.
+   *
+   * @generated from field: string signing_key = 1;
+   */
+  signingKey: string;
+
+  /**
+   * The new X25519 public key as a JWK.
+   *
+   * @generated from field: string sealing_key = 2;
+   */
+  sealingKey: string;
+
+  /**
+   * A compact JWS by the new signing key over `sub` (the agent), `aud` (the
+   * installation), `thumbprint` and `sealing_thumbprint` (RFC 7638, of both new
+   * keys) and `iat`.
+   *
+   * @generated from field: string proof = 3;
+   */
+  proof: string;
+
+  /**
+   * The same by the signing key that the agent has now: who found an access
+   * token must not become the agent.
+   *
+   * @generated from field: string approval = 4;
+   */
+  approval: string;
+};
+
+/**
+ * See AgentService.RotateKey.
+ *
+ * @generated from message bowline.agent.v1.RotateKeyRequest
+ */
+export type RotateKeyRequestJson = {
+  /**
+   * The new Ed25519 public key as a JWK.
+   *
+   * @generated from field: string signing_key = 1;
+   */
+  signingKey?: string;
+
+  /**
+   * The new X25519 public key as a JWK.
+   *
+   * @generated from field: string sealing_key = 2;
+   */
+  sealingKey?: string;
+
+  /**
+   * A compact JWS by the new signing key over `sub` (the agent), `aud` (the
+   * installation), `thumbprint` and `sealing_thumbprint` (RFC 7638, of both new
+   * keys) and `iat`.
+   *
+   * @generated from field: string proof = 3;
+   */
+  proof?: string;
+
+  /**
+   * The same by the signing key that the agent has now: who found an access
+   * token must not become the agent.
+   *
+   * @generated from field: string approval = 4;
+   */
+  approval?: string;
+};
+
+/**
+ * Describes the message bowline.agent.v1.RotateKeyRequest.
+ * Use `create(RotateKeyRequestSchema)` to create a new message.
+ */
+export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest, {jsonType: RotateKeyRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agent_v1_agent, 6);
+
+/**
+ * See AgentService.RotateKey.
+ *
+ * @generated from message bowline.agent.v1.RotateKeyResponse
+ */
+export type RotateKeyResponse = Message<"bowline.agent.v1.RotateKeyResponse"> & {
+  /**
+   * RFC 7638, of the signing key that the agent has from now on.
+   *
+   * @generated from field: string thumbprint = 1;
+   */
+  thumbprint: string;
+};
+
+/**
+ * See AgentService.RotateKey.
+ *
+ * @generated from message bowline.agent.v1.RotateKeyResponse
+ */
+export type RotateKeyResponseJson = {
+  /**
+   * RFC 7638, of the signing key that the agent has from now on.
+   *
+   * @generated from field: string thumbprint = 1;
+   */
+  thumbprint?: string;
+};
+
+/**
+ * Describes the message bowline.agent.v1.RotateKeyResponse.
+ * Use `create(RotateKeyResponseSchema)` to create a new message.
+ */
+export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse, {jsonType: RotateKeyResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agent_v1_agent, 7);
+
+/**
  * What an agent says on the stream.
  *
  * @generated from message bowline.agent.v1.AgentMessage
@@ -693,7 +811,7 @@ export type AgentMessageJson = {
  * Use `create(AgentMessageSchema)` to create a new message.
  */
 export const AgentMessageSchema: GenMessage<AgentMessage, {jsonType: AgentMessageJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 6);
+  messageDesc(file_bowline_agent_v1_agent, 8);
 
 /**
  * What the server says on the stream.
@@ -901,7 +1019,7 @@ export type ServerMessageJson = {
  * Use `create(ServerMessageSchema)` to create a new message.
  */
 export const ServerMessageSchema: GenMessage<ServerMessage, {jsonType: ServerMessageJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 7);
+  messageDesc(file_bowline_agent_v1_agent, 9);
 
 /**
  * What an agent calls.
@@ -958,6 +1076,23 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof FetchDeploymentsRequestSchema;
     output: typeof FetchDeploymentsResponseSchema;
+  },
+  /**
+   * Replaces the agent's own keys, at once and for good. The session goes on;
+   * the next one is signed with the new key, and the old one is answered
+   * AGENT_KEY_REPLACED. `authorization: Bearer <access token>`.
+   *
+   * The reply may be lost: asking again with the same key, in this session or in
+   * one that the new key opened, changes nothing and is answered alike. At most
+   * 10 in an hour. Errors: SESSION_EXPIRED, KEY_PROOF_INVALID, CLOCK_SKEW,
+   * AGENT_KEY_IN_USE, RATE_LIMITED.
+   *
+   * @generated from rpc bowline.agent.v1.AgentService.RotateKey
+   */
+  rotateKey: {
+    methodKind: "unary";
+    input: typeof RotateKeyRequestSchema;
+    output: typeof RotateKeyResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_bowline_agent_v1_agent, 0);

@@ -1,0 +1,37 @@
+/** What the agent's program does besides being the agent: `--help`, `rotate-key`. */
+import { ConfigError, readRequestConfig } from "./config.ts";
+import { helpText } from "./help.ts";
+import { type CommandEnd, rotateKeyCommand } from "./rotate-command.ts";
+
+/** Wrong usage, as the CLI has it. */
+const usageExit = 2;
+
+/** Runs a command if `args` name one, and resolves with its exit code; undefined: they are the agent's own. */
+export async function runCommand(args: readonly string[]): Promise<number | undefined> {
+  const [name, ...rest] = args;
+  if (args.includes("--help") || name === "-h") {
+    process.stdout.write(helpText());
+    return 0;
+  }
+  if (name === undefined || name.startsWith("-")) return undefined;
+  try {
+    switch (name) {
+      case "rotate-key": {
+        const { dataDir, waitMs, output } = readRequestConfig(rest);
+        return tell(await rotateKeyCommand(dataDir, waitMs), output);
+      }
+      default:
+        throw new ConfigError(`there is no command ${name}; --help lists them`);
+    }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`bowline agent: USAGE: ${error.message}\n`);
+    return usageExit;
+  }
+}
+
+function tell(end: CommandEnd, output: "text" | "json"): number {
+  if (output === "json") process.stdout.write(`${JSON.stringify(end.json)}\n`);
+  else (end.exitCode === 0 ? process.stdout : process.stderr).write(`${end.text}\n`);
+  return end.exitCode;
+}

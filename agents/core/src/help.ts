@@ -1,0 +1,47 @@
+/** `--help` of the agent's program: each flag of config.ts with its variable and default. */
+import type { agentFlags } from "./config.ts";
+
+type Flag = keyof typeof agentFlags;
+
+const flags: Record<Flag, readonly [argument: string, about: string]> = {
+  server: ["<url>", "the server (env: BOWLINE_SERVER); required"],
+  "data-dir": [
+    "<folder>",
+    "keys, journal, logs (env: BOWLINE_AGENT_DATA_DIR; default: ~/.bowline-agent, as root /var/lib/bowline)",
+  ],
+  name: ["<name>", "its name (env: BOWLINE_AGENT_NAME; default: the host's)"],
+  label: ["<key=value>", "a label that it reports; may be repeated (env: BOWLINE_AGENT_LABELS, comma-separated)"],
+  "token-file": ["<file>", "file with the registration token (env: BOWLINE_REGISTRATION_TOKEN_FILE)"],
+  "token-stdin": ["", "read the registration token from standard input (or env: BOWLINE_REGISTRATION_TOKEN)"],
+  "ca-file": ["<file>", "CA of the server's certificate, PEM (env: BOWLINE_CA_FILE; default: the system's)"],
+  "ca-fingerprint": ["<sha256:…>", "a CA in the server's chain to trust, and keep (env: BOWLINE_CA_FINGERPRINT)"],
+  insecure: ["", "clear text beyond this host (env: BOWLINE_INSECURE)"],
+  "key-max-age": ["<age>", "replace keys that are older: 12h, 90d (env: BOWLINE_AGENT_KEY_MAX_AGE; default: never)"],
+  "log-format": ["<format>", "json or pretty (env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)"],
+  "log-level": ["<level>", "(env: BOWLINE_LOG_LEVEL; default: info)"],
+  "lifeline-stdin": ["", "stop workloads and exit when standard input closes"],
+  "stop-workloads-on-exit": ["", "stop what it runs when it stops (env: BOWLINE_STOP_WORKLOADS_ON_EXIT)"],
+};
+
+export function helpText(): string {
+  const named = Object.entries(flags).map(([flag, [argument, about]]) => [`--${flag} ${argument}`.trimEnd(), about]);
+  const width = Math.max(...named.map(([flag = ""]) => flag.length));
+  return [
+    "A Bowline agent: dials the server, enrols once with a registration token, and runs what it is told.",
+    "",
+    "  <program> --server <url> [flags]          the agent, until SIGTERM or Ctrl-C",
+    "  <program> rotate-key [--data-dir <folder>] [--wait 60s] [--output json]",
+    "                                            asks the agent that runs there for new keys",
+    "",
+    "Flags (a flag wins over its variable):",
+    ...named.map(([flag = "", about = ""]) => `  ${flag.padEnd(width)}  ${about}`),
+    "",
+    "Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.",
+    "",
+    "Example:",
+    "  <program> --server https://bowline.example.com --token-file token",
+    "",
+    "Exit codes: 0 it was stopped; 1 it failed; 2 wrong usage; 3 not finished in time; 4 refused for good",
+    "",
+  ].join("\n");
+}
