@@ -5,7 +5,9 @@
  * B1: observations are numbered over the life of the journal, and a number is
  *     never used twice. Numbers are reserved in blocks, so that not every
  *     report costs an fsync; a restart leaves a gap.
- * B2: after each reconnect everything is told again; in between only what changed.
+ * B2: after each reconnect everything is told again; in between only what changed,
+ *     and what then stays so once more: the server takes two observations that
+ *     agree for drift, since one may catch a restart half-way.
  */
 import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
@@ -38,6 +40,8 @@ const maxReportBytes = 32 * 1024;
 /** Instances of one deployment per report; with reasons of at most 200 characters they stay below the limit. */
 const maxInstances = 100;
 const maxReasonCharacters = 200;
+/** What stays so for this long is told a second time (B2): above what a restart takes. */
+const confirmAfterMs = 3_000;
 const reservedNumbers = 1_000;
 /** A journal on a full disk is not asked more often. */
 const numberAgainMs = 5_000;
@@ -53,6 +57,8 @@ export async function createObserver(ports: {
   const { runtime, journal, log, clock } = ports;
   const newest = new Map<string, ObservedDeployment>();
   const changed = new Set<string>();
+  /** Observations that are told a second time already, or wait for it (B2). */
+  const confirmed = new WeakSet<ObservedDeployment>();
   let tell: ((report: StateReport) => void) | undefined;
   let number = journal.number("observation");
   let reserved = number;
@@ -117,6 +123,7 @@ export async function createObserver(ports: {
     }
     if (tell === undefined) return; // The session ended; the next one is told everything.
     const states: DeploymentState[] = [];
+    const told: ObservedDeployment[] = [];
     let bytes = 0;
     for (const id of changed) {
       const observed = newest.get(id);
@@ -129,12 +136,23 @@ export async function createObserver(ports: {
         break;
       }
       if (observed.absent) newest.delete(id);
+      else if (!confirmed.has(observed)) told.push(observed);
       states.push(state);
       bytes += size;
     }
     if (states.length === 0) return;
     number += 1;
     tell(create(StateReportSchema, { observation: number, deployments: states }));
+    void confirm(told);
+  }
+
+  /** B2. Bounded: one per report, and reports are at least `gatherMs` apart. */
+  async function confirm(told: readonly ObservedDeployment[]): Promise<void> {
+    for (const observed of told) confirmed.add(observed);
+    if (told.length === 0) return;
+    await clock.sleep(confirmAfterMs, stopped);
+    for (const observed of told) if (newest.get(observed.deploymentId) === observed) changed.add(observed.deploymentId);
+    if (stopped?.aborted !== true) schedule();
   }
 }
 

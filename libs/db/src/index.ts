@@ -4,4 +4,6 @@ export * from "./embedded/index.ts";
 export * from "./migrate.ts";
 export * from "./notices.ts";
 export * from "./pool.ts";
+export * from "./columns.ts";
+export * from "./tables-products.ts";
 export * from "./tables.ts";

@@ -12,6 +12,7 @@ import * as polling from "./migrations/0004-polling.ts";
 import * as replacedKeys from "./migrations/0005-replaced-keys.ts";
 import * as hotPaths from "./migrations/0006-hot-paths.ts";
 import * as histories from "./migrations/0007-histories.ts";
+import * as drift from "./migrations/0008-drift.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -21,6 +22,7 @@ const migrations: Record<string, Migration> = {
   "0005-replaced-keys": replacedKeys,
   "0006-hot-paths": hotPaths,
   "0007-histories": histories,
+  "0008-drift": drift,
 };
 
 /** Name of the newest migration that this build knows. */

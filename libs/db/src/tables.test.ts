@@ -1,12 +1,14 @@
 /** tables.ts against the schema that the migrations make. */
-import { readFileSync } from "node:fs";
+import { globSync, readFileSync } from "node:fs";
 import { expect, test } from "@jest/globals";
 import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
 
-/** Columns by table as tables.ts declares them; a trailing `?` says that they may be null. */
+/** Columns by table as tables.ts and the files beside it declare them; a trailing `?` says that they may be null. */
 function declared(): Record<string, string[]> {
-  const source = readFileSync(new URL("tables.ts", import.meta.url), "utf8");
+  const source = globSync("tables*.ts", { cwd: import.meta.dirname, exclude: ["*.test.ts"] })
+    .map((file) => readFileSync(new URL(file, import.meta.url), "utf8"))
+    .join("\n");
   const interfaces = new Map<string, string[]>();
   for (const [, name = "", body = ""] of source.matchAll(/export interface (\w+) \{\n([^}]*)\}/g)) {
     const columns = [...body.matchAll(/^ {2}(\w+): (.*);$/gm)].map(([, column = "", type = ""]) =>

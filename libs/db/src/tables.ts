@@ -1,17 +1,24 @@
 /**
  * The tables as kysely sees them. The migrations are the truth; a test compares
- * the two over a real database. Long because it lists every column once; splitting
- * it would hide which tables there are.
+ * the two over a real database. Those of a room of their own are beside this file,
+ * as tables-<room>.ts; which tables there are is said at the end of this one.
  */
 import type { ColumnType, Generated } from "kysely";
+import type { Json, JsonDefault, JsonOrNull } from "./columns.ts";
 import type { CommandState } from "./command-states.ts";
-
-/** jsonb: read as a value, written as JSON text, so that arrays aren't taken for PostgreSQL's own. */
-export type Json<T = unknown> = ColumnType<T, string, string>;
-/** jsonb with a default. */
-export type JsonDefault<T = unknown> = ColumnType<T, string | undefined, string>;
-/** jsonb that may be null. */
-export type JsonOrNull<T = unknown> = ColumnType<T | null, string | null | undefined, string | null>;
+import type {
+  ApiServicesTable,
+  BackendsTable,
+  DataPlanesTable,
+  GatewaysTable,
+  ProductApiServicesTable,
+  ProductPublishesTable,
+  ProductRevisionsTable,
+  ProductsTable,
+  PublishTargetsTable,
+  RouteAttachmentsTable,
+  RoutesTable,
+} from "./tables-products.ts";
 
 export interface InstallationTable {
   singleton: Generated<boolean>;
@@ -221,6 +228,17 @@ export interface DeploymentGenerationsTable {
   created_at: Generated<Date>;
 }
 
+/** What an agent carries that belongs to no known deployment. */
+export interface StraysTable {
+  agent_id: string;
+  deployment_id: string;
+  epoch: number;
+  generation: number;
+  /** One line each, for people. */
+  instances: ColumnType<string[], string, string>;
+  observed_at: Generated<Date>;
+}
+
 export interface InstancesTable {
   deployment_id: string;
   workload: string;
@@ -301,134 +319,6 @@ export interface CommandProgressTable {
   updated_at: Generated<Date>;
 }
 
-export interface ApiServicesTable {
-  id: string;
-  organisation_id: string;
-  name: string;
-  display_name: Generated<string>;
-  description: Generated<string>;
-  version: Generated<number>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface RoutesTable {
-  id: string;
-  api_service_id: string;
-  name: string;
-  spec: Buffer;
-  version: Generated<number>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface BackendsTable {
-  id: string;
-  api_service_id: string;
-  name: string;
-  spec: Buffer;
-  version: Generated<number>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface GatewaysTable {
-  id: string;
-  organisation_id: string;
-  name: string;
-  display_name: Generated<string>;
-  gateway_class: string;
-  listeners: Json;
-  agent_labels: JsonDefault<Record<string, string>>;
-  is_default: Generated<boolean>;
-  version: Generated<number>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface ProductsTable {
-  id: string;
-  organisation_id: string;
-  name: string;
-  display_name: Generated<string>;
-  description: Generated<string>;
-  state: Generated<string>;
-  latest_revision: Generated<number>;
-  version: Generated<number>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface ProductApiServicesTable {
-  product_id: string;
-  api_service_id: string;
-  position: number;
-}
-
-export interface ProductRevisionsTable {
-  id: string;
-  product_id: string;
-  number: number;
-  content: Buffer;
-  digest: string;
-  created_by: string;
-  created_at: Generated<Date>;
-}
-
-export interface ProductPublishesTable {
-  id: string;
-  organisation_id: string;
-  product_id: string;
-  revision_id: string;
-  cluster_id: string;
-  gateway_id: string;
-  api_services: JsonDefault<string[]>;
-  state: string;
-  reason: Generated<string>;
-  message: Generated<string>;
-  limits: Generated<Buffer>;
-  rollback_of: Generated<string>;
-  superseded_by: Generated<string>;
-  created_by: string;
-  version: Generated<number>;
-  live_at: Generated<Date | null>;
-  /** Null: a draft, or one that was thrown away. */
-  deployed_at: Generated<Date | null>;
-  created_at: Generated<Date>;
-  updated_at: Generated<Date>;
-}
-
-export interface PublishTargetsTable {
-  product_publish_id: string;
-  agent_id: string;
-  deployment_id: string;
-  generation: number;
-  command_id: string;
-  state: string;
-  reason: Generated<string>;
-  message: Generated<string>;
-  updated_at: Generated<Date>;
-}
-
-export interface DataPlanesTable {
-  gateway_id: string;
-  agent_id: string;
-  deployment_id: string;
-  removing: Generated<boolean>;
-}
-
-export interface RouteAttachmentsTable {
-  product_id: string;
-  gateway_id: string;
-  agent_id: string;
-  deployment_id: string;
-  data_plane_deployment_id: string;
-  serving_publish_id: Generated<string>;
-  serving_revision: Generated<number>;
-  serving_generation: Generated<number>;
-  removing: Generated<boolean>;
-}
-
 export interface EventsTable {
   id: Generated<number>;
   position: Generated<number | null>;
@@ -475,6 +365,7 @@ export interface Database {
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
   instances: InstancesTable;
+  strays: StraysTable;
   commands: CommandsTable;
   command_states: CommandStatesTable;
   command_progress: CommandProgressTable;

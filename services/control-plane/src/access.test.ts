@@ -70,6 +70,7 @@ beforeAll(async () => {
 /** Agents' calls prove who they are after their fields are checked; these have nothing wrong with them. */
 const valid: Record<string, Record<string, unknown>> = {
   "AgentService.FetchDeployments": { items: [{ commandId: "command_1", attempt: 1 }] },
+  "AgentService.RotateKey": { signingKey: "{}", sealingKey: "{}", proof: "a.b.c", approval: "a.b.c" },
   "PollingService.SendSync": { pages: [{ last: true }] },
   "PollingService.ReceiveCommands": { number: 1 },
   "PollingService.SendReceipts": { receipts: [{}] },

@@ -268,6 +268,10 @@ function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
       ["conflict", conflictWords[agent.conflict] ?? agent.conflict],
       ["came with", agent.conflictRuntimeIdentity],
       ["decision", decisionWords[agent.decision] ?? agent.decision],
+      ...agent.strays.map((stray): [string, string] => [
+        "stray",
+        `${stray.deploymentId}, generation ${stray.generation}: ${stray.instances.join("; ")}`,
+      ]),
     ],
   });
   showDisputes(cli, flags, agent);

@@ -26,6 +26,7 @@ import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
 import { acceptAgent, disputesOf } from "./accept.ts";
 import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
+import { straysOf } from "../deployments/index.ts";
 import { agentOf, type AgentPorts, type AgentRow, presenceOf } from "./model.ts";
 import { releaseAgent } from "./release.ts";
 import { countAgents, findAgent, getAgent, listAgents, lockAgent, mayKnowCluster } from "./queries.ts";
@@ -47,6 +48,7 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
     getAgent: async (request, context) => {
       const row = await getAgent(db, callerOf(context).principal, request.id);
       const agent = agentOf(row, await presenceOf(presence, [row]));
+      agent.strays = await straysOf(db, row.id);
       if (row.state !== "AWAITING_DECISION") return agent;
       agent.disputes = (await disputesOf(db, row.id)).map((dispute) => create(DisputeSchema, dispute));
       return agent;

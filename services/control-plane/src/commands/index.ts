@@ -7,6 +7,7 @@
  *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
  *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets
  *   forks.ts        what agents have of another history
+ *   repair.ts       drift, where it is to be repaired
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */

@@ -16,7 +16,7 @@ import {
 } from "@bowline/contract/agent";
 import { crashPoint } from "@bowline/kernel";
 import { sql } from "kysely";
-import { lockDeployments, recordConverged, recordObserved } from "../deployments/index.ts";
+import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
@@ -244,6 +244,7 @@ export async function recordStates(
   await transact(ports.db, async (work) => {
     const epochs = await lockSessions(work.tx, [from.agentId]);
     if (epochs.get(from.agentId) !== from.epoch) return;
+    await recordStrays(work.tx, from, states);
     const taken = await recordObserved(work.tx, from.agentId, observation, states);
     if (taken.length === 0) return;
     const owners = await work.tx.selectFrom("deployments").select(["id", "kind"]).where("id", "in", taken).execute();

@@ -9,6 +9,7 @@ import { lockDeployments } from "../deployments/index.ts";
 import { transact } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { dispatchIsHeld } from "./claim.ts";
+import { repairDrift } from "./repair.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import type { CommandEvent } from "./transitions.ts";
 
@@ -58,7 +59,7 @@ export async function sweep(ports: EnginePorts): Promise<number> {
     LIMIT ${batch}`.execute(ports.db);
   const due = rows.filter((row) => row.why !== null);
   for (const row of due) await settle(ports, row);
-  return due.length;
+  return due.length + (await repairDrift(ports));
 }
 
 async function settle(ports: EnginePorts, due: Due): Promise<void> {

@@ -2,9 +2,11 @@
  * The front door of deployments.
  *
  *   store.ts    generations, locks, HELD      observe.ts  what agents report
+ *   strays.ts   what belongs to no known deployment
  *   queries.ts  reads for people              rpc.ts      DeploymentService
  */
 export { recordObserved } from "./observe.ts";
+export { recordStrays, straysOf } from "./strays.ts";
 export { registerDeployments } from "./rpc.ts";
 export {
   addGenerations,

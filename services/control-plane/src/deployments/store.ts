@@ -87,10 +87,10 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
   }
   if (added.length > 0) await tx.insertInto("deployments").values(added).execute();
   if (changed.length > 0) {
-    // The next enqueue clears HELD.
+    // The next enqueue clears HELD (G1), and what differs from a new wish is not drift yet.
     await sql`
       UPDATE deployments AS d SET desired = n.desired, generation = n.generation, owner_id = n.owner_id,
-        held_reason = '', updated_at = now()
+        held_reason = '', drifted = false, drift_observations = 0, updated_at = now()
       FROM unnest(${changed.map((one) => one.id)}::text[], ${changed.map((one) => one.desired)}::text[],
         ${changed.map((one) => one.generation)}::int[], ${changed.map((one) => one.ownerId)}::text[])
         AS n (id, desired, generation, owner_id)

@@ -40,9 +40,41 @@ function select(db: Db, principal: Principal, filter: Filter) {
   return query;
 }
 
+// Named, and not `*`: what returns `*` is not kept prepared (pool.ts), and watches read these at each change.
+const publishColumns = [
+  "p.id",
+  "p.organisation_id",
+  "p.product_id",
+  "p.revision_id",
+  "p.cluster_id",
+  "p.gateway_id",
+  "p.api_services",
+  "p.state",
+  "p.reason",
+  "p.message",
+  "p.rollback_of",
+  "p.superseded_by",
+  "p.created_by",
+  "p.version",
+  "p.live_at",
+  "p.created_at",
+  "p.updated_at",
+] as const;
+const targetColumns = [
+  "t.product_publish_id",
+  "t.agent_id",
+  "t.deployment_id",
+  "t.generation",
+  "t.command_id",
+  "t.state",
+  "t.reason",
+  "t.message",
+  "t.updated_at",
+] as const;
+
 function columns(query: ReturnType<typeof select>) {
   return query
-    .selectAll("p")
+    .select(publishColumns)
     .select([
       "o.name as product",
       "v.number as revision",
@@ -109,7 +141,7 @@ async function readTargets(db: Db, publishIds: readonly string[]) {
     .leftJoin("deployments as d", "d.id", "t.deployment_id")
     .leftJoin("route_attachments as r", "r.deployment_id", "t.deployment_id")
     .leftJoin("deployments as p", "p.id", "r.data_plane_deployment_id")
-    .selectAll("t")
+    .select(targetColumns)
     .select([
       "a.name as agent",
       "a.state as agent_state",

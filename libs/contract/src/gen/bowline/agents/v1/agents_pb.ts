@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/agents/v1/agents.proto.
  */
 export const file_bowline_agents_v1_agents: GenFile = /*@__PURE__*/
-  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIuAJCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIEhAKCGNvbmZsaWN0GBwgASgJEiEKGWNvbmZsaWN0X3J1bnRpbWVfaWRlbnRpdHkYHSABKAkSNQoJdHJhbnNwb3J0GB4gASgOMiIuYm93bGluZS5hZ2VudHMudjEuQWdlbnQuVHJhbnNwb3J0EhAKCGRlY2lzaW9uGB8gASgJEiwKCGRpc3B1dGVzGCAgAygLMhouYm93bGluZS5hZ2VudHMudjEuRGlzcHV0ZRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIRU5ST0xMRUQQARIMCghDT05GTElDVBACEhUKEUFXQUlUSU5HX0RFQ0lTSU9OEAMSCwoHUkVWT0tFRBAEEgsKB1JFVElSRUQQBSJPCgxDb25uZWN0aXZpdHkSHAoYQ09OTkVDVElWSVRZX1VOU1BFQ0lGSUVEEAASCgoGT05MSU5FEAESCAoETEFURRACEgsKB09GRkxJTkUQAyI8CglUcmFuc3BvcnQSGQoVVFJBTlNQT1JUX1VOU1BFQ0lGSUVEEAASCgoGU1RSRUFNEAESCAoEUE9MTBACIr0BCgdEaXNwdXRlEhUKDWRlcGxveW1lbnRfaWQYASABKAkSCwoDd2h5GAIgASgJEhgKEGFnZW50X2dlbmVyYXRpb24YAyABKA0SFAoMYWdlbnRfZGlnZXN0GAQgASgJEhkKEXNlcnZlcl9nZW5lcmF0aW9uGAUgASgNEhUKDXNlcnZlcl9kaWdlc3QYBiABKAkSDAoEcnVucxgHIAEoCBIMCgRraW5kGAggASgJEhAKCG93bmVyX2lkGAkgASgJIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJNChNSZWxlYXNlQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHwoXYWNjZXB0X3J1bnRpbWVfaWRlbnRpdHkYAiABKAgipgEKEkFjY2VwdEFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEkQKBHNpZGUYAiABKA4yKi5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QuU2lkZUIKukgHggEEEAEgACIzCgRTaWRlEhQKEFNJREVfVU5TUEVDSUZJRUQQABIJCgVBR0VOVBABEgoKBlNFUlZFUhACIjoKElJldGlyZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEg0KBWZvcmNlGAIgASgIIkIKEkRlbGV0ZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhUKBGV0YWcYAiABKAlCB7pIBHICGEAiSwoSV2F0Y2hBZ2VudHNSZXF1ZXN0EhgKBmN1cnNvchgBIAEoCUIIukgFcgMYgAESGwoKY2x1c3Rlcl9pZBgCIAEoCUIHukgEcgIYZCJ1ChNXYXRjaEFnZW50c1Jlc3BvbnNlEicKBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQSDgoGY3Vyc29yGAIgASgJEg8KB2RlbGV0ZWQYAyABKAgSFAoMc25hcHNob3RfZW5kGAQgASgIMq4LCg1BZ2VudHNTZXJ2aWNlEn4KCkxpc3RBZ2VudHMSJC5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVxdWVzdBolLmJvd2xpbmUuYWdlbnRzLnYxLkxpc3RBZ2VudHNSZXNwb25zZSIjiucYBAoCAgWC0+STAhUSEy92MS9vcGVyYXRvci9hZ2VudHMScgoIR2V0QWdlbnQSIi5ib3dsaW5lLmFnZW50cy52MS5HZXRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIoiucYBAoCAgWC0+STAhoSGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKEAQoLVXBkYXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5VcGRhdGVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCI0iucYAwoBAoLT5JMCJzoFYWdlbnQyHi92MS9vcGVyYXRvci9hZ2VudHMve2FnZW50LmlkfRKBAQoLQ29yZG9uQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5Db3Jkb25BZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmNvcmRvbhKHAQoNVW5jb3Jkb25BZ2VudBInLmJvd2xpbmUuYWdlbnRzLnYxLlVuY29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiM4rnGAMKAQKC0+STAiY6ASoiIS92MS9vcGVyYXRvci9hZ2VudHMve2lkfTp1bmNvcmRvbhKBAQoLUmV2b2tlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXZva2VBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldm9rZRKEAQoMUmVsZWFzZUFnZW50EiYuYm93bGluZS5hZ2VudHMudjEuUmVsZWFzZUFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjKK5xgDCgECgtPkkwIlOgEqIiAvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06cmVsZWFzZRKBAQoLQWNjZXB0QWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmFjY2VwdBKBAQoLUmV0aXJlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXRpcmVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldGlyZRJ1CgtEZWxldGVBZ2VudBIlLmJvd2xpbmUuYWdlbnRzLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eSIniucYAwoBAoLT5JMCGioYL3YxL29wZXJhdG9yL2FnZW50cy97aWR9EokBCgtXYXRjaEFnZW50cxIlLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVxdWVzdBomLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVzcG9uc2UiKYrnGAQKAgIFgtPkkwIbEhkvdjEvb3BlcmF0b3IvYWdlbnRzOndhdGNoMAFiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("Ch5ib3dsaW5lL2FnZW50cy92MS9hZ2VudHMucHJvdG8SEWJvd2xpbmUuYWdlbnRzLnYxIooKCgVBZ2VudBIKCgJpZBgBIAEoCRIyCgRuYW1lGAIgASgJQiS6SCFyHzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJEj4KBmxhYmVscxgGIAMoCzIkLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIWCg5jYXBhY2l0eV9saW1pdBgHIAEoDRItCgVzdGF0ZRgIIAEoDjIeLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LlN0YXRlEjsKDGNvbm5lY3Rpdml0eRgJIAEoDjIlLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50LkNvbm5lY3Rpdml0eRIWCg5vZmZsaW5lX3JlYXNvbhgKIAEoCRIQCghjb3Jkb25lZBgLIAEoCBIPCgdydW50aW1lGAwgASgJEhcKD3J1bnRpbWVfdmVyc2lvbhgNIAEoCRIXCg9ydW50aW1lX3Byb2JsZW0YDiABKAkSFAoMY2FwYWJpbGl0aWVzGA8gAygJEg8KB3ZlcnNpb24YECABKAkSDwoHcnVubmluZxgRIAEoDRITCgtsb2FkX21pbGxpcxgSIAEoDRINCgVlcG9jaBgTIAEoDRISCgpyZXBsaWNhX2lkGBQgASgJEhYKDnJlbW90ZV9hZGRyZXNzGBUgASgJEjYKEmNvbm5lY3Rpdml0eV9zaW5jZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMbGFzdF9zZWVuX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5rZXlfdGh1bWJwcmludBgZIAEoCRIMCgRldGFnGBogASgJEhAKCGRlZ3JhZGVkGBsgASgIEhAKCGNvbmZsaWN0GBwgASgJEiEKGWNvbmZsaWN0X3J1bnRpbWVfaWRlbnRpdHkYHSABKAkSNQoJdHJhbnNwb3J0GB4gASgOMiIuYm93bGluZS5hZ2VudHMudjEuQWdlbnQuVHJhbnNwb3J0EhAKCGRlY2lzaW9uGB8gASgJEiwKCGRpc3B1dGVzGCAgAygLMhouYm93bGluZS5hZ2VudHMudjEuRGlzcHV0ZRIoCgZzdHJheXMYISADKAsyGC5ib3dsaW5lLmFnZW50cy52MS5TdHJheRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIRU5ST0xMRUQQARIMCghDT05GTElDVBACEhUKEUFXQUlUSU5HX0RFQ0lTSU9OEAMSCwoHUkVWT0tFRBAEEgsKB1JFVElSRUQQBSJPCgxDb25uZWN0aXZpdHkSHAoYQ09OTkVDVElWSVRZX1VOU1BFQ0lGSUVEEAASCgoGT05MSU5FEAESCAoETEFURRACEgsKB09GRkxJTkUQAyI8CglUcmFuc3BvcnQSGQoVVFJBTlNQT1JUX1VOU1BFQ0lGSUVEEAASCgoGU1RSRUFNEAESCAoEUE9MTBACIr0BCgdEaXNwdXRlEhUKDWRlcGxveW1lbnRfaWQYASABKAkSCwoDd2h5GAIgASgJEhgKEGFnZW50X2dlbmVyYXRpb24YAyABKA0SFAoMYWdlbnRfZGlnZXN0GAQgASgJEhkKEXNlcnZlcl9nZW5lcmF0aW9uGAUgASgNEhUKDXNlcnZlcl9kaWdlc3QYBiABKAkSDAoEcnVucxgHIAEoCBIMCgRraW5kGAggASgJEhAKCG93bmVyX2lkGAkgASgJInYKBVN0cmF5EhUKDWRlcGxveW1lbnRfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIRCglpbnN0YW5jZXMYAyADKAkSLwoLb2JzZXJ2ZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqEBChFMaXN0QWdlbnRzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSGQoIb3JkZXJfYnkYBCABKAlCB7pIBHICGEASGQoRcmV0dXJuX3RvdGFsX3NpemUYBSABKAgifwoSTGlzdEFnZW50c1Jlc3BvbnNlEigKBmFnZW50cxgBIAMoCzIYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiKAoPR2V0QWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidgoSVXBkYXRlQWdlbnRSZXF1ZXN0Ei8KBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnRCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siKwoSQ29yZG9uQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUVW5jb3Jkb25BZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIrChJSZXZva2VBZ2VudFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJNChNSZWxlYXNlQWdlbnRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHwoXYWNjZXB0X3J1bnRpbWVfaWRlbnRpdHkYAiABKAgipgEKEkFjY2VwdEFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEkQKBHNpZGUYAiABKA4yKi5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QuU2lkZUIKukgHggEEEAEgACIzCgRTaWRlEhQKEFNJREVfVU5TUEVDSUZJRUQQABIJCgVBR0VOVBABEgoKBlNFUlZFUhACIjoKElJldGlyZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEg0KBWZvcmNlGAIgASgIIkIKEkRlbGV0ZUFnZW50UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhUKBGV0YWcYAiABKAlCB7pIBHICGEAiSwoSV2F0Y2hBZ2VudHNSZXF1ZXN0EhgKBmN1cnNvchgBIAEoCUIIukgFcgMYgAESGwoKY2x1c3Rlcl9pZBgCIAEoCUIHukgEcgIYZCJ1ChNXYXRjaEFnZW50c1Jlc3BvbnNlEicKBWFnZW50GAEgASgLMhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQSDgoGY3Vyc29yGAIgASgJEg8KB2RlbGV0ZWQYAyABKAgSFAoMc25hcHNob3RfZW5kGAQgASgIMq4LCg1BZ2VudHNTZXJ2aWNlEn4KCkxpc3RBZ2VudHMSJC5ib3dsaW5lLmFnZW50cy52MS5MaXN0QWdlbnRzUmVxdWVzdBolLmJvd2xpbmUuYWdlbnRzLnYxLkxpc3RBZ2VudHNSZXNwb25zZSIjiucYBAoCAgWC0+STAhUSEy92MS9vcGVyYXRvci9hZ2VudHMScgoIR2V0QWdlbnQSIi5ib3dsaW5lLmFnZW50cy52MS5HZXRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIoiucYBAoCAgWC0+STAhoSGC92MS9vcGVyYXRvci9hZ2VudHMve2lkfRKEAQoLVXBkYXRlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5VcGRhdGVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCI0iucYAwoBAoLT5JMCJzoFYWdlbnQyHi92MS9vcGVyYXRvci9hZ2VudHMve2FnZW50LmlkfRKBAQoLQ29yZG9uQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5Db3Jkb25BZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmNvcmRvbhKHAQoNVW5jb3Jkb25BZ2VudBInLmJvd2xpbmUuYWdlbnRzLnYxLlVuY29yZG9uQWdlbnRSZXF1ZXN0GhguYm93bGluZS5hZ2VudHMudjEuQWdlbnQiM4rnGAMKAQKC0+STAiY6ASoiIS92MS9vcGVyYXRvci9hZ2VudHMve2lkfTp1bmNvcmRvbhKBAQoLUmV2b2tlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXZva2VBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldm9rZRKEAQoMUmVsZWFzZUFnZW50EiYuYm93bGluZS5hZ2VudHMudjEuUmVsZWFzZUFnZW50UmVxdWVzdBoYLmJvd2xpbmUuYWdlbnRzLnYxLkFnZW50IjKK5xgDCgECgtPkkwIlOgEqIiAvdjEvb3BlcmF0b3IvYWdlbnRzL3tpZH06cmVsZWFzZRKBAQoLQWNjZXB0QWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5BY2NlcHRBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OmFjY2VwdBKBAQoLUmV0aXJlQWdlbnQSJS5ib3dsaW5lLmFnZW50cy52MS5SZXRpcmVBZ2VudFJlcXVlc3QaGC5ib3dsaW5lLmFnZW50cy52MS5BZ2VudCIxiucYAwoBAoLT5JMCJDoBKiIfL3YxL29wZXJhdG9yL2FnZW50cy97aWR9OnJldGlyZRJ1CgtEZWxldGVBZ2VudBIlLmJvd2xpbmUuYWdlbnRzLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eSIniucYAwoBAoLT5JMCGioYL3YxL29wZXJhdG9yL2FnZW50cy97aWR9EokBCgtXYXRjaEFnZW50cxIlLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVxdWVzdBomLmJvd2xpbmUuYWdlbnRzLnYxLldhdGNoQWdlbnRzUmVzcG9uc2UiKYrnGAQKAgIFgtPkkwIbEhkvdjEvb3BlcmF0b3IvYWdlbnRzOndhdGNoMAFiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * The process that dials out.
@@ -256,6 +256,15 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
    * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
    */
   disputes: Dispute[];
+
+  /**
+   * What carries this installation's labels there and belongs to no deployment
+   * that is known here, by deployment; at most 100. It is never removed by
+   * itself. Only GetAgent tells it. Output only.
+   *
+   * @generated from field: repeated bowline.agents.v1.Stray strays = 33;
+   */
+  strays: Stray[];
 };
 
 /**
@@ -495,6 +504,15 @@ export type AgentJson = {
    * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
    */
   disputes?: DisputeJson[];
+
+  /**
+   * What carries this installation's labels there and belongs to no deployment
+   * that is known here, by deployment; at most 100. It is never removed by
+   * itself. Only GetAgent tells it. Output only.
+   *
+   * @generated from field: repeated bowline.agents.v1.Stray strays = 33;
+   */
+  strays?: StrayJson[];
 };
 
 /**
@@ -828,6 +846,83 @@ export const DisputeSchema: GenMessage<Dispute, {jsonType: DisputeJson}> = /*@__
   messageDesc(file_bowline_agents_v1_agents, 1);
 
 /**
+ * What an agent found that belongs to no known deployment.
+ *
+ * @generated from message bowline.agents.v1.Stray
+ */
+export type Stray = Message<"bowline.agents.v1.Stray"> & {
+  /**
+   * The deployment that it says it is of.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId: string;
+
+  /**
+   * The generation that it says it is of.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+
+  /**
+   * What runs of it, one line each.
+   *
+   * @generated from field: repeated string instances = 3;
+   */
+  instances: string[];
+
+  /**
+   * When it was observed last.
+   *
+   * @generated from field: google.protobuf.Timestamp observed_at = 4;
+   */
+  observedAt?: Timestamp | undefined;
+};
+
+/**
+ * What an agent found that belongs to no known deployment.
+ *
+ * @generated from message bowline.agents.v1.Stray
+ */
+export type StrayJson = {
+  /**
+   * The deployment that it says it is of.
+   *
+   * @generated from field: string deployment_id = 1;
+   */
+  deploymentId?: string;
+
+  /**
+   * The generation that it says it is of.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation?: number;
+
+  /**
+   * What runs of it, one line each.
+   *
+   * @generated from field: repeated string instances = 3;
+   */
+  instances?: string[];
+
+  /**
+   * When it was observed last.
+   *
+   * @generated from field: google.protobuf.Timestamp observed_at = 4;
+   */
+  observedAt?: TimestampJson;
+};
+
+/**
+ * Describes the message bowline.agents.v1.Stray.
+ * Use `create(StraySchema)` to create a new message.
+ */
+export const StraySchema: GenMessage<Stray, {jsonType: StrayJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agents_v1_agents, 2);
+
+/**
  * See AgentsService.ListAgents.
  *
  * @generated from message bowline.agents.v1.ListAgentsRequest
@@ -916,7 +1011,7 @@ export type ListAgentsRequestJson = {
  * Use `create(ListAgentsRequestSchema)` to create a new message.
  */
 export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest, {jsonType: ListAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 2);
+  messageDesc(file_bowline_agents_v1_agents, 3);
 
 /**
  * See AgentsService.ListAgents.
@@ -979,7 +1074,7 @@ export type ListAgentsResponseJson = {
  * Use `create(ListAgentsResponseSchema)` to create a new message.
  */
 export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse, {jsonType: ListAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 3);
+  messageDesc(file_bowline_agents_v1_agents, 4);
 
 /**
  * See AgentsService.GetAgent.
@@ -1014,7 +1109,7 @@ export type GetAgentRequestJson = {
  * Use `create(GetAgentRequestSchema)` to create a new message.
  */
 export const GetAgentRequestSchema: GenMessage<GetAgentRequest, {jsonType: GetAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 4);
+  messageDesc(file_bowline_agents_v1_agents, 5);
 
 /**
  * See AgentsService.UpdateAgent.
@@ -1065,7 +1160,7 @@ export type UpdateAgentRequestJson = {
  * Use `create(UpdateAgentRequestSchema)` to create a new message.
  */
 export const UpdateAgentRequestSchema: GenMessage<UpdateAgentRequest, {jsonType: UpdateAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 5);
+  messageDesc(file_bowline_agents_v1_agents, 6);
 
 /**
  * See AgentsService.CordonAgent.
@@ -1100,7 +1195,7 @@ export type CordonAgentRequestJson = {
  * Use `create(CordonAgentRequestSchema)` to create a new message.
  */
 export const CordonAgentRequestSchema: GenMessage<CordonAgentRequest, {jsonType: CordonAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 6);
+  messageDesc(file_bowline_agents_v1_agents, 7);
 
 /**
  * See AgentsService.UncordonAgent.
@@ -1135,7 +1230,7 @@ export type UncordonAgentRequestJson = {
  * Use `create(UncordonAgentRequestSchema)` to create a new message.
  */
 export const UncordonAgentRequestSchema: GenMessage<UncordonAgentRequest, {jsonType: UncordonAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 7);
+  messageDesc(file_bowline_agents_v1_agents, 8);
 
 /**
  * See AgentsService.RevokeAgent.
@@ -1170,7 +1265,7 @@ export type RevokeAgentRequestJson = {
  * Use `create(RevokeAgentRequestSchema)` to create a new message.
  */
 export const RevokeAgentRequestSchema: GenMessage<RevokeAgentRequest, {jsonType: RevokeAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 8);
+  messageDesc(file_bowline_agents_v1_agents, 9);
 
 /**
  * See AgentsService.ReleaseAgent.
@@ -1221,7 +1316,7 @@ export type ReleaseAgentRequestJson = {
  * Use `create(ReleaseAgentRequestSchema)` to create a new message.
  */
 export const ReleaseAgentRequestSchema: GenMessage<ReleaseAgentRequest, {jsonType: ReleaseAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 9);
+  messageDesc(file_bowline_agents_v1_agents, 10);
 
 /**
  * See AgentsService.AcceptAgent.
@@ -1270,7 +1365,7 @@ export type AcceptAgentRequestJson = {
  * Use `create(AcceptAgentRequestSchema)` to create a new message.
  */
 export const AcceptAgentRequestSchema: GenMessage<AcceptAgentRequest, {jsonType: AcceptAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 10);
+  messageDesc(file_bowline_agents_v1_agents, 11);
 
 /**
  * Whose history goes on.
@@ -1318,7 +1413,7 @@ export type AcceptAgentRequest_SideJson = "SIDE_UNSPECIFIED" | "AGENT" | "SERVER
  * Describes the enum bowline.agents.v1.AcceptAgentRequest.Side.
  */
 export const AcceptAgentRequest_SideSchema: GenEnum<AcceptAgentRequest_Side, AcceptAgentRequest_SideJson> = /*@__PURE__*/
-  enumDesc(file_bowline_agents_v1_agents, 10, 0);
+  enumDesc(file_bowline_agents_v1_agents, 11, 0);
 
 /**
  * See AgentsService.RetireAgent.
@@ -1367,7 +1462,7 @@ export type RetireAgentRequestJson = {
  * Use `create(RetireAgentRequestSchema)` to create a new message.
  */
 export const RetireAgentRequestSchema: GenMessage<RetireAgentRequest, {jsonType: RetireAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 11);
+  messageDesc(file_bowline_agents_v1_agents, 12);
 
 /**
  * See AgentsService.DeleteAgent.
@@ -1416,7 +1511,7 @@ export type DeleteAgentRequestJson = {
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest, {jsonType: DeleteAgentRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 12);
+  messageDesc(file_bowline_agents_v1_agents, 13);
 
 /**
  * See AgentsService.WatchAgents.
@@ -1465,7 +1560,7 @@ export type WatchAgentsRequestJson = {
  * Use `create(WatchAgentsRequestSchema)` to create a new message.
  */
 export const WatchAgentsRequestSchema: GenMessage<WatchAgentsRequest, {jsonType: WatchAgentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 13);
+  messageDesc(file_bowline_agents_v1_agents, 14);
 
 /**
  * One change.
@@ -1542,7 +1637,7 @@ export type WatchAgentsResponseJson = {
  * Use `create(WatchAgentsResponseSchema)` to create a new message.
  */
 export const WatchAgentsResponseSchema: GenMessage<WatchAgentsResponse, {jsonType: WatchAgentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agents_v1_agents, 14);
+  messageDesc(file_bowline_agents_v1_agents, 15);
 
 /**
  * Agents.
