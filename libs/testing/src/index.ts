@@ -4,7 +4,8 @@
  * test (or the file) that started it.
  *
  *   postgres.ts   a migrated database per file     endings.ts  how things end
- *   redis.ts      an empty Redis per caller        embedded-postgres.ts  the supervisor under test
+ *   redis.ts      an empty Redis per caller        redis-modes.ts  Sentinel and Cluster
+ *   embedded-postgres.ts  the supervisor under test
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
@@ -45,6 +46,7 @@ export {
   type RunningProcess,
 } from "./processes.ts";
 export { askRedis, testRedis, type TestRedis } from "./redis.ts";
+export { type RedisNode, startRedisCluster, startRedisSentinel } from "./redis-modes.ts";
 export { openRawStream, type RawStream } from "./raw-stream.ts";
 export type { Operator, PublishOptions } from "./operator.ts";
 export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
