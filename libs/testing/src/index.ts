@@ -11,6 +11,7 @@
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
  *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
+ *   nginx.ts, reverse-proxies.ts  what breaks streams: HTTP/1.1 only, or buffering
  *   scripted-poll.ts  the same without a stream, over REST
  *   scripted-server.ts  a server that says what the test says, for agents' tests
  *   certificates.ts  a CA and what it signs      http-proxy.ts  a CONNECT proxy
@@ -48,6 +49,8 @@ export {
 export { askRedis, testRedis, type TestRedis } from "./redis.ts";
 export { type RedisNode, startRedisCluster, startRedisSentinel } from "./redis-modes.ts";
 export { openRawStream, type RawStream } from "./raw-stream.ts";
+export { startNginx, type Nginx, type NginxOptions } from "./nginx.ts";
+export { startBufferingProxy, startHttp1Proxy, type ReverseProxy } from "./reverse-proxies.ts";
 export type { Operator, PublishOptions } from "./operator.ts";
 export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
 export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";

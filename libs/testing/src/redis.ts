@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { testSettings } from "./config.ts";
 import { temporaryFolder } from "./folders.ts";
 import { startProcess, type RunningProcess } from "./processes.ts";
-import { findRedisServer, type RedisServer } from "./redis-server.ts";
+import type { FoundProgram } from "./debian-programs.ts";
+import { findRedisServer } from "./redis-server.ts";
 
 export type TestRedis = {
   /** For ioredis and `BOWLINE_REDIS_URL`: the path of a unix socket, or TEST_REDIS_URL. */
@@ -20,7 +21,7 @@ export type TestRedis = {
  * where it listens; default: a new folder.
  */
 export async function testRedis(options: { socket?: string } = {}): Promise<TestRedis> {
-  let server: RedisServer;
+  let server: FoundProgram;
   try {
     server = await findRedisServer();
   } catch (error) {
