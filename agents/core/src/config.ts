@@ -9,6 +9,10 @@ import { parseArgs, type ParseArgsConfig } from "node:util";
 import { isLoopback, parseFingerprint, proxiesOf, proxyFor, type ProxySettings } from "@bowline/dial";
 import { logLevels, type LogLevel } from "./log.ts";
 
+/** How sessions are carried; `auto`: by a stream, and by polling where none passes (transports.ts). */
+export const transportSettings = ["auto", "stream", "poll"] as const;
+export type TransportSetting = (typeof transportSettings)[number];
+
 export interface AgentConfig {
   /** Origin of the server, e.g. `https://bowline.example.com`; a path is a prefix. */
   server: string;
@@ -25,6 +29,12 @@ export interface AgentConfig {
   caFingerprint: string | undefined;
   /** From HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
   proxies: ProxySettings;
+  /** How sessions are carried. */
+  transport: TransportSetting;
+  /** While it polls, it looks for a stream at least this often. */
+  streamRetryMs: number;
+  /** The answer to a greeting takes a round trip and a commit; more is a dead line, or one that carries no stream. */
+  greetingWithinMs: number;
   logFormat: "json" | "pretty";
   logLevel: LogLevel;
   /** When standard input closes, stop the workloads and exit: for a parent that must leave nothing behind. */
@@ -74,6 +84,17 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
       setting(flags["ca-fingerprint"], "BOWLINE_CA_FINGERPRINT"),
     ),
     proxies: usableProxies(server, environment),
+    transport: choice("--transport", setting(flags.transport, "BOWLINE_TRANSPORT") ?? "auto", transportSettings),
+    streamRetryMs: milliseconds(
+      "--stream-retry-ms",
+      setting(flags["stream-retry-ms"], "BOWLINE_STREAM_RETRY_MS"),
+      300_000,
+    ),
+    greetingWithinMs: milliseconds(
+      "--greeting-within-ms",
+      setting(flags["greeting-within-ms"], "BOWLINE_GREETING_WITHIN_MS"),
+      20_000,
+    ),
     logFormat: choice(
       "--log-format",
       setting(flags["log-format"], "BOWLINE_LOG_FORMAT") ?? (process.stderr.isTTY ? "pretty" : "json"),
@@ -133,6 +154,9 @@ export const agentFlags = {
   "ca-file": { type: "string" },
   "ca-fingerprint": { type: "string" },
   insecure: { type: "boolean" },
+  transport: { type: "string" },
+  "stream-retry-ms": { type: "string" },
+  "greeting-within-ms": { type: "string" },
   "log-format": { type: "string" },
   "log-level": { type: "string" },
   "key-max-age": { type: "string" },
@@ -233,6 +257,16 @@ function read(file: string, flag: string): void {
   } catch (error) {
     throw new ConfigError(`${flag} ${file} cannot be read: ${(error as Error).message}`);
   }
+}
+
+/** Between what a busy machine needs and a day. */
+const waits = { min: 100, max: 86_400_000 };
+
+function milliseconds(flag: string, text: string | undefined, fallback: number): number {
+  if (text === undefined) return fallback;
+  const value = /^\d{1,8}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= waits.min && value <= waits.max) return value;
+  throw new ConfigError(`${flag} ${text}: milliseconds, ${waits.min} to ${waits.max}`);
 }
 
 function choice<const T extends string>(flag: string, value: string, allowed: readonly T[]): T {

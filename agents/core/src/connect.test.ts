@@ -3,6 +3,7 @@ import { expect, test } from "@jest/globals";
 import { connect } from "./connect.ts";
 import { createLog } from "./log.ts";
 import type { SessionEnd } from "./serve.ts";
+import { chooseTransport } from "./transports.ts";
 
 /** The waits between sessions that end like this, one after the other; then the agent stops. */
 async function waitsBetween(ends: readonly SessionEnd[], random: () => number): Promise<number[]> {
@@ -12,6 +13,7 @@ async function waitsBetween(ends: readonly SessionEnd[], random: () => number): 
   await connect(
     {
       sign: async () => "assertion",
+      choice: chooseTransport("auto"),
       dial: () => transport,
       serve: async () => left.shift() ?? { kind: "stopped" },
       clock: { now: () => 0, monotonicMs: () => 0, sleep: async (ms) => void waits.push(ms) },
@@ -28,6 +30,7 @@ const overloaded = (retryAfterMs: number): SessionEnd => ({
   reason: "OVERLOADED",
   message: "Too many agents dial at this moment.",
   retryAfterMs,
+  greeted: false,
 });
 
 test("a server that has too many dials is dialled again when it said, and not before", async () => {

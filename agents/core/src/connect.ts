@@ -3,9 +3,10 @@
  *
  *   supervise.ts  starts it, after everything that works without a server
  *   serve.ts      one session, from greeting to end
+ *   transports.ts stream or poll
  *   identity.ts   the counter of each dial's assertion
  *
- * N1: at most one stream is open at any time.
+ * N1: at most one session is open at any time.
  * N2: every path back to `dialling` passes through `waiting`, and no wait is
  *     shorter than the floor.
  */
@@ -13,6 +14,7 @@ import { fullJitter, type Clock } from "@bowline/kernel";
 import type { AgentTransport } from "@bowline/session";
 import type { Log } from "./log.ts";
 import type { SessionEnd } from "./serve.ts";
+import type { TransportChoice, TransportKind } from "./transports.ts";
 
 export type ConnectEnd = { kind: "stopped" } | { kind: "refused"; reason: string; message: string };
 
@@ -35,7 +37,9 @@ const waitsForPeople = new Set(["AGENT_CONFLICT", "AWAITING_DECISION", "CLOCK_SK
 export interface ConnectPorts {
   /** Signs with a counter above the last one, and above `floor`. */
   sign(floor: number): Promise<string>;
-  dial(): AgentTransport;
+  /** How each session is carried. */
+  choice: TransportChoice;
+  dial(kind: TransportKind): AgentTransport;
   serve(transport: AgentTransport, assertion: string, signal: AbortSignal): Promise<SessionEnd>;
   clock: Clock;
   log: Log;
@@ -62,7 +66,7 @@ export async function connect(ports: ConnectPorts, signal: AbortSignal): Promise
         const assertion = await ports.sign(floor);
         phase = {
           kind: "serving",
-          transport: ports.dial(),
+          transport: ports.dial(ports.choice.next()),
           assertion,
           attempt: phase.attempt,
           since: clock.monotonicMs(),
@@ -72,6 +76,7 @@ export async function connect(ports: ConnectPorts, signal: AbortSignal): Promise
       case "serving": {
         const end: SessionEnd = await ports.serve(phase.transport, phase.assertion, signal);
         phase.transport.close(); // N1
+        ports.choice.ended(phase.transport.kind, end);
         const stable = clock.monotonicMs() - phase.since >= stableAfterMs;
         phase = after(end, stable ? 0 : phase.attempt);
         break;
@@ -108,10 +113,16 @@ export async function connect(ports: ConnectPorts, signal: AbortSignal): Promise
         log.warn({ floor: end.floor }, "the server knows a higher counter than this disk; signing above it");
         return { kind: "waiting", attempt: attempt + 1, forMs: fullJitter(backoff, attempt, random) };
       }
+      case "streams-pass":
+        return { kind: "waiting", attempt: 0, forMs: backoff.floorMs };
       case "lost": {
         const bounds = waitsForPeople.has(end.reason) ? decisionWait : backoff;
         const forMs = Math.max(end.retryAfterMs ?? 0, fullJitter(bounds, attempt, random));
-        log.warn({ reason: end.reason, detail: end.message, waitMs: forMs }, "no session; the agent dials again");
+        const how = ports.choice.next();
+        log.warn(
+          { reason: end.reason, detail: end.message, waitMs: forMs, next: how },
+          "no session; the agent dials again",
+        );
         return { kind: "waiting", attempt: attempt + 1, forMs };
       }
       default:

@@ -11,17 +11,18 @@ import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readPrivateFile, writePrivateFile } from "@bowline/auth";
-import { DialError, dialHttp2, type DialTarget, fingerprintOf, pinAuthority } from "@bowline/dial";
-import { type AgentTransport, createAgentTransport } from "@bowline/session";
+import { DialError, dialHttp2, dialledAgent, type DialTarget, fingerprintOf, pinAuthority } from "@bowline/dial";
+import { type AgentTransport, createAgentTransport, createPollTransport } from "@bowline/session";
 import type { AgentConfig } from "./config.ts";
+import type { TransportKind } from "./transports.ts";
 
 export type DiallerConfig = Pick<AgentConfig, "server" | "dataDir" | "caFile" | "caFingerprint" | "proxies">;
 
 export interface Dialler {
   /** What is dialled now. Rejects with a DialError where a CA is to be found by its fingerprint and is not. */
   target(signal?: AbortSignal): Promise<DialTarget>;
-  /** A connection for a stream and its calls; nothing is dialled before the first of them. */
-  dial(): AgentTransport;
+  /** Connections for a stream and its calls, or for polls; nothing is dialled before the first of them. */
+  dial(kind: TransportKind): AgentTransport;
 }
 
 /** The CA that came by its fingerprint, in the data folder. */
@@ -67,13 +68,12 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
     }
   }
 
+  const stream = () =>
+    createAgentTransport({ url: server, dial: async (signal) => dialHttp2(await target(signal), { signal }) });
+  const poll = () => createPollTransport({ url: server, agent: dialledAgent(server, () => target()), stream });
   return {
     target,
-    dial: () =>
-      createAgentTransport({
-        url: server,
-        dial: async (signal) => dialHttp2(await target(signal), { signal }),
-      }),
+    dial: (kind) => (kind === "poll" ? poll() : stream()),
   };
 }
 

@@ -42,9 +42,9 @@ const final = new Set([
 
 const wait = { baseMs: 500, capMs: 30_000, floorMs: 200 };
 
-/** Enrols, trying again while the server can't be reached or its reply is lost. */
+/** Enrols, trying again while the server can't be reached or its reply is lost; over each transport by turns. */
 export async function enrol(
-  transport: Transport,
+  transports: readonly Transport[],
   identity: Identity,
   facts: EnrolFacts,
   ports: { clock: Clock; log: { warn(fields: object, message: string): void } },
@@ -57,9 +57,11 @@ export async function enrol(
       reason: "REGISTRATION_TOKEN_MALFORMED",
       message: "this is not a registration token (bwr_…)",
     };
-  const client = createClient(AgentService, transport);
+  const clients = transports.map((transport) => createClient(AgentService, transport));
   const { signing, sealing } = identity.keys.current();
   for (let attempt = 0; !signal.aborted; attempt += 1) {
+    const client = clients[attempt % clients.length];
+    if (client === undefined) break;
     try {
       const answer = await client.enroll(
         {

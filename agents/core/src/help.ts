@@ -16,6 +16,18 @@ const flags: Record<Flag, readonly [argument: string, about: string]> = {
   "ca-file": ["<file>", "CA of the server's certificate, PEM (env: BOWLINE_CA_FILE; default: the system's)"],
   "ca-fingerprint": ["<sha256:…>", "a CA in the server's chain to trust, and keep (env: BOWLINE_CA_FINGERPRINT)"],
   insecure: ["", "clear text beyond this host (env: BOWLINE_INSECURE)"],
+  transport: [
+    "<how>",
+    "auto: a stream, and polling where none passes; or stream, or poll (env: BOWLINE_TRANSPORT; default: auto)",
+  ],
+  "stream-retry-ms": [
+    "<ms>",
+    "while it polls, look for a stream at least this often (env: BOWLINE_STREAM_RETRY_MS; default: 300000)",
+  ],
+  "greeting-within-ms": [
+    "<ms>",
+    "a session that is not answered for this long is broken (env: BOWLINE_GREETING_WITHIN_MS; default: 20000)",
+  ],
   "key-max-age": ["<age>", "replace keys that are older: 12h, 90d (env: BOWLINE_AGENT_KEY_MAX_AGE; default: never)"],
   "log-format": ["<format>", "json or pretty (env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)"],
   "log-level": ["<level>", "(env: BOWLINE_LOG_LEVEL; default: info)"],

@@ -8,6 +8,7 @@
  *   identity.ts, enrol.ts      keys, state, enrolment
  *   dial.ts                    where to, and whom to trust there
  *   connect.ts, serve.ts       the stream: dialling, and one session
+ *   transports.ts, probe.ts    where no stream passes: polling, and back
  *   intake.ts, fetch.ts        from a push to the journal
  *   journal.ts                 what survives a crash
  *   converge.ts, gateways.ts   from the journal to a result

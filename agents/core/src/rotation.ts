@@ -68,7 +68,7 @@ export function createRotation(parts: {
     after(end) {
       if (end.kind !== "refused" || !notMyKey.has(end.reason)) return end;
       const { reason, message } = end;
-      const again = { kind: "lost", reason, message, retryAfterMs: undefined } as const;
+      const again = { kind: "lost", reason, message, retryAfterMs: undefined, greeted: false } as const;
       // A change ended after this was signed, while the session before it was still closing.
       if (!useNext && signedWith !== keys.current().signing.thumbprint) return again;
       if (keys.next() === undefined || bothRefused) return end;

@@ -29,6 +29,7 @@ import { accessTokenLifeMs } from "@bowline/auth";
 import type { Clock } from "@bowline/kernel";
 import {
   describeEnd,
+  openPolling,
   openSession,
   refusalOf,
   silenceLimitMs,
@@ -44,6 +45,7 @@ import { capacityOf } from "./load.ts";
 import type { Log } from "./log.ts";
 import type { Observer } from "./observe.ts";
 import { syncPages } from "./pages.ts";
+import { untilStreamPasses } from "./probe.ts";
 import type { Runtime } from "./runtime.ts";
 import { stateDigestOf } from "./specs.ts";
 import { agentVersion, protocol } from "./version.ts";
@@ -60,7 +62,10 @@ export type SessionEnd =
   | { kind: "superseded" }
   /** The counter was not above the server's: sign above it. */
   | { kind: "replayed"; floor: number }
-  | { kind: "lost"; reason: string; message: string; retryAfterMs: number | undefined };
+  /** It polled, and a stream passes now. */
+  | { kind: "streams-pass" }
+  /** `greeted`: the server had answered the greeting. */
+  | { kind: "lost"; reason: string; message: string; retryAfterMs: number | undefined; greeted: boolean };
 
 /** How unary calls of a session are made: what authorises them is renewed inside the stream. */
 export interface SessionCalls {
@@ -71,7 +76,7 @@ export interface SessionCalls {
 }
 
 export interface ServePorts {
-  config: Pick<AgentConfig, "dataDir" | "labels">;
+  config: Pick<AgentConfig, "dataDir" | "labels" | "greetingWithinMs" | "streamRetryMs" | "transport">;
   /** Tells two processes with one identity apart. */
   processId: string;
   runtime: Runtime;
@@ -88,8 +93,6 @@ export interface ServePorts {
 
 /** Reasons after which dialling again is pointless until an operator acts. */
 const forGood = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "AGENT_KEY_REPLACED", "ASSERTION_INVALID"]);
-/** The answer to the greeting takes a round trip and a commit; more is a dead line. */
-const greetingWithinMs = 20_000;
 /** Heartbeats vary by this share, so that a fleet's don't come together. */
 const heartbeatJitter = 0.1;
 /** A result without an answer for this long is sent again with the next heartbeat. */
@@ -104,7 +107,11 @@ export async function serve(
 ): Promise<SessionEnd> {
   const { journal, converger, observer, clock, log } = ports;
   const cut = new AbortController();
-  const channel = openSession(transport.stream, { assertion, clock, silenceMs: greetingWithinMs }, cut.signal);
+  const opening = { assertion, clock, silenceMs: ports.config.greetingWithinMs };
+  const channel =
+    transport.kind === "poll"
+      ? openPolling(transport.unary, opening, cut.signal)
+      : openSession(transport.stream, opening, cut.signal);
   let end: SessionEnd | undefined;
   let greeted = false;
   let serving = false;
@@ -128,13 +135,15 @@ export async function serve(
     receipt: (receipt) => say({ case: "commandReceipt", value: receipt }),
     result: sendResult,
   });
-  const goodbye = (): void => {
-    end ??= { kind: "stopped" };
-    if (greeted) say({ case: "goodbye", value: { reason: "the agent stops" } }); // S3, also in the middle of Sync
+  const goodbye = (why: SessionEnd = { kind: "stopped" }): void => {
+    end ??= why;
+    const reason = why.kind === "stopped" ? "the agent stops" : "a stream follows";
+    if (greeted) say({ case: "goodbye", value: { reason } }); // S3, also in the middle of Sync
     channel.close();
     if (!greeted) cut.abort(); // Nobody has answered yet, so nobody is waited for.
   };
-  signal.addEventListener("abort", goodbye, { once: true });
+  const stopping = (): void => goodbye();
+  signal.addEventListener("abort", stopping, { once: true });
   try {
     if (signal.aborted) goodbye();
     else say({ case: "connectRequest", value: await greeting() });
@@ -181,14 +190,14 @@ export async function serve(
       }
     }
   } finally {
-    signal.removeEventListener("abort", goodbye);
+    signal.removeEventListener("abort", stopping);
     observer.report(undefined);
     converger.listener = undefined;
     channel.close();
   }
   const how = await channel.ended;
   await channel.released;
-  return end ?? endOf(how);
+  return end ?? endOf(how, greeted);
 
   function say(message: MessageInitShape<typeof AgentMessageSchema>["message"]): void {
     const outcome = channel.send(
@@ -235,7 +244,8 @@ export async function serve(
     for (const page of syncPages(journal, converger, !response.stateKnown)) say({ case: "sync", value: page });
     void heartbeats(response.heartbeatIntervalMs);
     void renewals();
-    log.info({ session: response.sessionId, epoch: response.epoch }, "connected");
+    void leaveForStream();
+    log.info({ session: response.sessionId, epoch: response.epoch, transport: transport.kind }, "connected");
   }
 
   async function synced(reply: SyncReply): Promise<void> {
@@ -329,6 +339,14 @@ export async function serve(
     }
   }
 
+  async function leaveForStream(): Promise<void> {
+    if (transport.kind !== "poll" || ports.config.transport === "poll") return;
+    const probing = { token: () => accessToken, everyMs: ports.config.streamRetryMs, clock };
+    if (!(await untilStreamPasses(transport, probing, channel.signal)) || channel.signal.aborted) return;
+    log.info({}, "a stream passes again; the session moves to one");
+    goodbye({ kind: "streams-pass" });
+  }
+
   async function renewals(): Promise<void> {
     for (;;) {
       await clock.sleep(accessTokenLifeMs / 2, channel.signal);
@@ -338,14 +356,21 @@ export async function serve(
   }
 }
 
-function endOf(how: ChannelEnd): SessionEnd {
+function endOf(how: ChannelEnd, greeted: boolean): SessionEnd {
   if (how.kind !== "failed") {
-    return { kind: "lost", reason: how.kind.toUpperCase(), message: describeEnd(how), retryAfterMs: undefined };
+    return {
+      kind: "lost",
+      reason: how.kind.toUpperCase(),
+      message: describeEnd(how),
+      retryAfterMs: undefined,
+      greeted,
+    };
   }
   const { reason, message, retryAfterMs, metadata } = refusalOf(how.error);
   if (reason === "ASSERTION_REPLAYED") return { kind: "replayed", floor: Number(metadata["floor"] ?? 0) };
   if (forGood.has(reason)) return { kind: "refused", reason, message };
-  return { kind: "lost", reason, message, retryAfterMs };
+  if (reason === "SESSION_SUPERSEDED") return { kind: "superseded" };
+  return { kind: "lost", reason, message, retryAfterMs, greeted };
 }
 
 function keyOf({ commandId, attempt }: { commandId: string; attempt: number }): string {

@@ -29,6 +29,7 @@ import { createObserver } from "./observe.ts";
 import { createRotation } from "./rotation.ts";
 import type { Runtime } from "./runtime.ts";
 import { serve } from "./serve.ts";
+import { chooseTransport } from "./transports.ts";
 
 /** How an agent's life ended. `exitCode`: 0 it was stopped, 4 the server refuses it for good. */
 export type AgentEnd = { exitCode: 0 } | { exitCode: 4; reason: string; message: string };
@@ -102,7 +103,8 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             counter: await identity.nextCounter(floor),
             now: clock.now(),
           }),
-        dial: () => dialler.dial(),
+        choice: chooseTransport(config.transport),
+        dial: (kind) => dialler.dial(kind),
         serve: async (transport, assertion, ending) => {
           const served = await serve(
             {
@@ -154,8 +156,13 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
       runtime: runtimeKind,
       runtimeIdentity,
     };
-    const transport = dialler.dial();
-    const end = await enrol(transport.unary, identity, facts, { clock, log }, signal).finally(() => transport.close());
+    // A path without HTTP/2 carries these calls too.
+    const kinds = config.transport === "auto" ? (["stream", "poll"] as const) : ([config.transport] as const);
+    const transports = kinds.map((kind) => dialler.dial(kind));
+    const calls = transports.map(({ unary }) => unary);
+    const end = await enrol(calls, identity, facts, { clock, log }, signal).finally(() => {
+      for (const transport of transports) transport.close();
+    });
     switch (end.kind) {
       case "enrolled":
         log.info({ agent: end.enrolled.name, cluster: end.enrolled.cluster }, "enrolled");

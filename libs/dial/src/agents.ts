@@ -8,30 +8,30 @@ import { type DialTarget, endpointOf } from "./target.ts";
 const maxFreeSockets = 4;
 
 /**
- * An agent for requests to the server of `target`, which is asked for at each
+ * An agent for requests to the server at `url`; `target` is asked for at each
  * dial. A dial that fails is the request's `error`, a DialError. `destroy()`
  * closes what is kept open.
  */
-export function dialledAgent(target: () => DialTarget): Agent {
-  return new DialledAgent(target);
+export function dialledAgent(url: string, target: () => DialTarget | Promise<DialTarget>): Agent {
+  return new DialledAgent(url, target);
 }
 
 class DialledAgent extends Agent {
-  readonly #target: () => DialTarget;
+  readonly #target: () => DialTarget | Promise<DialTarget>;
   /** What node:https compares with the URL's. */
   protocol: string;
   defaultPort: number;
 
-  constructor(target: () => DialTarget) {
+  constructor(url: string, target: () => DialTarget | Promise<DialTarget>) {
     super({ keepAlive: true, maxFreeSockets });
     this.#target = target;
-    const url = new URL(target().url);
-    this.protocol = url.protocol;
-    this.defaultPort = endpointOf(new URL(`${url.protocol}//host`)).port;
+    this.protocol = new URL(url).protocol;
+    this.defaultPort = endpointOf(new URL(`${this.protocol}//host`)).port;
   }
 
   override createConnection(_: ClientRequestArgs, done?: (error: Error | null, stream: Duplex) => void): undefined {
-    dialSocket(this.#target(), { protocol: "http/1.1" }).then(
+    const dial = async () => dialSocket(await this.#target(), { protocol: "http/1.1" });
+    dial().then(
       (socket) => done?.(null, socket),
       (error: Error) => done?.(error, undefined as unknown as Duplex),
     );

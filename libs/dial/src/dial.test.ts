@@ -253,7 +253,7 @@ test("node:http and node:https go the same way, and fail with the dial's error",
   const answering = createHttp1((_, response) => response.end("clear"));
   const clear = await serve(answering as unknown as Server);
   const get = async (target: DialTarget): Promise<number | undefined> => {
-    const agent = dialledAgent(() => target);
+    const agent = dialledAgent(target.url, () => target);
     const asked = (target.url.startsWith("https") ? requestTls : request)(`${target.url}/`, { agent });
     asked.end();
     try {

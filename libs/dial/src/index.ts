@@ -5,7 +5,7 @@
  *
  *     dialHttp2(target)     a connected HTTP/2 session whose SETTINGS have come
  *     dialSocket(target)    the byte stream below it, TLS done where it is https
- *     dialledAgent(target)  the same for node:http and node:https (HTTP/1.1)
+ *     dialledAgent(url, target)  the same for node:http and node:https (HTTP/1.1)
  *     pinAuthority(…)       the CA with a fingerprint, from the server's own chain
  *
  * Each rejects with a DialError: its `step` is the one that failed, its

@@ -9,6 +9,7 @@
  *   channel.ts    outbox, order and silence around one pair of iterables
  *   accept.ts     the server's end, from a Connect handler
  *   open.ts       the agent's end, over a transport
+ *   polling.ts, polling-calls.ts  the agent's end without a stream, over single requests
  *   refusal.ts    what a peer's error says: reason, message, when to come again
  *   transport.ts  an agent's stream and calls over one connection
  *   connection.ts that connection: dialled anew where it ended, kept alive by pings
@@ -19,6 +20,7 @@ export * from "./limits.ts";
 export * from "./open.ts";
 export * from "./order.ts";
 export * from "./outbox.ts";
+export * from "./polling.ts";
 export * from "./refusal.ts";
 export * from "./silence.ts";
 export * from "./transport.ts";

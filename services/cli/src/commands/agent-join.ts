@@ -43,6 +43,20 @@ export function joinCommand(cli: Cli, agent: Command): void {
     )
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
+      new Option(
+        "--transport <how>",
+        "how its session is carried; auto: by a stream, and by polling where none passes (env: BOWLINE_TRANSPORT; default: auto)",
+      ).choices(["auto", "stream", "poll"]),
+    )
+    .option(
+      "--stream-retry-ms <ms>",
+      "while it polls, look for a stream at least this often (env: BOWLINE_STREAM_RETRY_MS; default: 300000)",
+    )
+    .option(
+      "--greeting-within-ms <ms>",
+      "a stream that is not answered for this long is broken (env: BOWLINE_GREETING_WITHIN_MS; default: 20000)",
+    )
+    .addOption(
       new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([
         "json",
         "pretty",

@@ -2,6 +2,7 @@
 import {
   Agent_Connectivity as Connectivity,
   Agent_State,
+  Agent_Transport,
   AgentSchema,
   ListAgentsResponseSchema,
 } from "@bowline/contract/agents";
@@ -215,6 +216,11 @@ const conflictWords: Record<string, string> = {
   OTHER_RUNTIME: "it came with another runtime than the one that enrolled",
 };
 
+const transportWords: Record<number, string> = {
+  [Agent_Transport.STREAM]: "stream",
+  [Agent_Transport.POLL]: "long polling, because its network breaks streaming",
+};
+
 /** Life and connectivity in one line: `offline since 08:40, missed heartbeats`. */
 export function stateText(agent: Agent): string {
   const extra = [agent.cordoned ? "cordoned" : "", agent.runtimeProblem].filter((text) => text !== "");
@@ -256,6 +262,7 @@ function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
       ["state", stateText(agent)],
       ["host", agent.hostname],
       ["address", agent.remoteAddress],
+      ["transport", transportWords[agent.transport] ?? ""],
       ["runtime", `${agent.runtime} ${agent.runtimeVersion}`.trim()],
       ["runs", agent.capacityLimit > 0 ? `${agent.running} of at most ${agent.capacityLimit}` : String(agent.running)],
       ["load", agent.connectivity === Connectivity.OFFLINE ? "" : `${Math.round(agent.loadMillis / 10)} % per core`],

@@ -1,0 +1,47 @@
+import { expect, test } from "@jest/globals";
+import type { SessionEnd } from "./serve.ts";
+import { chooseTransport, type TransportKind } from "./transports.ts";
+
+const lost = (reason: string, greeted = false): SessionEnd => ({
+  ...{ kind: "lost", reason, message: "", retryAfterMs: undefined, greeted },
+});
+
+/** How the sessions after these ends are carried. */
+function carried(setting: Parameters<typeof chooseTransport>[0], ends: readonly SessionEnd[]): TransportKind[] {
+  const choice = chooseTransport(setting);
+  return ends.map((end) => {
+    choice.ended(choice.next(), end);
+    return choice.next();
+  });
+}
+
+test("a stream that is broken twice before its greeting is followed by polling", () => {
+  for (const reason of ["HTTP2_UNAVAILABLE", "SILENT", "PEER-CLOSED", "PROTOCOL_VIOLATION", "UNIMPLEMENTED"]) {
+    expect(carried("auto", [lost(reason), lost(reason)])).toEqual(["stream", "poll"]);
+  }
+});
+
+test("what the server says, an address without a server, and a session that was there are no broken stream", () => {
+  for (const reason of ["OVERLOADED", "TCP_REFUSED", "TLS_UNTRUSTED", "AGENT_CONFLICT", "DATABASE_UNAVAILABLE"]) {
+    expect(carried("auto", Array(5).fill(lost(reason)))).toEqual(Array(5).fill("stream"));
+  }
+  expect(carried("auto", Array(5).fill(lost("SILENT", true)))).toEqual(Array(5).fill("stream"));
+  expect(carried("auto", [lost("SILENT"), { kind: "drained", spreadMs: 0 }, lost("SILENT")])).not.toContain("poll");
+});
+
+test("where polling does not open either, both are tried by turns", () => {
+  const ends = ["SILENT", "SILENT", "TCP_REFUSED", "SILENT", "UNAVAILABLE"].map((reason) => lost(reason));
+  expect(carried("auto", ends)).toEqual(["stream", "poll", "stream", "poll", "stream"]);
+});
+
+test("a session that polled is followed by polling, until a stream has passed", () => {
+  const broken = [lost("SILENT"), lost("SILENT")];
+  const ends: SessionEnd[] = [...broken, lost("SILENT", true), { kind: "superseded" }, { kind: "streams-pass" }];
+  expect(carried("auto", ends)).toEqual(["stream", "poll", "poll", "poll", "stream"]);
+});
+
+test("who is told to stream or to poll does nothing else", () => {
+  const ends = [lost("HTTP2_UNAVAILABLE"), lost("HTTP2_UNAVAILABLE"), lost("SILENT")];
+  expect(carried("stream", ends)).toEqual(["stream", "stream", "stream"]);
+  expect(carried("poll", [...ends, { kind: "streams-pass" }])).not.toContain("stream");
+});
