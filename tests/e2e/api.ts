@@ -10,6 +10,7 @@ import { ErrorInfoSchema } from "@bowline/contract/errors";
 import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
 import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
+import { SecretService } from "@bowline/contract/secrets";
 
 export interface Api {
   url: string;
@@ -24,6 +25,7 @@ export interface Api {
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
+  secrets: Client<typeof SecretService>;
   accounts: Client<typeof ServiceAccountService>;
   tokens: Client<typeof RegistrationTokenService>;
 }
@@ -53,6 +55,7 @@ export function openApi(url: string, token: string): Api {
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),
+    secrets: createClient(SecretService, transport),
     accounts: createClient(ServiceAccountService, transport),
     tokens: createClient(RegistrationTokenService, transport),
   };

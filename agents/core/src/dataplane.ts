@@ -18,6 +18,8 @@ export interface AttachedRoutes {
   deploymentId: string;
   generation: number;
   routes: Routes;
+  /** Values of the secrets that backends name, by name, in clear text: never logged, on disk only with mode 0600. */
+  secrets?: Readonly<Record<string, string>>;
 }
 
 export interface DataPlaneClass {

@@ -1,7 +1,9 @@
 /** Fetching specs: many pushes share a call; each spec's digest is checked. */
 import { createHash } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { AgentService, type DeployCommand, type FetchedDeployment } from "@bowline/contract/agent";
+import { DeploymentSchema } from "@bowline/contract/deployments";
 
 export type Fetched =
   | { kind: "spec"; spec: Uint8Array }
@@ -78,9 +80,18 @@ export function createFetcher(
   };
 }
 
+/**
+ * The stored bytes with the sealed values behind them: protobuf reads the two
+ * as one message. What the journal keeps is sealed, as it came.
+ */
+function withSealed({ spec, sealedSecrets }: FetchedDeployment): Uint8Array {
+  if (Object.keys(sealedSecrets).length === 0) return spec;
+  return Buffer.concat([spec, toBinary(DeploymentSchema, create(DeploymentSchema, { sealedSecrets }))]);
+}
+
 function read(command: DeployCommand, answer: FetchedDeployment): Fetched {
   if (answer.reason !== "") return { kind: "not-in-flight" };
   const digest = createHash("sha256").update(answer.spec).digest("hex");
   if (digest !== command.digest || answer.generation !== command.generation) return { kind: "wrong-digest" };
-  return { kind: "spec", spec: answer.spec };
+  return { kind: "spec", spec: withSealed(answer) };
 }

@@ -65,7 +65,8 @@ async function setUp() {
       return succeeded;
     },
   } as Partial<Runtime> as Runtime;
-  const gateways = createGateways({ runtime, dataPlanes: [scripted], journal, log, clock: systemClock });
+  const openSecret = async (sealed: string): Promise<string> => sealed;
+  const gateways = createGateways({ runtime, dataPlanes: [scripted], journal, log, clock: systemClock, openSecret });
   /** As the converger does after a success. */
   const keep = async (spec: Deployment): Promise<void> => {
     const good = { deploymentId: spec.id, generation: spec.generation, digest: "", sinceMs: spec.generation };

@@ -62,6 +62,7 @@ export function createGateways(ports: {
   journal: Journal;
   log: Log;
   clock: Clock;
+  openSecret: (sealed: string) => Promise<string>;
 }): Gateways {
   const { runtime, journal, log } = ports;
   const classes = new Map(ports.dataPlanes.map((dataPlane) => [dataPlane.name, dataPlane]));
@@ -115,6 +116,10 @@ export function createGateways(ports: {
       }
       const routes = spec.routes;
       if (routes === undefined) return failed("SPEC_INVALID", "the spec of routes has none");
+      // Before the data plane is looked for: nothing may come between that and `applying` (W2).
+      const secrets = named(spec) ? await openAll(spec) : {};
+      if (secrets === undefined) return unopened(spec);
+      const previous = before === undefined ? undefined : servedBy(before, named(before) ? await openAll(before) : {});
       const dataPlaneId = routes.dataPlaneDeploymentId;
       const place = placeOf(dataPlaneId);
       if (place.ready === undefined)
@@ -128,8 +133,7 @@ export function createGateways(ports: {
       }
       place.applying += 1;
       try {
-        const next = { deploymentId: spec.id, generation: spec.generation, routes };
-        const previous = before === undefined ? undefined : servedBy(before);
+        const next = { deploymentId: spec.id, generation: spec.generation, routes, secrets };
         const moved = previous !== undefined && previous.routes.dataPlaneDeploymentId !== dataPlaneId;
         const end = await found.apply(dataPlaneId, next, moved ? undefined : previous, runtime, report, signal);
         if (end.kind === "succeeded") applied.set(spec.id, next);
@@ -149,7 +153,7 @@ export function createGateways(ports: {
       if (spec.dataPlane === undefined || spec.desired !== Deployment_Desired.RUNNING) return succeeded;
       const found = classOf(spec);
       if (found === undefined) return unsupported(spec);
-      const end = await found.start(spec.id, spec.dataPlane, attachedTo(spec.id), runtime, signal);
+      const end = await found.start(spec.id, spec.dataPlane, await attachedTo(spec.id), runtime, signal);
       if (end.kind === "succeeded") setReady(place, found);
       return end;
     },
@@ -164,7 +168,7 @@ export function createGateways(ports: {
     if (found === undefined) return unsupported(spec);
     const end = await runtime.converge(found.compile(spec, dataPlane, runtime), report, signal);
     if (end.kind !== "succeeded" || spec.desired !== Deployment_Desired.RUNNING) return end;
-    return await found.start(spec.id, dataPlane, attachedTo(spec.id), runtime, signal);
+    return await found.start(spec.id, dataPlane, await attachedTo(spec.id), runtime, signal);
   }
 
   async function bringBack(before: Deployment): Promise<DataPlaneClass | undefined> {
@@ -196,16 +200,30 @@ export function createGateways(ports: {
   }
 
   /** The last good generation of everything that attaches to a data plane, oldest first. */
-  function attachedTo(dataPlaneId: string): AttachedRoutes[] {
+  async function attachedTo(dataPlaneId: string): Promise<AttachedRoutes[]> {
     const attached = new Map<string, AttachedRoutes | undefined>();
     for (const good of journal.good().toSorted((a, b) => a.sinceMs - b.sinceMs)) {
       const read = readSpec(good.spec, good);
-      attached.set(good.deploymentId, read.ok ? servedBy(read.spec) : undefined);
+      attached.set(good.deploymentId, read.ok ? servedBy(read.spec, await openAll(read.spec)) : undefined);
     }
     for (const [deploymentId, routes] of applied) attached.set(deploymentId, routes);
     return [...attached.values()].filter(
       (one) => one?.routes.dataPlaneDeploymentId === dataPlaneId,
     ) as AttachedRoutes[];
+  }
+
+  /** Values by name, in memory only. Undefined, and logged without it: one is missing or sealed to another key. */
+  async function openAll(spec: Deployment): Promise<Record<string, string> | undefined> {
+    const opened: Record<string, string> = {};
+    for (const name of Object.keys(spec.secretVersions)) {
+      try {
+        opened[name] = await ports.openSecret(spec.sealedSecrets[name] ?? "");
+      } catch {
+        log.error({ deployment: spec.id, generation: spec.generation, secret: name }, "a secret cannot be opened");
+        return undefined;
+      }
+    }
+    return opened;
   }
 
   function goodSpec(deploymentId: string): Deployment | undefined {
@@ -237,9 +255,20 @@ export function createGateways(ports: {
   }
 }
 
-function servedBy(spec: Deployment): AttachedRoutes | undefined {
-  if (spec.routes === undefined || spec.desired !== Deployment_Desired.RUNNING) return undefined;
-  return { deploymentId: spec.id, generation: spec.generation, routes: spec.routes };
+/** Undefined: it serves nothing, or a secret of it cannot be opened (any more). */
+function servedBy(spec: Deployment, secrets: Record<string, string> | undefined): AttachedRoutes | undefined {
+  if (spec.routes === undefined || spec.desired !== Deployment_Desired.RUNNING || secrets === undefined)
+    return undefined;
+  return { deploymentId: spec.id, generation: spec.generation, routes: spec.routes, secrets };
+}
+
+/** Whether it names secrets. */
+function named(spec: Deployment): boolean {
+  return Object.keys(spec.secretVersions).length > 0;
+}
+
+function unopened(spec: Deployment): ConvergeEnd {
+  return failed("SPEC_INVALID", `a secret of ${spec.id} cannot be opened with this agent's key; publish again`);
 }
 
 function unsupported(spec: Deployment): ConvergeEnd {

@@ -66,7 +66,10 @@ export async function runProgram(parts: {
       new TextDecoder().decode(await identity.keys.open(sealed));
     const runtime = await parts.createRuntime({ config, log, openSecret });
     try {
-      const end = await run({ runtime, dataPlanes: parts.dataPlanes, config, identity, log }, ending.signal);
+      const end = await run(
+        { runtime, dataPlanes: parts.dataPlanes, config, identity, openSecret, log },
+        ending.signal,
+      );
       if (end.exitCode !== 0) {
         process.exitCode = end.exitCode;
         process.stderr.write(`bowline agent: ${end.reason}: ${end.message}\n`);

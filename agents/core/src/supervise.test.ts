@@ -85,6 +85,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
       dataPlanes: [],
       config,
       identity: await loadIdentity(dataDir),
+      openSecret: async (sealed) => sealed,
       log: createLog({ format: "json", level: "silent" }),
     },
     ending.signal,

@@ -39,6 +39,8 @@ export interface AgentParts {
   dataPlanes: readonly DataPlaneClass[];
   config: AgentConfig;
   identity: Identity;
+  /** Opens what was sealed to this agent. Rejects what was not. */
+  openSecret: (sealed: string) => Promise<string>;
   log: Log;
   clock?: Clock;
 }
@@ -63,7 +65,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     if ("exitCode" in enrolled) return enrolled;
     journal = await openJournal(config.dataDir, log, () => clock.now());
     const observer = await createObserver({ runtime, journal, log, clock });
-    const gateways = createGateways({ runtime, dataPlanes, journal, log, clock });
+    const gateways = createGateways({ runtime, dataPlanes, journal, log, clock, openSecret: parts.openSecret });
     const converger = createConverger({ runtime, gateways, journal, log, clock });
     const stages: Stage[] = [
       {

@@ -8,6 +8,7 @@ import { DeploymentService } from "./deployments.ts";
 import { AuthService, OrganisationService, ServiceAccountService } from "./identity.ts";
 import { InstallationService } from "./installation.ts";
 import { ApiServiceService, GatewayService, ProductPublishService, ProductService } from "./products.ts";
+import { SecretService } from "./secrets.ts";
 
 export const services = [
   AgentService,
@@ -25,5 +26,6 @@ export const services = [
   ProductPublishService,
   ProductService,
   RegistrationTokenService,
+  SecretService,
   ServiceAccountService,
 ] as const;

@@ -6,4 +6,5 @@ export * from "./notices.ts";
 export * from "./pool.ts";
 export * from "./columns.ts";
 export * from "./tables-products.ts";
+export * from "./tables-secrets.ts";
 export * from "./tables.ts";

@@ -13,6 +13,7 @@ import * as replacedKeys from "./migrations/0005-replaced-keys.ts";
 import * as hotPaths from "./migrations/0006-hot-paths.ts";
 import * as histories from "./migrations/0007-histories.ts";
 import * as drift from "./migrations/0008-drift.ts";
+import * as secrets from "./migrations/0009-secrets.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -23,6 +24,7 @@ const migrations: Record<string, Migration> = {
   "0006-hot-paths": hotPaths,
   "0007-histories": histories,
   "0008-drift": drift,
+  "0009-secrets": secrets,
 };
 
 /** Name of the newest migration that this build knows. */

@@ -19,6 +19,7 @@ import type {
   RouteAttachmentsTable,
   RoutesTable,
 } from "./tables-products.ts";
+import type { SecretsTable, SecretVersionsTable } from "./tables-secrets.ts";
 
 export interface InstallationTable {
   singleton: Generated<boolean>;
@@ -226,6 +227,7 @@ export interface DeploymentGenerationsTable {
   spec: Buffer;
   digest: string;
   created_at: Generated<Date>;
+  secrets: JsonDefault<Record<string, string>>;
 }
 
 /** What an agent carries that belongs to no known deployment. */
@@ -364,6 +366,8 @@ export interface Database {
   agent_disputes: AgentDisputesTable;
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
+  secrets: SecretsTable;
+  secret_versions: SecretVersionsTable;
   instances: InstancesTable;
   strays: StraysTable;
   commands: CommandsTable;

@@ -135,6 +135,8 @@ export const reasons = {
     summary: "No earlier publish of the product was live there.",
   },
   ROUTE_CONFLICT: { code: "already_exists", summary: "Another product answers on this address." },
+  SECRET_UNKNOWN: { code: "failed_precondition", summary: "A backend names a secret that is not there." },
+  SECRET_IN_USE: { code: "failed_precondition", summary: "What is published has the secret." },
   PRIVATE_BACKEND: { code: "failed_precondition", summary: "A backend may not point inside the place's network." },
   BACKEND_IN_USE: { code: "failed_precondition", summary: "A route still uses the backend." },
   GATEWAY_IN_USE: { code: "failed_precondition", summary: "A product still uses the gateway." },

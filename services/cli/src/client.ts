@@ -15,6 +15,7 @@ import { DeploymentService } from "@bowline/contract/deployments";
 import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
 import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
+import { SecretService } from "@bowline/contract/secrets";
 import type { Cli, ConnectionFlags } from "./cli.ts";
 import { readContexts } from "./contexts.ts";
 import { exitCodes, Failure, usage } from "./failure.ts";
@@ -46,6 +47,7 @@ export type Api = {
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
+  secrets: Client<typeof SecretService>;
   serviceAccounts: Client<typeof ServiceAccountService>;
   tokens: Client<typeof RegistrationTokenService>;
 };
@@ -100,6 +102,7 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),
+    secrets: createClient(SecretService, transport),
     serviceAccounts: createClient(ServiceAccountService, transport),
     tokens: createClient(RegistrationTokenService, transport),
   };

@@ -11,6 +11,7 @@ import { contextCommand, loginCommand } from "./commands/login.ts";
 import { organisationCommand } from "./commands/organisation.ts";
 import { productCommand } from "./commands/product.ts";
 import { publishCommand } from "./commands/publish.ts";
+import { secretCommand } from "./commands/secret.ts";
 import { serverCommand } from "./commands/server.ts";
 import { serviceAccountCommand } from "./commands/service-account.ts";
 import { statusCommand } from "./commands/status.ts";
@@ -31,6 +32,7 @@ export function buildProgram(cli: Cli, version: string): Command {
   loginCommand(cli, program);
   const nouns = [
     contextCommand,
+    secretCommand,
     serverCommand,
     clusterCommand,
     tokenCommand,

@@ -33,6 +33,31 @@ export async function readTokenStdin(cli: Cli): Promise<string> {
   return checkToken(text, "standard input");
 }
 
+/** A secret's value is short; who gives more meant another file. The server's limit is below it. */
+const maxValueBytes = 64 * 1024;
+
+/** Reads a secret's value from a file, or from standard input for `-`. One line break at its end is not part of it. */
+export async function readValue(cli: Cli, path: string): Promise<string> {
+  let text = "";
+  if (path === "-") {
+    if (cli.stdin.isTTY === true) cli.note("Paste the value, then press Enter and Ctrl-D.");
+    for await (const chunk of cli.stdin) {
+      text += String(chunk);
+      if (text.length > maxValueBytes) break;
+    }
+  } else {
+    const file = resolve(cli.settings.folder, path);
+    try {
+      text = await readFile(file, "utf8");
+    } catch (error) {
+      throw usage(`cannot read the secret file ${file}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  const value = text.replace(/\r?\n$/, "");
+  if (value === "") throw usage("the secret is empty");
+  return value;
+}
+
 /** Where a token will be written. */
 export type TokenFile = { path: string; write(token: string): Promise<void> };
 

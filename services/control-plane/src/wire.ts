@@ -50,6 +50,7 @@ import {
   claimsMore,
   routeConflicts,
 } from "./products/index.ts";
+import { createSecrets } from "./secrets/index.ts";
 import { createSessions, type Sessions } from "./sessions/index.ts";
 import { serverVersion } from "./version.ts";
 
@@ -120,8 +121,10 @@ export function wire(
     events,
     gatewayChanged: (work, gatewayId) => gatewayChanged(engine(), work, gatewayId, defaultLimits),
   });
+  const secrets = createSecrets({ db, events, encryption });
   const publishes = createPublishes({
     engine,
+    secretVersions: secrets.resolve,
     lockCluster: lockClusterForPublish,
     revision: catalogue.revisionForPublish,
     gateway: catalogue.gatewayForPublish,
@@ -144,6 +147,7 @@ export function wire(
     installationId: installation.installationId,
     enrol: agents.enrol,
     rotateKey: agents.rotateKey,
+    sealSecrets: (versions, key) => secrets.seal(versions, key),
     settings: {
       replicaId,
       address: "",
@@ -187,7 +191,8 @@ export function wire(
   };
 
   const routes = (router: ConnectRouter): void => {
-    for (const slice of [identity, clusters, agents, catalogue, publishes, sessions, audit]) slice.register(router);
+    for (const slice of [identity, clusters, agents, catalogue, secrets, publishes, sessions, audit])
+      slice.register(router);
     registerCommands(router, engine());
     registerDeployments(router, {
       db,

@@ -35,6 +35,8 @@ export interface AttachedDocument {
   deploymentId: string;
   generation: number;
   routes: Routes;
+  /** Values of the secrets that its backends name. The file that holds them has mode 0600. */
+  secrets?: Readonly<Record<string, string>>;
 }
 
 /** What a data plane says about itself on `GET /status`. */
@@ -72,19 +74,24 @@ export function isSafeId(id: string): boolean {
 }
 
 export function writeDocument(document: AttachedDocument): string {
-  const { deploymentId, generation, routes } = document;
-  return JSON.stringify({ format, deploymentId, generation, routes: toJson(RoutesSchema, routes) });
+  const { deploymentId, generation, routes, secrets = {} } = document;
+  return JSON.stringify({ format, deploymentId, generation, routes: toJson(RoutesSchema, routes), secrets });
 }
 
 /** Throws an Error that says what is wrong. Unknown fields are wrong: nothing is approximated in silence. */
 export function readDocument(text: string): AttachedDocument {
   const value: unknown = JSON.parse(text);
   if (typeof value !== "object" || value === null) throw new Error("not an object");
-  const { format: found, deploymentId, generation, routes } = value as Record<string, unknown>;
+  const { format: found, deploymentId, generation, routes, secrets = {} } = value as Record<string, unknown>;
   if (found !== format) throw new Error(`format ${String(found)} is not ${format}`);
   if (typeof deploymentId !== "string" || !isSafeId(deploymentId)) throw new Error("deploymentId is not an id");
   if (typeof generation !== "number" || !Number.isSafeInteger(generation) || generation < 0) {
     throw new Error("generation is not a whole number");
   }
-  return { deploymentId, generation, routes: fromJson(RoutesSchema, routes as JsonValue) };
+  if (!isTexts(secrets)) throw new Error("secrets are not texts by name");
+  return { deploymentId, generation, secrets, routes: fromJson(RoutesSchema, routes as JsonValue) };
+}
+
+function isTexts(value: unknown): value is Record<string, string> {
+  return typeof value === "object" && value !== null && Object.values(value).every((one) => typeof one === "string");
 }

@@ -156,6 +156,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.FetchedDeployment.digest": "SHA-256 of `spec`, hexadecimal. The agent checks it.",
   "bowline.agent.v1.FetchedDeployment.generation": "The generation.",
   "bowline.agent.v1.FetchedDeployment.reason": "Empty, or why there is no spec: NOT_IN_FLIGHT.",
+  "bowline.agent.v1.FetchedDeployment.sealed_secrets":
+    "Values of the secrets that the spec names, by name, each a JWE sealed to this agent's X25519 key. Not part of the digest: each fetch seals anew.",
   "bowline.agent.v1.FetchedDeployment.spec": "A `bowline.deployments.v1.Deployment`, exactly the stored bytes.",
   "bowline.agent.v1.GetDeploymentRequest": "See PollingService.GetDeployment.",
   "bowline.agent.v1.GetDeploymentRequest.attempt": "Its attempt, as pushed.",
@@ -720,6 +722,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Backend": "Where requests are sent.",
   "bowline.deployments.v1.Backend.connect_timeout": "Time to open a connection. Default 5 s. Limits: 1 ms to 60 s.",
   "bowline.deployments.v1.Backend.name": "Unique among the backends of one API service. 1–63 characters.",
+  "bowline.deployments.v1.Backend.secret_headers":
+    "Headers whose values are secrets, set on every request to this backend in place of what the client or a filter put there. No other backend and no mirror gets them. At most 4, each name once.",
   "bowline.deployments.v1.Backend.url":
     "`http://host[:port][/path]` or `https://…`, as the agent's place reaches it. A path is put before the request's path. No user info, query or fragment. Loopback, link-local, private-range and metadata addresses are refused unless the cluster's policy allows private backends.",
   "bowline.deployments.v1.BackendRef": "A share of a route's requests.",
@@ -767,7 +771,9 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Deployment.run_timeout":
     "How long an attempt to converge may take, on the agent's monotonic clock.",
   "bowline.deployments.v1.Deployment.sealed_secrets":
-    "Values of the secrets that workloads refer to, by name, each a JWE sealed to the agent's X25519 key.",
+    "Values of the secrets that workloads refer to, by name, each a JWE sealed to the agent's X25519 key. Never in the stored bytes: an agent fills it with what its fetch gave beside them.",
+  "bowline.deployments.v1.Deployment.secret_versions":
+    "Which value of each secret this spec is made with, by name: `<secret id>/<version>`. Part of the digest, so that another value is another spec, though the value is not in it.",
   "bowline.deployments.v1.Deployment.volumes": "Its volumes. Names are unique.",
   "bowline.deployments.v1.Deployment.workloads": "What runs. Names are unique.",
   "bowline.deployments.v1.DeploymentService": "Deployments of all slices.",
@@ -944,6 +950,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.RunToCompletion.deadline": "Longest run. Unset: none.",
   "bowline.deployments.v1.RunToCompletion.retries":
     "How often a failed run is tried again within one generation. Default 0.",
+  "bowline.deployments.v1.SecretHeader": "A header whose value is a secret.",
+  "bowline.deployments.v1.SecretHeader.name":
+    "Name of the header, case insensitive. Not one that a proxy writes itself (Host, Connection, Content-Length, …).",
+  "bowline.deployments.v1.SecretHeader.secret":
+    "Name of a secret of the product's organisation. Its whole value is the header's, scheme included (`Bearer …`).",
   "bowline.deployments.v1.SecretReference": "An environment variable whose value is a secret.",
   "bowline.deployments.v1.SecretReference.secret": "Name of the secret in `Deployment.sealed_secrets`.",
   "bowline.deployments.v1.SecretReference.variable": "Name of the variable.",
@@ -1497,4 +1508,42 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.WatchProductPublishResponse.product_publish":
     "The publish as it is now. Unset on a heartbeat of the watch itself.",
   "bowline.products.v1.WatchProductPublishResponse.snapshot_end": "True on the event that ends the snapshot.",
+  "bowline.secrets.v1.CreateSecretRequest": "See SecretService.CreateSecret.",
+  "bowline.secrets.v1.CreateSecretRequest.name": "Unique in the organisation.",
+  "bowline.secrets.v1.CreateSecretRequest.value":
+    "The value: printable ASCII and tabs, as a header can carry them. Never answered.",
+  "bowline.secrets.v1.DeleteSecretRequest": "See SecretService.DeleteSecret.",
+  "bowline.secrets.v1.DeleteSecretRequest.etag": "Only if it is still this one. Empty: whatever it is.",
+  "bowline.secrets.v1.DeleteSecretRequest.id": "Id or name.",
+  "bowline.secrets.v1.GetSecretRequest": "See SecretService.GetSecret.",
+  "bowline.secrets.v1.GetSecretRequest.id": "Id or name.",
+  "bowline.secrets.v1.ListSecretsRequest": "See SecretService.ListSecrets.",
+  "bowline.secrets.v1.ListSecretsRequest.page_size": "1–1000; 0 is 100.",
+  "bowline.secrets.v1.ListSecretsRequest.page_token": "From the answer before.",
+  "bowline.secrets.v1.ListSecretsRequest.return_total_size": "Count all that match.",
+  "bowline.secrets.v1.ListSecretsResponse": "See SecretService.ListSecrets.",
+  "bowline.secrets.v1.ListSecretsResponse.next_page_token": "Empty on the last page.",
+  "bowline.secrets.v1.ListSecretsResponse.secrets": "One page.",
+  "bowline.secrets.v1.ListSecretsResponse.total_size": "Set where it was asked for.",
+  "bowline.secrets.v1.Secret": "A secret, without its value.",
+  "bowline.secrets.v1.Secret.created_at": "When it was made.",
+  "bowline.secrets.v1.Secret.etag": "Changes with every change.",
+  "bowline.secrets.v1.Secret.id": "Id (`secret_…`).",
+  "bowline.secrets.v1.Secret.name": "Unique in the organisation.",
+  "bowline.secrets.v1.Secret.updated_at": "When it got its newest value.",
+  "bowline.secrets.v1.Secret.version": "Number of its newest value; starts at 1.",
+  "bowline.secrets.v1.SecretService":
+    "Secrets of an organisation. Their values are write-only: no answer, event, log or audit event has one.\n\nAt rest a value is encrypted with a key outside the database. On its way to an agent it is sealed to that agent's own key, so that a proxy that ends TLS in between sees none.",
+  "bowline.secrets.v1.SecretService.CreateSecret":
+    "Creates one with its first value. ALREADY_EXISTS where the name is taken.",
+  "bowline.secrets.v1.SecretService.DeleteSecret":
+    "Deletes one with all its values. SECRET_IN_USE while something that is published has it.",
+  "bowline.secrets.v1.SecretService.GetSecret": "Gets one by id or name, without its value.",
+  "bowline.secrets.v1.SecretService.ListSecrets": "Lists them by name, without values.",
+  "bowline.secrets.v1.SecretService.SetSecretValue":
+    "Gives it a new value, as its next version. What is published keeps the version that it was published with: publish again to put the new one into force.",
+  "bowline.secrets.v1.SetSecretValueRequest": "See SecretService.SetSecretValue.",
+  "bowline.secrets.v1.SetSecretValueRequest.etag": "Only if it is still this one. Empty: whatever it is.",
+  "bowline.secrets.v1.SetSecretValueRequest.id": "Id or name.",
+  "bowline.secrets.v1.SetSecretValueRequest.value": "The new value; see CreateSecretRequest.",
 };

@@ -82,7 +82,13 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
         generation,
       });
     } else changed.push({ id, desired, generation, ownerId: wish.ownerId });
-    generations.push({ deployment_id: id, generation, spec: bytes, digest });
+    generations.push({
+      deployment_id: id,
+      generation,
+      spec: bytes,
+      digest,
+      secrets: JSON.stringify(spec.secretVersions),
+    });
     results.push({ id, generation, digest, isNew: before === undefined, desired, removeVolumes: spec.removeVolumes });
   }
   if (added.length > 0) await tx.insertInto("deployments").values(added).execute();

@@ -66,6 +66,7 @@ export interface Serving {
   allowPrivateBackends: boolean;
   organisationId: string;
   limits: Limits;
+  secretVersions: Record<string, string>;
 }
 
 /**
@@ -116,6 +117,7 @@ export async function attach(
             apiServices: serving.apiServices,
             runTimeoutMs: serving.limits.runTimeoutMs,
             allowPrivateBackends: serving.allowPrivateBackends,
+            secretVersions: serving.secretVersions,
           },
           serving.content,
           dataPlane.deploymentId,

@@ -41,6 +41,8 @@ export function routesSpec(
     apiServices: readonly string[];
     runTimeoutMs: number;
     allowPrivateBackends: boolean;
+    /** By name, as `<secret id>/<version>`. */
+    secretVersions: Record<string, string>;
   },
   content: ProductManifest,
   dataPlaneDeploymentId: string,
@@ -49,6 +51,7 @@ export function routesSpec(
     desired: Deployment_Desired.RUNNING,
     runTimeout: durationFromMs(publish.runTimeoutMs),
     labels: { "bowline.product": content.name },
+    secretVersions: publish.secretVersions,
     routes: create(RoutesSchema, {
       dataPlaneDeploymentId,
       productPublishId: publish.id,
@@ -60,6 +63,14 @@ export function routesSpec(
       ),
     }),
   };
+}
+
+/** Names of the secrets that these API services' backends have, each once. */
+export function secretNames(content: ProductManifest, apiServices: readonly string[]): string[] {
+  const names = servedServices(content, apiServices).flatMap(({ backends }) =>
+    backends.flatMap(({ secretHeaders }) => secretHeaders.map(({ secret }) => secret)),
+  );
+  return [...new Set(names)].toSorted((a, b) => (a < b ? -1 : 1));
 }
 
 /** Nothing of the deployment is to be left. */

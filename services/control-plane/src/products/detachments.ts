@@ -54,6 +54,7 @@ export async function detach(
             apiServices: [],
             runTimeoutMs: limits.runTimeoutMs,
             allowPrivateBackends: false,
+            secretVersions: {},
           },
           emptyManifest,
           row.data_plane_deployment_id,

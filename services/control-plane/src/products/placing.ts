@@ -5,6 +5,7 @@ import { isProblem } from "@bowline/kernel";
 import type { Caller } from "../platform/context.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { attach, eligibleAgents, type Place, unplaced } from "./attachments.ts";
+import { secretNames } from "./compile.ts";
 import { settle } from "./owner.ts";
 import type { PublishPorts } from "./publish-ports.ts";
 import { inForceStates, itself, limitsOf, lockPublish, type PublishRow } from "./publish-rows.ts";
@@ -57,6 +58,7 @@ export async function placeOn(
 ): Promise<void> {
   const target = { clusterId: publish.cluster_id, productId: publish.product_id, gateway };
   const chosen = (await eligibleAgents(work.tx, target)).filter((agentId) => !known.has(agentId));
+  const named = secretNames(revision.content, publish.api_services);
   const commands = await attach(
     ports.engine(),
     work,
@@ -68,6 +70,7 @@ export async function placeOn(
       apiServices: publish.api_services,
       content: revision.content,
       allowPrivateBackends: policy.allowPrivateBackends,
+      secretVersions: await ports.secretVersions(work.tx, publish.organisation_id, named),
       organisationId: publish.organisation_id,
       limits: limitsOf(publish.limits),
     },

@@ -37,6 +37,8 @@ export interface PublishPorts {
     gateway: string,
     organisationId: string,
   ): Promise<GatewayTemplate & { name: string; agentLabels: Record<string, string>; organisationId: string }>;
+  /** The newest version of each secret, by name. Throws SECRET_UNKNOWN. */
+  secretVersions(tx: Tx, organisationId: string, names: readonly string[]): Promise<Record<string, string>>;
   privateBackends(content: ProductManifest): readonly { path: string; url: string }[];
   conflicts(a: ProductManifest, b: ProductManifest): readonly { a: string; b: string; what: string }[];
   /** Whether `after` claims a match that `before` does not. */

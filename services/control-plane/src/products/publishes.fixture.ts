@@ -137,6 +137,7 @@ export async function startPublishing(db: Kysely<Database>) {
   });
   const ports: PublishRpcPorts = {
     engine,
+    secretVersions: async () => ({}),
     lockCluster: lockClusterForPublish,
     revision: catalogue.revisionForPublish,
     gateway: catalogue.gatewayForPublish,

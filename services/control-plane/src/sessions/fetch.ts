@@ -10,6 +10,7 @@ import type {
   FetchedDeploymentSchema,
 } from "@bowline/contract/agent";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { PublicJwk } from "@bowline/auth";
 import { problem } from "@bowline/kernel";
 import type { Db } from "../platform/transactions.ts";
 
@@ -22,16 +23,23 @@ export interface SessionClaims {
   epoch: number;
 }
 
+export interface FetchPorts {
+  db: Db;
+  /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
+  sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Record<string, string>>;
+}
+
 /** Throws SESSION_EXPIRED where another session took over or the agent may not come back. */
 export async function fetchDeployments(
-  db: Db,
+  ports: FetchPorts,
   claims: SessionClaims,
   request: { items: readonly Pick<FetchDeploymentsRequest["items"][number], "commandId" | "attempt">[] },
 ): Promise<MessageInitShape<typeof FetchDeploymentsResponseSchema>> {
+  const { db } = ports;
   const session = await db
     .selectFrom("sessions as s")
     .innerJoin("agents as a", "a.id", "s.agent_id")
-    .select(["s.id"])
+    .select(["s.id", "a.sealing_key"])
     .where("s.agent_id", "=", claims.agentId)
     .where("s.epoch", "=", claims.epoch)
     .where("s.id", "=", claims.sessionId)
@@ -46,7 +54,7 @@ export async function fetchDeployments(
       // E5: the command's generation, not the deployment's.
       join.onRef("g.deployment_id", "=", "c.deployment_id").onRef("g.generation", "=", "c.generation"),
     )
-    .select(["c.id", "s.attempt", "c.deployment_id", "c.generation", "g.digest", "g.spec"])
+    .select(["c.id", "s.attempt", "c.deployment_id", "c.generation", "g.digest", "g.spec", "g.secrets"])
     .where(
       "c.id",
       "in",
@@ -65,7 +73,9 @@ export async function fetchDeployments(
       deployments.push({ commandId, attempt, reason: "NOT_IN_FLIGHT" });
       continue;
     }
-    bytes += row.spec.length;
+    const named = Object.keys(row.secrets).length > 0;
+    const sealedSecrets = named ? await ports.sealSecrets(row.secrets, session.sealing_key as PublicJwk) : {};
+    bytes += row.spec.length + JSON.stringify(sealedSecrets).length;
     if (bytes > maxAnswerBytes && deployments.length > 0) break; // the agent asks for the rest again
     deployments.push({
       commandId,
@@ -74,6 +84,7 @@ export async function fetchDeployments(
       generation: row.generation,
       digest: row.digest,
       spec: row.spec,
+      sealedSecrets,
     });
   }
   return { deployments };

@@ -22,7 +22,7 @@ import type { Presence } from "../platform/presence.ts";
 import type { Way, Word, Words } from "../platform/words.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
-import { fetchDeployments, type SessionClaims } from "./fetch.ts";
+import { type FetchPorts, fetchDeployments, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
@@ -42,6 +42,8 @@ export interface SessionsPorts {
   clock: Clock;
   encryption: EncryptionKey;
   installationId: string;
+  /** See fetch.ts. */
+  sealSecrets: FetchPorts["sealSecrets"];
   enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
   /** Resolves with the thumbprint of the key that the agent has now. */
   rotateKey(
@@ -110,7 +112,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
     const polls = createPolls(session);
     const ask = createGate({ db, tokens, polls });
-    return { session, polls, polling: { ...session, db, polls, ask, dialled } };
+    return { session, polls, polling: { ...session, db, sealSecrets: ports.sealSecrets, polls, ask, dialled } };
   };
   const dialled = async (headers: Headers): Promise<Asserted> => {
     const asserted = await dials.working(() => verifyDialler(ports.db, ports.installationId, headers));
@@ -153,7 +155,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
             );
           },
           fetchDeployments: async (request, context) =>
-            fetchDeployments(ports.db, await tokens.verify(bearer(context.requestHeader)), request),
+            fetchDeployments(ports, await tokens.verify(bearer(context.requestHeader)), request),
           rotateKey: async (request, context) => {
             const claims = await tokens.verify(bearer(context.requestHeader));
             return { thumbprint: await ports.rotateKey(claims, ports.installationId, request, context) };

@@ -24,7 +24,7 @@ import { isReason, problem } from "@bowline/kernel";
 import { maxStreamMessageBytes } from "@bowline/session";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
-import { fetchDeployments } from "./fetch.ts";
+import { type FetchPorts, fetchDeployments } from "./fetch.ts";
 import { type Asserted, bearer } from "./greet.ts";
 import type { LiveSession, Outgoing } from "./live.ts";
 import { type MessagePorts, type Speaker, take } from "./messages.ts";
@@ -36,6 +36,7 @@ import { finishSync, maxSyncEntries } from "./sync.ts";
 
 export interface PollRpcPorts extends MessagePorts {
   db: Db;
+  sealSecrets: FetchPorts["sealSecrets"];
   polls: Polls;
   ask: Ask;
   /** Verifies the assertion of a dial, and counts it. */
@@ -115,7 +116,7 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
           },
           true,
         ),
-      getDeployment: (request, context) => ask(context, ({ claims }) => deployment(ports.db, claims, request)),
+      getDeployment: (request, context) => ask(context, ({ claims }) => deployment(ports, claims, request)),
       async *probeStream(requests, context) {
         await ports.tokens.verify(bearer(context.requestHeader));
         const late = AbortSignal.any([context.signal, AbortSignal.timeout(probe.withinMs)]);
@@ -224,9 +225,9 @@ async function closeSession(ports: PollRpcPorts, claims: AccessTokenClaims): Pro
   return {};
 }
 
-async function deployment(db: Db, claims: AccessTokenClaims, request: GetDeploymentRequest) {
+async function deployment(ports: FetchPorts, claims: AccessTokenClaims, request: GetDeploymentRequest) {
   const { commandId, attempt } = request;
-  const { deployments = [] } = await fetchDeployments(db, claims, { items: [{ commandId, attempt }] });
+  const { deployments = [] } = await fetchDeployments(ports, claims, { items: [{ commandId, attempt }] });
   const [found] = deployments;
   if (found?.deploymentId !== request.deploymentId || found.generation !== request.generation) {
     throw problem("NOT_FOUND", "No such command is in flight for this session with that attempt.");

@@ -38,11 +38,11 @@ export class Attached {
     const served = new Map(this.#served);
     const retired: Compiled[] = [];
     for (const document of documents) {
-      const { deploymentId, generation, routes } = document;
+      const { deploymentId } = document;
       const counters = this.#counters.get(deploymentId) ?? { requests: 0, inFlight: 0, answers: {} };
       let compiled: Compiled;
       try {
-        compiled = compileRoutes(deploymentId, generation, routes, counters);
+        compiled = compileRoutes(document, counters);
       } catch (error) {
         refused(document, error);
         continue;

@@ -37,6 +37,7 @@ export function compileBackend(
   backend: Backend,
   connectTimeoutMs: number | undefined,
   allowPrivate: boolean,
+  secrets: Readonly<Record<string, string>>,
   at: string,
 ): ServedBackend {
   const { name, url } = backend;
@@ -51,5 +52,11 @@ export function compileBackend(
     throw new Refusal(`${at}.url`, `${rest.host} is a private address`);
   }
   const pool = new Pool({ ...rest, connectTimeoutMs: connectTimeoutMs ?? defaultConnectTimeoutMs, allowPrivate });
-  return { name, url, basePath, pool };
+  const secretHeaders = backend.secretHeaders.map((header, i) => {
+    const value = Object.hasOwn(secrets, header.secret) ? secrets[header.secret] : undefined;
+    if (value === undefined)
+      throw new Refusal(`${at}.secret_headers[${i}]`, `the secret "${header.secret}" is missing`);
+    return { key: header.name.toLowerCase(), name: header.name, value };
+  });
+  return { name, url, basePath, pool, secretHeaders };
 }

@@ -5,17 +5,10 @@
  *
  *   filters.ts  one filter each     table.ts  takes the entries
  */
-import type {
-  HttpMatch,
-  HttpRoute,
-  PathMatch,
-  Routes,
-  ServedApiService,
-  ValueMatch,
-} from "@bowline/contract/deployments";
+import type { HttpMatch, HttpRoute, PathMatch, ServedApiService, ValueMatch } from "@bowline/contract/deployments";
 import { PathMatch_Type, ValueMatch_Type } from "@bowline/contract/deployments";
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import { reservedPrefix } from "../document.ts";
+import { type AttachedDocument, reservedPrefix } from "../document.ts";
 import { compileBackend } from "./backends.ts";
 import { compileFilters } from "./filters.ts";
 import { normalisePath, readHost } from "./paths.ts";
@@ -37,7 +30,10 @@ export interface Compiled {
 }
 
 /** Throws a Refusal. */
-export function compileRoutes(id: string, generation: number, routes: Routes, counters: Counters): Compiled {
+export function compileRoutes(
+  { deploymentId: id, generation, routes, secrets = {} }: AttachedDocument,
+  counters: Counters,
+): Compiled {
   const deployment: ServedDeployment = { id, generation, counters };
   const entries: Entry[] = [];
   const backends: ServedBackend[] = [];
@@ -45,7 +41,7 @@ export function compileRoutes(id: string, generation: number, routes: Routes, co
   unique(routes.apiServices, "api_services");
   for (const [i, service] of routes.apiServices.entries()) {
     const path = `api_services[${i}]`;
-    const known = compileBackends(service, path, routes.allowPrivateBackends);
+    const known = compileBackends(service, path, routes.allowPrivateBackends, secrets);
     backends.push(...known.values());
     unique(service.routes, `${path}.routes`);
     for (const [j, route] of service.routes.entries()) {
@@ -58,12 +54,17 @@ export function compileRoutes(id: string, generation: number, routes: Routes, co
   return { deployment, entries, backends };
 }
 
-function compileBackends(service: ServedApiService, path: string, allowPrivate: boolean): Map<string, ServedBackend> {
+function compileBackends(
+  service: ServedApiService,
+  path: string,
+  allowPrivate: boolean,
+  secrets: Readonly<Record<string, string>>,
+): Map<string, ServedBackend> {
   unique(service.backends, `${path}.backends`);
   return new Map(
     service.backends.map((backend, i) => [
       backend.name,
-      compileBackend(backend, milliseconds(backend.connectTimeout), allowPrivate, `${path}.backends[${i}]`),
+      compileBackend(backend, milliseconds(backend.connectTimeout), allowPrivate, secrets, `${path}.backends[${i}]`),
     ]),
   );
 }

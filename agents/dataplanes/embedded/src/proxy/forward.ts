@@ -12,7 +12,7 @@
 import { request, type ClientRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { answer, type AnswerReason } from "./answers.ts";
 import { corsHeaders } from "./cors.ts";
-import { hasBody, onwardHeaders, returnHeaders, trailerList } from "./headers.ts";
+import { forBackend, hasBody, onwardHeaders, returnHeaders, trailerList } from "./headers.ts";
 import { startMirrors } from "./mirror.ts";
 import type { Forwarding } from "./plan.ts";
 import { ConnectError } from "./pools.ts";
@@ -80,7 +80,7 @@ export function forward(req: IncomingMessage, res: ServerResponse, plan: Forward
       ...plan.backend.pool.options(stale > 0),
       method: req.method!,
       path: plan.backend.basePath + plan.target,
-      headers,
+      headers: forBackend(headers, plan.backend.secretHeaders),
       maxHeaderSize: maxResponseHeaderBytes,
     });
     outgoing.on("error", (error) => {

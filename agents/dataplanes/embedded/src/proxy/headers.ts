@@ -93,6 +93,15 @@ export function onwardHeaders(req: IncomingMessage, onward: Onward): string[] {
   return out;
 }
 
+/** The same list as one backend gets it: with its secrets in place of whatever stood under their names. */
+export function forBackend(
+  headers: readonly string[],
+  secretHeaders: readonly { key: string; name: string; value: string }[],
+): readonly string[] {
+  if (secretHeaders.length === 0) return headers;
+  return applyChanges(headers, { set: secretHeaders, add: [], remove: [] });
+}
+
 /** Without a length node:http would announce a chunked body for these. */
 const mayHaveBody: ReadonlySet<string> = new Set(["POST", "PUT", "PATCH"]);
 

@@ -3,6 +3,7 @@
  * take in time is dropped, and so is the whole copy.
  */
 import { request, type IncomingMessage } from "node:http";
+import { forBackend } from "./headers.ts";
 import type { Forwarding } from "./plan.ts";
 
 /** What may wait for a slow mirror, per request. */
@@ -34,7 +35,7 @@ export function startMirrors(
       ...backend.pool.options(false),
       method: req.method!,
       path: backend.basePath + plan.target,
-      headers: withoutExpect(headers),
+      headers: [...forBackend(withoutExpect(headers), backend.secretHeaders)],
       signal: AbortSignal.timeout(mirrorTimeoutMs),
     });
     copy.on("error", () => {

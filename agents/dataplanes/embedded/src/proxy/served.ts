@@ -36,6 +36,8 @@ export interface ServedBackend {
   url: string;
   /** Path before the request's path, without a last slash. */
   basePath: string;
+  /** Set on each request to it, and on no other's. */
+  secretHeaders: readonly { key: string; name: string; value: string }[];
   /** Replaced by the pool of the generation before where both are to the same place. */
   pool: Pool;
 }

@@ -7,7 +7,7 @@ import { request, ServerResponse, type IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { answer, type AnswerReason } from "./answers.ts";
 import { defaultBackendTimeoutMs, maxResponseHeaderBytes, reasonOf } from "./forward.ts";
-import { onwardHeaders, returnHeaders } from "./headers.ts";
+import { forBackend, onwardHeaders, returnHeaders } from "./headers.ts";
 import type { Forwarding } from "./plan.ts";
 
 /** An answer on a connection that asked for an upgrade and does not get it. The connection ends with it. */
@@ -35,13 +35,16 @@ export function forwardUpgrade(
     ...plan.backend.pool.options(true),
     method: req.method!,
     path: plan.backend.basePath + plan.target,
-    headers: onwardHeaders(req, {
-      host: plan.host,
-      originalHost: plan.originalHost,
-      port,
-      changes: route.requestHeaders,
-      upgrade: "websocket",
-    }),
+    headers: forBackend(
+      onwardHeaders(req, {
+        host: plan.host,
+        originalHost: plan.originalHost,
+        port,
+        changes: route.requestHeaders,
+        upgrade: "websocket",
+      }),
+      plan.backend.secretHeaders,
+    ),
     maxHeaderSize: maxResponseHeaderBytes,
   });
   let ended = false;

@@ -86,8 +86,31 @@ export function validateRoute(route: HttpRoute, backends: ReadonlySet<string>, a
 /** What is wrong with one backend. `at` is the backend's own path. */
 export function validateBackend(backend: Backend, at: string): Violation[] {
   const wrong = backendUrlProblem(backend.url);
-  return wrong === undefined ? [] : [{ field: `${at}.url`, description: `The URL ${wrong}.` }];
+  const found: Violation[] = wrong === undefined ? [] : [{ field: `${at}.url`, description: `The URL ${wrong}.` }];
+  const seen = new Set<string>();
+  for (const [h, { name }] of backend.secretHeaders.entries()) {
+    const field = `${at}.secret_headers[${h}].name`;
+    if (seen.has(name.toLowerCase())) found.push({ field, description: `${name} is set more than once.` });
+    if (proxyHeaders.has(name.toLowerCase())) found.push({ field, description: `${name} is the proxy's own.` });
+    seen.add(name.toLowerCase());
+  }
+  return found;
 }
+
+/** What a proxy writes itself; a value of somebody else would change where a request ends, or where it goes. */
+const proxyHeaders: ReadonlySet<string> = new Set([
+  "connection",
+  "content-length",
+  "expect",
+  "host",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "via",
+]);
 
 function checkBackendRefs(route: HttpRoute, backends: ReadonlySet<string>, at: string, found: Violation[]): void {
   const redirects = route.filters.some((filter) => filter.kind.case === "redirect");

@@ -1,0 +1,1 @@
+export * from "./gen/bowline/secrets/v1/secrets_pb.ts";

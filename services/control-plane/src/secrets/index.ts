@@ -1,0 +1,29 @@
+/**
+ * Secrets of organisations: values that go to their places and nowhere else.
+ *
+ *   rpc.ts      SecretService                values.ts  encrypted at rest, sealed on the way
+ *   queries.ts  rows, found by id or name
+ *
+ * V1: a value is in a row only encrypted, bound to its secret and version.
+ * V2: a value leaves the server only sealed to one agent's key (JWE).
+ * V3: a version that something published is made with stays.
+ */
+import type { ConnectRouter } from "@connectrpc/connect";
+import { registerSecrets, type SecretsPorts } from "./rpc.ts";
+import { resolveVersions, sealFor, type SealingKey } from "./values.ts";
+
+export interface Secrets {
+  register(router: ConnectRouter): void;
+  /** See values.ts. */
+  resolve: typeof resolveVersions;
+  /** Values by name, each sealed to that key; `versions` as `resolve` gave them. Throws INTERNAL where one is gone. */
+  seal(versions: Readonly<Record<string, string>>, key: SealingKey): Promise<Record<string, string>>;
+}
+
+export function createSecrets(ports: SecretsPorts): Secrets {
+  return {
+    register: (router) => registerSecrets(router, ports),
+    resolve: resolveVersions,
+    seal: (versions, key) => sealFor(ports, versions, key),
+  };
+}

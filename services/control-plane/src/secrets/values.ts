@@ -1,0 +1,106 @@
+/** The values of secrets: the only place where they are in clear text, and only in memory. */
+import { decrypt, encrypt, type EncryptionKey, type PublicJwk, sealTo } from "@bowline/auth";
+import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import type { Db, Tx } from "../platform/transactions.ts";
+
+/** An agent's X25519 public key, as it enrolled. */
+export type SealingKey = PublicJwk;
+
+/** Versions that stay though nothing published has them: a rollback of a mistake, and fetches under way. */
+const keepVersions = 10;
+
+/** Writes a value as this version (V1), and forgets old ones that nothing has (V3). */
+export async function writeValue(
+  tx: Tx,
+  encryption: EncryptionKey,
+  secretId: string,
+  version: number,
+  value: string,
+): Promise<void> {
+  await tx
+    .insertInto("secret_versions")
+    .values({
+      secret_id: secretId,
+      version,
+      value_encrypted: Buffer.from(encrypt(encryption, Buffer.from(value), placeOf(secretId, version))),
+    })
+    .execute();
+  await sql`
+    DELETE FROM secret_versions AS v WHERE v.secret_id = ${secretId} AND v.version <= ${version - keepVersions}
+      AND NOT ${inUse(sql`v.secret_id || '/' || v.version`)}`.execute(tx);
+}
+
+/** True while what is published has any version of the secret (V3). */
+export async function isInUse(tx: Tx, secretId: string): Promise<boolean> {
+  const { rows } = await sql<{ used: boolean }>`
+    SELECT EXISTS (SELECT 1 FROM secret_versions AS v WHERE v.secret_id = ${secretId}
+      AND ${inUse(sql`v.secret_id || '/' || v.version`)}) AS used`.execute(tx);
+  return rows[0]?.used === true;
+}
+
+/** Deployments that are there, at their newest generation. */
+function inUse(reference: ReturnType<typeof sql>) {
+  return sql<boolean>`EXISTS (
+    SELECT 1 FROM deployment_generations AS g JOIN deployments AS d ON d.id = g.deployment_id AND d.generation = g.generation
+    WHERE g.secrets <> '{}' AND NOT d.is_absent
+      AND EXISTS (SELECT 1 FROM jsonb_each_text(g.secrets) AS s WHERE s.value = ${reference}))`;
+}
+
+/**
+ * The newest version of each of these secrets of an organisation, by name, as
+ * `<secret id>/<version>`. Holds them until the transaction's end, so that none
+ * is deleted meanwhile. Throws SECRET_UNKNOWN, which names the first that is missing.
+ */
+export async function resolveVersions(
+  tx: Tx,
+  organisationId: string,
+  names: readonly string[],
+): Promise<Record<string, string>> {
+  if (names.length === 0) return {};
+  const rows = await tx
+    .selectFrom("secrets")
+    .select(["id", "name", "version"])
+    .where("organisation_id", "=", organisationId)
+    .where("name", "in", [...new Set(names)])
+    .orderBy("id")
+    .forShare()
+    .execute();
+  const versions = Object.fromEntries(rows.map((row) => [row.name, `${row.id}/${row.version}`]));
+  const missing = names.find((name) => versions[name] === undefined);
+  if (missing !== undefined) {
+    throw problem("SECRET_UNKNOWN", `The organisation has no secret ${missing}. Make it, then publish again.`, {
+      metadata: { secret: missing },
+    });
+  }
+  return versions;
+}
+
+/** V2. Sealing costs about 0.3 ms each. */
+export async function sealFor(
+  { db, encryption }: { db: Db; encryption: EncryptionKey },
+  versions: Readonly<Record<string, string>>,
+  key: SealingKey,
+): Promise<Record<string, string>> {
+  const wanted = Object.entries(versions).map(([name, reference]) => {
+    const at = reference.lastIndexOf("/");
+    return { name, secretId: reference.slice(0, at), version: Number(reference.slice(at + 1)) };
+  });
+  const rows = await db
+    .selectFrom("secret_versions")
+    .selectAll()
+    .where("secret_id", "in", [...new Set(wanted.map(({ secretId }) => secretId))])
+    .where("version", "in", [...new Set(wanted.map(({ version }) => version))])
+    .execute();
+  const sealed: Record<string, string> = {};
+  for (const { name, secretId, version } of wanted) {
+    const row = rows.find((one) => one.secret_id === secretId && one.version === version);
+    if (row === undefined) throw new Error(`secret ${secretId} has no version ${version}, though a spec names it`);
+    sealed[name] = await sealTo(key, decrypt([encryption], row.value_encrypted, placeOf(secretId, version)));
+  }
+  return sealed;
+}
+
+function placeOf(secretId: string, version: number): string {
+  return `secret_versions/${secretId}/${version}`;
+}
