@@ -8,7 +8,7 @@ import { SyncDecision_Action } from "@bowline/contract/agent";
 import { AcceptAgentRequest_Side as Side, Agent_State, AgentsService } from "@bowline/contract/agents";
 import { AuditService } from "@bowline/contract/audit";
 import { Command_State, CommandService } from "@bowline/contract/commands";
-import { Deployment_Desired } from "@bowline/contract/deployments";
+import { Deployment_Desired, DeploymentService } from "@bowline/contract/deployments";
 import { InstallationService } from "@bowline/contract/installation";
 import { ProductPublish_State, ProductPublishService } from "@bowline/contract/products";
 import { newId } from "@bowline/kernel";
@@ -127,6 +127,8 @@ test("the agent's side keeps what runs: nothing is sent, repaired or retried unt
   const commandId = publish.targets[0]?.commandId ?? "";
   const retried = server.client(CommandService).retryCommand({ id: commandId });
   expect((await refusal(retried)).reason).toBe("NEWER_GENERATION");
+  const reconciled = server.client(DeploymentService).reconcileDeployment({ id: routes.deploymentId });
+  expect((await refusal(reconciled)).reason).toBe("SPEC_UNKNOWN");
   await after.heartbeat();
   expect(after.received.some(({ message }) => message.case === "deployCommand")).toBe(false);
   expect(await server.operator.publishOf(publish.id)).toMatchObject({ conditions: ["AGENT_COPY"] });

@@ -70,4 +70,4 @@ test("an enqueue and the end of the command ahead, in either order, a thousand t
   const ended = await db.selectFrom("command_states").select("attempt").where("state", "=", "SUCCEEDED").execute();
   expect(ended).toHaveLength(lanes * roundsPerLane);
   expect(ended.every(({ attempt }) => attempt === 1)).toBe(true);
-});
+}, 300_000); // a thousand rounds of several commits each: ten seconds, or many more on a busy machine

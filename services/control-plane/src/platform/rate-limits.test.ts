@@ -44,7 +44,9 @@ function limited(limits: { principal: number; address: number }) {
     call: (token: string, address: string) =>
       api.as(OrganisationService, token).getOrganisation({ id: "a" }, from(address)),
     fetch: (address: string) =>
-      api.as(AgentService).fetchDeployments({ items: [{ commandId: "command_1", attempt: 1 }] }, from(address)),
+      api
+        .as(AgentService, "access token")
+        .fetchDeployments({ items: [{ commandId: "command_1", attempt: 1 }] }, from(address)),
     enrol: (address: string) =>
       api
         .as(AgentService)
