@@ -47,6 +47,6 @@ test("where the agent's own backoff is longer than what the server says, that ho
 });
 
 test("no wait is shorter than the floor, whatever the server says", async () => {
-  const drained: SessionEnd = { kind: "drained", spreadMs: 0 };
+  const drained: SessionEnd = { kind: "drained", waitMs: 0 };
   expect(await waitsBetween([overloaded(0), drained, overloaded(0)], () => 0)).toEqual([250, 250, 250]);
 });

@@ -99,8 +99,8 @@ export async function connect(ports: ConnectPorts, signal: AbortSignal): Promise
       case "refused":
         return { kind: "ended", because: end };
       case "drained": {
-        const forMs = Math.max(backoff.floorMs, Math.round(random() * end.spreadMs)); // N2
-        log.info({ waitMs: forMs }, "the server goes away; the agent comes back");
+        const forMs = Math.max(backoff.floorMs, Math.round(end.waitMs)); // N2
+        log.info({ waitMs: forMs }, "the server asked to connect again");
         return { kind: "waiting", attempt: 0, forMs };
       }
       case "superseded": {

@@ -8,6 +8,8 @@
  * S2: a result is sent on every session, and again within one, until it is
  *     acknowledged (J2).
  * S3: the session ends in order with Goodbye where this agent ends it.
+ * S4: asked to leave, it is served until its moment within the spread: it is
+ *     away for one dial, not for the spread.
  *
  * Long because all that a session says shares its token, its channel and what it
  * has sent already.
@@ -56,8 +58,8 @@ export type SessionEnd =
   | { kind: "stopped" }
   /** The server refuses this agent for good. */
   | { kind: "refused"; reason: string; message: string }
-  /** The replica goes away; come back within the spread. */
-  | { kind: "drained"; spreadMs: number }
+  /** The server asked this agent to connect again, in so long. */
+  | { kind: "drained"; waitMs: number }
   /** Another process with this identity took over. */
   | { kind: "superseded" }
   /** The counter was not above the server's: sign above it. */
@@ -89,6 +91,7 @@ export interface ServePorts {
   serving?: (session: SessionCalls, over: AbortSignal) => void;
   clock: Clock;
   log: Log;
+  random?: () => number;
 }
 
 /** Reasons after which dialling again is pointless until an operator acts. */
@@ -105,7 +108,7 @@ export async function serve(
   assertion: string,
   signal: AbortSignal,
 ): Promise<SessionEnd> {
-  const { journal, converger, observer, clock, log } = ports;
+  const { journal, converger, observer, clock, log, random = Math.random } = ports;
   const cut = new AbortController();
   const opening = { assertion, clock, silenceMs: ports.config.greetingWithinMs };
   const channel =
@@ -116,6 +119,8 @@ export async function serve(
   let greeted = false;
   let serving = false;
   let accessToken = "";
+  /** When this agent leaves because the server asked it to. */
+  let leaveAt: number | undefined;
   const tokenCame = new Set<() => void>();
   /** When each result was last sent; Infinity: the server wants it on another session only. */
   const sentAt = new Map<string, number>();
@@ -170,8 +175,7 @@ export async function serve(
           tokenCame.clear();
           break;
         case "drain":
-          end ??= { kind: "drained", spreadMs: message.value.spreadMs };
-          channel.close();
+          void leave(message.value.spreadMs);
           break;
         case "superseded":
           end ??= { kind: "superseded" };
@@ -197,7 +201,20 @@ export async function serve(
   }
   const how = await channel.ended;
   await channel.released;
-  return end ?? endOf(how, greeted);
+  const ending = end ?? endOf(how, greeted);
+  if (ending.kind !== "lost" || leaveAt === undefined) return ending;
+  return { kind: "drained", waitMs: Math.max(0, leaveAt - clock.monotonicMs()) };
+
+  /** S4. A replica that is gone before ends the wait with the stream. */
+  async function leave(spreadMs: number): Promise<void> {
+    const inMs = random() * spreadMs;
+    leaveAt = Math.min(leaveAt ?? Infinity, clock.monotonicMs() + inMs);
+    if (inMs > 0) await clock.sleep(inMs, channel.signal);
+    if (channel.signal.aborted) return;
+    end ??= { kind: "drained", waitMs: 0 };
+    say({ case: "goodbye", value: { reason: "the server asked to connect again" } }); // S3
+    channel.close();
+  }
 
   function say(message: MessageInitShape<typeof AgentMessageSchema>["message"]): void {
     const outcome = channel.send(

@@ -26,7 +26,7 @@ test("what the server says, an address without a server, and a session that was 
     expect(carried("auto", Array(5).fill(lost(reason)))).toEqual(Array(5).fill("stream"));
   }
   expect(carried("auto", Array(5).fill(lost("SILENT", true)))).toEqual(Array(5).fill("stream"));
-  expect(carried("auto", [lost("SILENT"), { kind: "drained", spreadMs: 0 }, lost("SILENT")])).not.toContain("poll");
+  expect(carried("auto", [lost("SILENT"), { kind: "drained", waitMs: 0 }, lost("SILENT")])).not.toContain("poll");
 });
 
 test("where polling does not open either, both are tried by turns", () => {

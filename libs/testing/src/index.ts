@@ -9,7 +9,8 @@
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
- *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts
+ *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts     balancer.ts  a load balancer before replicas
+ *   fleet-agent.ts  a scripted agent that keeps itself going
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
  *   nginx.ts, reverse-proxies.ts  what breaks streams: HTTP/1.1 only, or buffering
  *   scripted-poll.ts  the same without a stream, over REST
@@ -56,6 +57,8 @@ export { enrolScriptedAgent, type ConnectOptions, type EnrolOptions, type Script
 export { scriptedResult, type Outcome, type ScriptedEnd, type ScriptedSession } from "./scripted-session.ts";
 export { askRest, openPoll, type RestAnswer, type ScriptedPoll } from "./scripted-poll.ts";
 export { startScriptedServer, type ScriptedServer, type ServedSession, type Ways } from "./scripted-server.ts";
+export { startBalancer, type Balancer } from "./balancer.ts";
+export { startFleetAgent, type FleetAgent, type FleetOptions } from "./fleet-agent.ts";
 export { startReplicas, startServer, type ServerOptions, type TestServer } from "./server.ts";
 export {
   databaseProxy,

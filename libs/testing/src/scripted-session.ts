@@ -34,6 +34,8 @@ export interface SessionScript {
   greeting?: MessageInitShape<typeof ConnectRequestSchema>;
   /** The Sync that follows the greeting; default: an empty last page. `false`: none is sent. */
   sync?: MessageInitShape<typeof SyncSchema> | false;
+  /** Is told of each message as it comes, for agents that answer by themselves. */
+  heard?: (message: ServerMessage) => void;
 }
 
 /** How a session ended, as the agent sees it. */
@@ -122,6 +124,7 @@ export async function openScriptedSession(
     try {
       for await (const message of client.connect(up.messages, { headers: { authorization } })) {
         received.push(message);
+        script.heard?.(message);
         for (const look of watchers) look();
       }
       end = { reason: "CLOSED", message: "" };

@@ -93,6 +93,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       ...["--data-dir", dataDir, "--port", String(options.port ?? 0), "--max-connections", "8"],
       ...["--encryption-key-file", encryptionKeyFile],
       ...["--rate-limit-principal", "0", "--rate-limit-address", "0"], // a test calls faster than people do
+      ...["--drain-spread-ms", "0"], // scripted agents don't leave by themselves
       ...["--log-format", "json", ...(options.flags ?? [])],
     ],
     env: { BOWLINE_DATABASE_URL: options.databaseUrl ?? database.url, ...options.env },

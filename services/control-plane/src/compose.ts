@@ -31,6 +31,8 @@ export interface Server {
   adminTokenFile: string;
   /** Resolves when the server can't go on by itself, with why. */
   failed: Promise<string>;
+  /** Before `stop`: answers "not ready" and lets agents go elsewhere. Waits no longer after `hurry` aborts. Never throws. */
+  drain(hurry: AbortSignal): Promise<void>;
   stop: StopAll;
 }
 
@@ -214,9 +216,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
       return {
         detail: `${opened.url}   REST, gRPC, Connect`,
         stop: async () => {
-          // First: the abort ends every stream that is open, and Drain would not go out any more.
-          await wired.sessions.drain(0);
-          wired.draining.abort();
+          wired.draining.abort(); // ends every stream that is open
           rmSync(serverFile, { force: true });
           await opened.close(drainMs);
         },
@@ -224,7 +224,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
     }),
   ];
   const stop = await startStages(stages);
-  return { url: listening().url, adminTokenFile, failed, stop };
+  return { url: listening().url, adminTokenFile, failed, drain: (hurry) => wired.drain(hurry), stop };
 }
 
 /** Throws INVALID_ARGUMENT for a file that can't be read. */

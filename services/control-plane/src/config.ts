@@ -101,6 +101,17 @@ export const settings = {
     30_000,
     "Added to a passed lease before a replica's sessions are ended, ms.",
   ),
+  drainSpreadMs: setting(
+    number(0, 600_000),
+    30_000,
+    "Time within which agents leave a replica that stops while others run, ms; longer with many agents.",
+  ),
+  sessionLifeMs: setting(
+    number(1_000, 604_800_000),
+    7_200_000,
+    "Life of an agent's session, ±10 %; then it moves to another replica, ms.",
+  ),
+  signingKeyLifeMs: setting(number(4_000, 31_536_000_000), 604_800_000, "Life of a key that signs access tokens, ms."),
   dialsPerSecond: setting(
     number(0, 100_000),
     200,

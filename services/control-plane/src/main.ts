@@ -73,6 +73,8 @@ async function start(args: readonly string[]): Promise<number> {
     server.failed.then((failure) => ({ kind: "failed", signal: failure })),
   ]);
   log.info({ because: why.signal }, "stopping");
+  const hurry = why.kind === "failed" ? AbortSignal.abort() : secondSignal();
+  await server.drain(hurry);
   for (const end of await server.stop()) {
     if (end.outcome !== "stopped") log.warn({ ...end }, "did not stop in order");
   }
@@ -91,6 +93,13 @@ function stopRequest(lifeline: boolean): Promise<string> {
     process.stdin.once("end", () => resolve("standard input closed"));
     process.stdin.once("error", () => resolve("standard input closed"));
   });
+}
+
+/** Aborts when somebody asks again: then agents are not waited for. */
+function secondSignal(): AbortSignal {
+  const again = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => again.abort());
+  return again.signal;
 }
 
 /** Clear text beyond loopback would show tokens to the network. */

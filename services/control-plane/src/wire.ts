@@ -74,6 +74,9 @@ export interface Wired {
   transport: Transport;
   sessions: Sessions;
   events: ReturnType<typeof createEvents>;
+  /** Answers "not ready" from now on, and empties this replica (sessions/leaving.ts). */
+  drain(hurry: AbortSignal): Promise<void>;
+  /** Its abort ends watches and whatever else is open. */
   draining: AbortController;
   /** Run each until its signal aborts. */
   loops: { run(signal: AbortSignal): Promise<void> }[];
@@ -87,6 +90,7 @@ export function wire(
   const { db } = database;
   const events = createEvents(db, log);
   const draining = new AbortController();
+  let leaving = false;
   // The engine and those who listen to it refer to one another; each reads the other when it runs.
   const engine = (): EnginePorts => enginePorts;
   const identity = createIdentity({
@@ -156,7 +160,11 @@ export function wire(
       silenceLimitMs: config.silenceLimitMs,
       leaseMs: config.leaseMs,
       leaseGraceMs: config.leaseGraceMs,
+      sessionLifeMs: config.sessionLifeMs,
+      drainSpreadMs: config.drainSpreadMs,
     },
+    signingKeys: { lifeMs: config.signingKeyLifeMs },
+    log,
     dials: { perSecond: config.dialsPerSecond, refused: (limit) => metrics.refused(limit) },
     alone: config.databaseUrl === "",
     words: hints.words,
@@ -183,7 +191,7 @@ export function wire(
   };
   const audit = createAudit({ db, events });
   const ready = async (): Promise<boolean> => {
-    if (draining.signal.aborted) return false;
+    if (leaving) return false;
     return sql`SELECT 1`.execute(db).then(
       () => true,
       () => false, // the answer is what it says: not ready
@@ -242,6 +250,7 @@ export function wire(
     connect,
     version: serverVersion,
     ready: async (): Promise<{ ready: boolean; checks: Record<string, string> }> => {
+      if (leaving) return { ready: false, checks: { replica: "draining" } };
       const database = (await ready()) ? "ok" : "no answer";
       // Without Redis everything works, slower: no reason to send callers elsewhere.
       const redis = hints.degraded() ? "degraded" : "ok";
@@ -262,5 +271,9 @@ export function wire(
       return metrics.read();
     },
   });
-  return { handler, transport, sessions, events, draining, loops: [events, sessions, publishes, clusters] };
+  const drain = (hurry: AbortSignal): Promise<void> => {
+    leaving = true;
+    return sessions.drain(hurry);
+  };
+  return { handler, transport, sessions, drain, events, draining, loops: [events, sessions, publishes, clusters] };
 }

@@ -206,6 +206,7 @@ const offlineWords: Record<string, string> = {
   REKEYED: "given new keys",
   CONFLICT: "identity in conflict",
   REPLICA_DRAINING: "its replica of the server stopped",
+  SESSION_MOVED: "asked to connect again after a session's life",
   SUPERSEDED: "a newer session took over",
   RESTORED: "the database was restored",
   DECIDED: "an operator decided; it comes back",

@@ -39,5 +39,5 @@ export {
 export { again } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";
-export { countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
+export { closeWithoutReceiptAfterMs, countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
 export { isInFlight, isTerminal, isWaiting } from "./transitions.ts";

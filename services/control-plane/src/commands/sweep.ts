@@ -27,8 +27,11 @@ interface Due {
   why: "due" | "deadline" | "offline" | "run-timeout" | "cancel-unanswered" | "unbound" | "orphan";
 }
 
-/** One round. Returns how many commands it changed; `batch` or more means that more may be due. */
-export async function sweep(ports: EnginePorts): Promise<number> {
+/**
+ * One round. Returns how many commands it changed; `batch` or more means that more may be due.
+ * `blames: false`: nothing happens for an agent's silence, because this replica could not hear it (E6).
+ */
+export async function sweep(ports: EnginePorts, { blames = true }: { blames?: boolean } = {}): Promise<number> {
   const { rows } = await sql<Due>`
     SELECT s.command_id, s.deployment_id, s.agent_id, CASE
       WHEN s.state = 'RETRY_WAIT' AND s.due_at <= now() THEN 'due'
@@ -36,9 +39,9 @@ export async function sweep(ports: EnginePorts): Promise<number> {
       WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
         AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
         AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
-      WHEN s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
+      WHEN ${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
         AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
-      WHEN s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
+      WHEN ${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
         AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
       WHEN s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
         AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
@@ -51,8 +54,8 @@ export async function sweep(ports: EnginePorts): Promise<number> {
         (s.state = 'RETRY_WAIT' AND s.due_at <= now())
         OR (s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND (c.deadline_at <= now()
           OR s.updated_at + make_interval(secs => c.offline_life_ms / 1000.0) <= now()))
-        OR (s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now())
-        OR (s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now())
+        OR (${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now())
+        OR (${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now())
         OR (s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now())
         OR (s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds')
       )

@@ -5,16 +5,18 @@
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
- *   upkeep.ts   lease, silence, sweeps        batches.ts     shared commits
+ *   lease.ts    this replica's lease          upkeep.ts      silence, sweeps, lost replicas
+ *   leaving.ts  drain, and the end of a life  batches.ts     shared commits
  *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
  *   dials.ts    how many dials are taken      messages.ts    what one message does
  *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse, type RotateKeyRequest } from "@bowline/contract/agent";
-import type { Clock } from "@bowline/kernel";
+import { type Clock, problem } from "@bowline/kernel";
 import type { EncryptionKey } from "@bowline/auth";
 import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
+import type { Logger } from "pino";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
@@ -25,16 +27,21 @@ import { createDispatcher } from "./dispatcher.ts";
 import { type FetchPorts, fetchDeployments, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
+import { createLease, type LeaseSettings } from "./lease.ts";
+import { drain, drainSpreadMs, moveOldSessions } from "./leaving.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
 import { createGate } from "./poll-fence.ts";
 import { registerPolling } from "./poll-rpc.ts";
 import { createPolls } from "./polls.ts";
-import { createAccessTokens } from "./signing-keys.ts";
 import { createRouting } from "./routing.ts";
+import { createAccessTokens, type SigningKeySettings } from "./signing-keys.ts";
 import { serveStream } from "./stream.ts";
-import { endOrphans, endSuperseded, renewLease, returnLease, runUpkeep, type UpkeepSettings } from "./upkeep.ts";
+import { endOrphans, endSuperseded, runUpkeep } from "./upkeep.ts";
 
 export { verifyDialler } from "./greet.ts";
+
+/** When an agent that dials a replica which goes away tries again: by then a load balancer has seen it. */
+const elsewhereMs = 500;
 
 export interface SessionsPorts {
   db: Db;
@@ -52,7 +59,16 @@ export interface SessionsPorts {
     request: RotateKeyRequest,
     context: HandlerContext,
   ): Promise<string>;
-  settings: UpkeepSettings & { heartbeatIntervalMs: number; silenceLimitMs: number };
+  settings: LeaseSettings & {
+    heartbeatIntervalMs: number;
+    silenceLimitMs: number;
+    /** A session moves after this, ±10 %. */
+    sessionLifeMs: number;
+    /** Within what time agents leave a replica that goes away, at least. */
+    drainSpreadMs: number;
+  };
+  signingKeys: SigningKeySettings;
+  log: Logger;
   /** What replicas tell one another; sessions takes what is heard. */
   words: Words;
   /** Is told what this replica holds. */
@@ -75,8 +91,11 @@ export interface Sessions {
   /** Takes the lease. Before anything is served. */
   prepare(): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
-  /** Tells every agent to come back elsewhere, or later, and ends the sessions. */
-  drain(spreadMs: number): Promise<void>;
+  /**
+   * Takes no new session, tells every agent to connect elsewhere, spread out where there is an elsewhere, and ends
+   * the streams that are left then. After `hurry` aborts it waits no longer. Never throws.
+   */
+  drain(hurry: AbortSignal): Promise<void>;
 }
 
 export interface Measured {
@@ -98,9 +117,10 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const dispatcher = createDispatcher({ engine: ports.engine, live, replicaId, hears: () => words.hears() });
   const routing = createRouting({ engine: ports.engine, live, dispatcher, words, replicaId });
   const dials = createDials({ ...ports.dials, clock: ports.clock });
-  const tokens = createAccessTokens(ports.db, ports.encryption, ports.installationId);
+  const tokens = createAccessTokens(ports);
+  const lease = createLease(ports.db, ports.settings, ports);
+  let leaving = false;
   let intake: ReturnType<typeof createIntake> | undefined;
-  let renewedAt = ports.clock.monotonicMs();
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
   // REST and the other protocols register apart and serve the same sessions; the engine is there by then.
   let parts: ReturnType<typeof build> | undefined;
@@ -115,6 +135,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     return { session, polls, polling: { ...session, db, sealSecrets: ports.sealSecrets, polls, ask, dialled } };
   };
   const dialled = async (headers: Headers): Promise<Asserted> => {
+    if (leaving) throw problem("REPLICA_DRAINING", undefined, { retryAfterMs: elsewhereMs });
     const asserted = await dials.working(() => verifyDialler(ports.db, ports.installationId, headers));
     await dials.count(asserted.agentId);
     return asserted;
@@ -135,7 +156,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
       return {
         sessions: [...sessions.values()],
         queues: { outbox, signals: routing.waiting(), ...intakeOf().waiting() },
-        leaseAgeSeconds: (ports.clock.monotonicMs() - renewedAt) / 1000,
+        leaseAgeSeconds: lease.ageMs() / 1000,
       };
     },
     register(router) {
@@ -167,7 +188,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
       registerPolling(router, shared().polling);
     },
     async prepare() {
-      await renewLease(ports.engine(), ports.settings);
+      await lease.take();
       if (ports.alone) await endOrphans(ports.engine(), ports.settings.replicaId);
     },
     async run(signal) {
@@ -175,20 +196,19 @@ export function createSessions(ports: SessionsPorts): Sessions {
         dispatcher.run(signal),
         routing.run(signal),
         intakeOf().run(signal),
-        runUpkeep(
-          ports.engine(),
-          ports.settings,
-          { live, dispatcher, clock: ports.clock, renewed: () => (renewedAt = ports.clock.monotonicMs()) },
-          signal,
-        ),
+        runUpkeep(ports.engine(), ports.settings, { live, dispatcher, lease, clock: ports.clock }, signal),
+        moveOldSessions({ live, clock: ports.clock }, ports.settings.sessionLifeMs, signal),
       ]);
     },
-    async drain(spreadMs) {
-      for (const session of live.all())
-        session.close("REPLICA_DRAINING", { message: { case: "drain", value: { spreadMs } } });
-      await parts?.polls.settled();
-      await returnLease(ports.engine(), ports.settings.replicaId).catch((error: unknown) => {
-        ports.engine().log.warn({ error }, "the lease could not be given back; it runs out");
+    async drain(hurry) {
+      leaving = true;
+      const others = ports.alone ? 0 : await lease.others();
+      const spreadMs = drainSpreadMs({ others, sessions: live.count(), leastMs: ports.settings.drainSpreadMs });
+      ports.log.info({ sessions: live.count(), others, spreadMs }, "draining");
+      const recorded = () => Promise.all([live.recorded(), parts?.polls.settled()]);
+      await drain({ live, clock: ports.clock, recorded }, spreadMs, hurry);
+      await lease.giveBack().catch((error: unknown) => {
+        ports.log.warn({ error }, "the lease could not be given back; it runs out");
       });
     },
   };

@@ -16,6 +16,7 @@ export type EndReason =
   | "REKEYED"
   | "CONFLICT"
   | "REPLICA_DRAINING"
+  | "SESSION_MOVED"
   | "REPLICA_LOST"
   | "NOT_READING"
   | "PROTOCOL_VIOLATION"
@@ -57,6 +58,16 @@ export interface LiveSession {
   send(message: Outgoing): void;
   /** Ends the session with a reason; what is queued still goes out. */
   close(reason: EndReason, last?: Outgoing): void;
+  /** Asks the agent to connect again within `spreadMs`; until it does, the session serves. `why` is the reason of an end in order. */
+  leave(why: LeaveReason, spreadMs: number): void;
+}
+
+/** Why an agent is asked to connect again. */
+export type LeaveReason = Extract<EndReason, "REPLICA_DRAINING" | "SESSION_MOVED">;
+
+/** Ends that an agent makes which was asked to connect again: then what it was asked for is why. */
+export function endsInOrder(reason: EndReason): boolean {
+  return reason === "CLOSED_CLEANLY" || reason === "CONNECTION_LOST";
 }
 
 export interface LiveSessions {
@@ -65,13 +76,16 @@ export interface LiveSessions {
   count(): number;
   /** Puts a session in place of an older one of the same agent, which is closed as superseded. */
   add(session: LiveSession): void;
-  /** Takes it out, unless a newer one has its place. */
-  remove(session: LiveSession): void;
+  /** Takes it out, unless a newer one has its place. `recorded`: its end is in the database, or cannot be. */
+  remove(session: LiveSession, recorded?: Promise<void>): void;
+  /** Resolves when those ends are recorded. */
+  recorded(): Promise<void>;
 }
 
 /** `changed` is told of each session that comes and goes. */
 export function createLiveSessions(changed: (session: LiveSession, open: boolean) => void): LiveSessions {
   const byAgent = new Map<string, LiveSession>();
+  const ending = new Set<Promise<void>>();
   return {
     of: (agentId) => byAgent.get(agentId),
     all: () => byAgent.values(),
@@ -84,9 +98,15 @@ export function createLiveSessions(changed: (session: LiveSession, open: boolean
         older.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: session.epoch } } });
       }
     },
-    remove(session) {
+    remove(session, recorded) {
       if (byAgent.get(session.agentId) === session) byAgent.delete(session.agentId);
       changed(session, false);
+      if (recorded === undefined) return;
+      ending.add(recorded);
+      void recorded.finally(() => ending.delete(recorded));
+    },
+    async recorded() {
+      await Promise.all(ending);
     },
   };
 }

@@ -82,12 +82,13 @@ export async function take(
     case "stateReport":
       await guarded(ports, session, "", () => ports.intake.state({ agentId, epoch, message: message.value }));
       break;
-    case "tokenRequest": {
-      const { sessionId } = session;
-      const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
-      session.send({ message: { case: "sessionToken", value: { accessToken } } });
+    case "tokenRequest":
+      await guarded(ports, session, "", async () => {
+        const { sessionId } = session;
+        const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
+        session.send({ message: { case: "sessionToken", value: { accessToken } } });
+      });
       break;
-    }
     default:
       // An unknown message of a newer agent: ignored, as unknown fields are.
       break;

@@ -6,7 +6,7 @@
  */
 import type { ConnectRequest } from "@bowline/contract/agent";
 import { newId, problem } from "@bowline/kernel";
-import { sql } from "kysely";
+import { type RawBuilder, sql, type SqlBool } from "kysely";
 import { type EnginePorts, sessionEnded } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { comesBack, type Conflict, conflictProblem, enterConflict } from "./conflict.ts";
@@ -208,14 +208,15 @@ export async function moveSession(
 
 /**
  * Ends a session if it is still the agent's, and unbinds what was bound to it.
- * `heldBy`: only if the row still names that replica; a poll session moves.
+ * `only.heldBy`: only if the row still names that replica; a poll session moves.
+ * `only.while`: only if that holds as well.
  */
 export async function endSession(
   ports: EnginePorts,
   agentId: string,
   epoch: number,
   reason: EndReason,
-  heldBy?: string,
+  only: { heldBy?: string; while?: RawBuilder<SqlBool> } = {},
 ): Promise<void> {
   await transact(ports.db, async (work) => {
     let ending = work.tx
@@ -224,7 +225,8 @@ export async function endSession(
       .where("agent_id", "=", agentId)
       .where("epoch", "=", epoch)
       .where("state", "<>", "ENDED");
-    if (heldBy !== undefined) ending = ending.where("replica_id", "=", heldBy);
+    if (only.heldBy !== undefined) ending = ending.where("replica_id", "=", only.heldBy);
+    if (only.while !== undefined) ending = ending.where(only.while);
     const { numUpdatedRows } = await ending.executeTakeFirst();
     if (numUpdatedRows === 0n) return;
     await sessionEnded(ports, work, agentId, epoch);

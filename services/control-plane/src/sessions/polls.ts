@@ -25,7 +25,7 @@ import type { Dispatcher } from "./dispatcher.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
-import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
+import { type EndReason, endsInOrder, type LeaveReason, type LiveSession, type LiveSessions } from "./live.ts";
 import { createMailbox, type Mailbox } from "./mailbox.ts";
 import { endSession, moveSession, type OpenedSession, openSession } from "./open.ts";
 import type { SessionRow } from "./poll-fence.ts";
@@ -85,6 +85,7 @@ export function createPolls(ports: PollPorts): Polls {
     const { sessionId, epoch, clusterId } = opened;
     const mailbox = createMailbox(ports.clock);
     const over = new AbortController();
+    let leaving: LeaveReason | undefined;
     const leave = (): void => {
       over.abort();
       half.session.phase = "ended";
@@ -95,9 +96,10 @@ export function createPolls(ports: PollPorts): Polls {
     const end = (reason: EndReason): void => {
       if (over.signal.aborted) return;
       leave();
-      ports.engine().metrics?.sessionEnded("POLL", reason);
+      const why = leaving !== undefined && endsInOrder(reason) ? leaving : reason;
+      ports.engine().metrics?.sessionEnded("POLL", why);
       // Q3: no row that names another replica, and none of a newer session.
-      const recorded = endSession(ports.engine(), agentId, epoch, reason, ports.replicaId)
+      const recorded = endSession(ports.engine(), agentId, epoch, why, { heldBy: ports.replicaId })
         .catch((error: unknown) => {
           // The database is away: the sweeper ends it, or the agent's next session does.
           ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
@@ -134,6 +136,10 @@ export function createPolls(ports: PollPorts): Polls {
           if (over.signal.aborted || mailbox.put(message)) return;
           ports.engine().metrics?.dropped("outbox");
           end("NOT_READING");
+        },
+        leave(why, spreadMs) {
+          leaving ??= why;
+          half.session.send({ message: { case: "drain", value: { spreadMs } } });
         },
         close(reason, last) {
           if (last !== undefined && !over.signal.aborted) mailbox.put(last);

@@ -1,7 +1,11 @@
 /**
- * The server's signing keys: in Postgres, encrypted by a key outside it. A key
- * is published before it is used and stays readable after; all by the
- * database's time, so that replicas agree.
+ * The server's signing keys: in Postgres, encrypted by a key outside it.
+ *
+ * K1: a key is published before it is used, for longer than any replica goes
+ *     without reading the keys, and stays readable after; all by the database's
+ *     time, so that replicas agree.
+ * K2: while the database is away, what was read last serves on, for less time
+ *     than a key is published before its use.
  */
 import {
   type AccessTokenClaims,
@@ -18,18 +22,13 @@ import {
 } from "@bowline/auth";
 import { newId, problem } from "@bowline/kernel";
 import { sql } from "kysely";
+import type { Logger } from "pino";
 import type { Db } from "../platform/transactions.ts";
 
-/** A replica that reads keys this often has seen a new one before its first use. */
-const publishBeforeUseMs = 600_000;
-/** A key signs for this long, then the next one does. */
-const signForMs = 7 * 86_400_000;
-/** Verifiable after that for longer than any token lives. */
-const keepAfterMs = 86_400_000;
-/** Keys that do not fit are read again, at most this often: anybody may send an unknown key id. */
-const againMs = 1_000;
-/** How long keys are remembered here. Below `publishBeforeUseMs`. */
-const cacheMs = 60_000;
+export interface SigningKeySettings {
+  /** A key signs for this long, then the next one does. */
+  lifeMs: number;
+}
 
 export interface AccessTokens {
   issue(claims: Omit<AccessTokenClaims, "installationId">): Promise<string>;
@@ -37,79 +36,117 @@ export interface AccessTokens {
   verify(jwt: string): Promise<AccessTokenClaims>;
 }
 
+/** Long enough to be seen by every replica, in production. Shorter where keys live shorter than an hour (tests). */
+const publishBeforeUseMs = 600_000;
+/** Verifiable after its last use for longer than any token lives. */
+const keepAfterMs = 86_400_000;
+/** Keys that do not fit are read again, at most this often: anybody may send an unknown key id. */
+const unfitEveryMs = 1_000;
+
 interface Keys {
   readAt: number;
   incarnation: number;
-  signing: SigningKey;
+  /** The database's time of now. */
+  now: () => number;
+  /** Newest first. */
+  signing: { from: number; key: SigningKey }[];
   publicOf: Map<string, PublicJwk>;
-  /** Database time minus this machine's. */
-  offsetMs: number;
 }
 
-export function createAccessTokens(db: Db, encryption: EncryptionKey, installationId: string): AccessTokens {
-  let cached: Promise<Keys> | undefined;
+interface KeyPorts {
+  db: Db;
+  encryption: EncryptionKey;
+  installationId: string;
+  signingKeys: SigningKeySettings;
+  log: Pick<Logger, "warn">;
+}
+
+export function createAccessTokens(ports: KeyPorts): AccessTokens {
+  const { installationId } = ports;
+  const publishMs = Math.min(publishBeforeUseMs, ports.signingKeys.lifeMs / 4);
+  /** Ten looks before a key's first use. */
+  const lookEveryMs = publishMs / 10;
+  const tooOldMs = publishMs / 2; // K2
+  let known: Keys | undefined;
+  let reading: Promise<Keys> | undefined;
+
+  function look(): Promise<Keys> {
+    return (reading ??= read(ports, publishMs)
+      .then((keys) => (known = keys))
+      .finally(() => (reading = undefined)));
+  }
 
   async function keys(fits: (known: Keys) => boolean = () => true): Promise<Keys> {
-    const known = await cached?.catch(() => undefined);
     const age = known === undefined ? Infinity : performance.now() - known.readAt;
-    if (known !== undefined && age < (fits(known) ? cacheMs : againMs)) return known;
-    cached = read(db, encryption);
-    return cached;
+    if (known === undefined || age >= tooOldMs) return look();
+    if (!fits(known) && age >= unfitEveryMs) return look();
+    if (age >= lookEveryMs) {
+      look().catch((error: unknown) => ports.log.warn({ error }, "the signing keys could not be read; tried again"));
+    }
+    return known;
   }
 
   return {
     async issue(claims) {
       // Another incarnation: the keys of the history before are no more.
-      const { signing, offsetMs } = await keys((known) => known.incarnation === claims.incarnation);
-      return issueAccessToken(signing, { ...claims, installationId }, { now: Date.now() + offsetMs });
+      const { signing, now } = await keys((found) => found.incarnation === claims.incarnation);
+      const at = now();
+      const current = signing.find(({ from }) => from <= at) ?? signing.at(-1);
+      if (current === undefined) throw problem("INTERNAL");
+      return issueAccessToken(current.key, { ...claims, installationId }, { now: at });
     },
     async verify(jwt) {
       const kid = readKeyId(jwt);
-      const { publicOf, offsetMs } = await keys((known) => kid === undefined || known.publicOf.has(kid));
-      const verdict = await verifyAccessToken(jwt, (kid) => publicOf.get(kid), {
-        installationId,
-        now: Date.now() + offsetMs,
-      });
+      const { publicOf, now } = await keys((found) => kid === undefined || found.publicOf.has(kid));
+      const verdict = await verifyAccessToken(jwt, (id) => publicOf.get(id), { installationId, now: now() });
       if (!verdict.ok) throw problem(verdict.reason, verdict.message);
       return verdict.claims;
     },
   };
 }
 
-async function read(db: Db, encryption: EncryptionKey): Promise<Keys> {
-  return db.transaction().execute(async (tx) => {
+async function read(ports: KeyPorts, publishMs: number): Promise<Keys> {
+  const readAt = performance.now();
+  return ports.db.transaction().execute(async (tx) => {
     await sql`SELECT pg_advisory_xact_lock(7310002)`.execute(tx); // one replica makes the next key
+    const kept = sql<Date>`now() - make_interval(secs => ${keepAfterMs / 1000})`;
     const rows = await tx
       .selectFrom("signing_keys")
       .selectAll()
-      .where("usable_until", ">", sql<Date>`now() - make_interval(secs => ${keepAfterMs / 1000})`)
+      .where("usable_until", ">", kept)
       .orderBy("usable_from", "desc")
       .execute();
-    const { rows: times } = await sql<{ now: Date }>`SELECT now() AS now`.execute(tx);
-    const now = times[0]?.now ?? new Date();
+    // Not now(): this transaction may have waited for the lock.
+    const { rows: times } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(tx);
+    const databaseNow = times[0]?.now.getTime() ?? Date.now();
     const newest = rows[0];
-    if (newest === undefined || newest.usable_until.getTime() - now.getTime() < publishBeforeUseMs * 2) {
-      rows.unshift(
-        await makeKey(tx, encryption, newest === undefined ? now : new Date(now.getTime() + publishBeforeUseMs)),
-      );
+    if (newest === undefined || newest.usable_until.getTime() - databaseNow < publishMs * 2) {
+      const from = new Date(databaseNow + (newest === undefined ? 0 : publishMs)); // K1
+      rows.unshift(await makeKey(ports, tx, from));
+      await tx.deleteFrom("signing_keys").where("usable_until", "<=", kept).execute();
     }
-    const current = rows.find((row) => row.usable_from <= now) ?? rows[0];
-    if (current === undefined) throw problem("INTERNAL");
-    const privateJwk = JSON.parse(
-      Buffer.from(decrypt([encryption], current.private_encrypted, context(current.id))).toString(),
-    ) as PrivateJwk;
     const { incarnation } = await tx.selectFrom("installation").select("incarnation").executeTakeFirstOrThrow();
+    const answeredAt = performance.now();
     return {
-      readAt: performance.now(),
+      readAt,
       incarnation,
-      signing: { kid: current.id, privateJwk },
+      now: () => databaseNow + (performance.now() - answeredAt),
+      signing: rows.map((row) => ({
+        from: row.usable_from.getTime(),
+        key: { kid: row.id, privateJwk: privateJwkOf(ports, row) },
+      })),
       publicOf: new Map(rows.map((row) => [row.id, row.public_jwk as PublicJwk])),
-      offsetMs: now.getTime() - Date.now(),
     };
   });
 }
 
-async function makeKey(tx: Db, encryption: EncryptionKey, from: Date) {
+function privateJwkOf({ encryption }: KeyPorts, row: { id: string; private_encrypted: Buffer }): PrivateJwk {
+  return JSON.parse(
+    Buffer.from(decrypt([encryption], row.private_encrypted, context(row.id))).toString(),
+  ) as PrivateJwk;
+}
+
+async function makeKey({ encryption, signingKeys }: KeyPorts, tx: Db, from: Date) {
   const pair = await generateKey("Ed25519");
   const id = newId("key");
   return tx
@@ -119,7 +156,7 @@ async function makeKey(tx: Db, encryption: EncryptionKey, from: Date) {
       public_jwk: JSON.stringify(pair.publicJwk),
       private_encrypted: Buffer.from(encrypt(encryption, Buffer.from(JSON.stringify(pair.privateJwk)), context(id))),
       usable_from: from,
-      usable_until: new Date(from.getTime() + signForMs),
+      usable_until: new Date(from.getTime() + signingKeys.lifeMs),
     })
     .returningAll()
     .executeTakeFirstOrThrow();

@@ -16,7 +16,7 @@ import type { Dials } from "./dials.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
-import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
+import { type EndReason, endsInOrder, type LeaveReason, type LiveSession, type LiveSessions } from "./live.ts";
 import { take } from "./messages.ts";
 import { endSession, type OpenedSession, openSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
@@ -56,6 +56,7 @@ export async function* serveStream(
   });
   const { agentId } = asserted;
   let reason: EndReason | undefined;
+  let leaving: LeaveReason | undefined;
   const session: LiveSession = {
     agentId,
     clusterId: opened.clusterId,
@@ -74,6 +75,10 @@ export async function* serveStream(
     send(message) {
       const outcome = channel.send(create(ServerMessageSchema, message));
       if (outcome === "full" || outcome === "too-large") ports.engine().metrics?.dropped("outbox");
+    },
+    leave(why, spreadMs) {
+      leaving ??= why;
+      session.send({ message: { case: "drain", value: { spreadMs } } });
     },
     close(why, last) {
       reason ??= why;
@@ -108,13 +113,15 @@ export async function* serveStream(
   } finally {
     session.phase = "ended";
     channel.close();
-    ports.live.remove(session);
-    const why = reason ?? endReason(await channel.ended);
+    const because = reason ?? endReason(await channel.ended);
+    const why = leaving !== undefined && endsInOrder(because) ? leaving : because;
     ports.engine().metrics?.sessionEnded(session.transport, why);
-    await endSession(ports.engine(), agentId, opened.epoch, why).catch((error: unknown) => {
-      // The database is away: the sweeper ends it, or the agent's next session does.
+    const recorded = endSession(ports.engine(), agentId, opened.epoch, why).catch((error: unknown) => {
+      // The database is away: this replica's upkeep ends it later, or the agent's next session does.
       ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
     });
+    ports.live.remove(session, recorded);
+    await recorded;
   }
 }
 

@@ -1,42 +1,37 @@
 /**
- * What a replica does by the clock: its lease, missing receipts, the sweep of commands, sessions of replicas that are gone.
+ * What a replica does by the clock: missing receipts, the sweep of commands,
+ * sessions of replicas that are gone, and its own that have no stream.
  *
- * E6: a passed lease changes nothing until a sweeper ends that replica's
- *     sessions, and a sweeper acts only after its own renewals have succeeded
- *     without a gap for lease plus grace.
+ * E6: see lease.ts. What blames a peer for its silence (a replica's lease, a
+ *     missing receipt, a run that takes too long) waits until this replica's own
+ *     renewals have been unbroken: a PostgreSQL that blinks ends nobody.
  */
 import type { Clock } from "@bowline/kernel";
-import { sql } from "kysely";
-import { countMissingReceipts, type EnginePorts, missingReceipts, sweep } from "../commands/index.ts";
+import { sql, type SqlBool } from "kysely";
+import {
+  closeWithoutReceiptAfterMs,
+  countMissingReceipts,
+  type EnginePorts,
+  missingReceipts,
+  sweep,
+} from "../commands/index.ts";
 import type { Dispatcher } from "./dispatcher.ts";
+import type { Lease, LeaseSettings } from "./lease.ts";
 import type { EndReason, LiveSessions } from "./live.ts";
 import { endSession } from "./open.ts";
 
-export interface UpkeepSettings {
-  replicaId: string;
-  address: string;
-  serverVersion: string;
-  leaseMs: number;
-  leaseGraceMs: number;
+export interface UpkeepParts {
+  live: LiveSessions;
+  dispatcher: Dispatcher;
+  lease: Lease;
+  clock: Clock;
 }
 
 const everyMs = 1_000;
-const leaseEveryMs = 5_000;
 /** Sweep rounds per turn: a backlog after an outage must not keep the rest from its turn. */
 const roundsPerTurn = 20;
-
-/** Writes this replica's lease. Called once before anything else, then by `runUpkeep`. */
-export async function renewLease(ports: EnginePorts, settings: UpkeepSettings): Promise<void> {
-  await sql`
-    INSERT INTO replicas (id, address, server_version, lease_until)
-    VALUES (${settings.replicaId}, ${settings.address}, ${settings.serverVersion}, now() + make_interval(secs => ${settings.leaseMs / 1000}))
-    ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, address = excluded.address`.execute(ports.db);
-}
-
-/** Gives the lease back, so that others needn't wait for its end. */
-export async function returnLease(ports: EnginePorts, replicaId: string): Promise<void> {
-  await ports.db.deleteFrom("replicas").where("id", "=", replicaId).execute();
-}
+/** Sessions of lost replicas that are ended per turn: each is a transaction, and several replicas share the work. */
+const lostPerTurn = 200;
 
 /** The server that holds an embedded database is alone: whatever sessions are open are of a life before. */
 export async function endOrphans(ports: EnginePorts, replicaId: string): Promise<void> {
@@ -50,48 +45,45 @@ export async function endOrphans(ports: EnginePorts, replicaId: string): Promise
   for (const row of rows) await endSession(ports, row.agent_id, row.epoch, "REPLICA_LOST");
 }
 
+/** Runs until `signal` aborts. What fails is told and tried again. */
 export async function runUpkeep(
   ports: EnginePorts,
-  settings: UpkeepSettings,
-  parts: { live: LiveSessions; dispatcher: Dispatcher; clock: Clock; renewed: () => void },
+  settings: LeaseSettings,
+  parts: UpkeepParts,
   signal: AbortSignal,
 ): Promise<void> {
-  const { live, dispatcher, clock } = parts;
-  let renewedSince = clock.monotonicMs();
-  let leaseAt = 0;
-  while (!signal.aborted) {
-    await clock.sleep(everyMs, signal);
-    if (signal.aborted) return;
-    try {
-      if (clock.monotonicMs() >= leaseAt) {
-        await renewLease(ports, settings);
-        parts.renewed();
-        leaseAt = clock.monotonicMs() + leaseEveryMs;
-        await endSuperseded(ports, live);
-        if (clock.monotonicMs() - renewedSince >= settings.leaseMs + settings.leaseGraceMs)
-          await endOfLostReplicas(ports, settings); // E6
-        await askForReceipts(ports, settings.replicaId, parts);
+  const { live, lease, clock } = parts;
+  const forgotten = createForgotten();
+  const renewed = async (): Promise<void> => {
+    await endSuperseded(ports, live);
+    await endForgotten(ports, settings.replicaId, live, forgotten);
+    await askForReceipts(ports, settings.replicaId, parts);
+  };
+  const turns = async (): Promise<void> => {
+    while (!signal.aborted) {
+      await clock.sleep(everyMs, signal);
+      if (signal.aborted) return;
+      try {
+        if (lease.unbrokenMs() >= settings.leaseMs + settings.leaseGraceMs) await endOfLostReplicas(ports, settings); // E6
+        const blames = !lease.recovering(); // E6
+        for (let round = 0; round < roundsPerTurn && (await sweep(ports, { blames })) > 0; round += 1);
+      } catch (error) {
+        if (!signal.aborted) ports.log.warn({ error }, "upkeep failed; tried again");
       }
-      for (let round = 0; round < roundsPerTurn && (await sweep(ports)) > 0; round += 1);
-    } catch (error) {
-      renewedSince = clock.monotonicMs(); // a gap: whoever could not renew ends nobody
-      if (!signal.aborted) ports.log.warn({ error }, "upkeep failed; tried again");
     }
-  }
+  };
+  await Promise.all([lease.run(renewed, signal), turns()]);
+}
 
-  async function askForReceipts(
-    engine: EnginePorts,
-    replicaId: string,
-    { live: sessions }: typeof parts,
-  ): Promise<void> {
-    for (const missing of await missingReceipts(engine, replicaId)) {
-      const session = sessions.of(missing.agentId);
-      if (session?.phase !== "serving" || session.epoch !== missing.epoch) continue;
-      if (missing.tooLong) {
-        await countMissingReceipts(engine, missing.agentId, missing.epoch);
-        session.close("NO_RECEIPT");
-      } else await dispatcher.pushUnreceipted(session);
-    }
+async function askForReceipts(ports: EnginePorts, replicaId: string, parts: UpkeepParts): Promise<void> {
+  const { live, dispatcher, lease } = parts;
+  for (const missing of await missingReceipts(ports, replicaId)) {
+    const session = live.of(missing.agentId);
+    if (session?.phase !== "serving" || session.epoch !== missing.epoch) continue;
+    if (missing.tooLong && lease.unbrokenMs() >= closeWithoutReceiptAfterMs) {
+      await countMissingReceipts(ports, missing.agentId, missing.epoch);
+      session.close("NO_RECEIPT");
+    } else await dispatcher.pushUnreceipted(session);
   }
 }
 
@@ -131,12 +123,53 @@ function asEndReason(reason: string): EndReason {
   return reason === "RESTORED" || reason === "DECIDED" ? reason : "REPLICA_LOST";
 }
 
-async function endOfLostReplicas(ports: EnginePorts, settings: UpkeepSettings): Promise<void> {
-  const { rows } = await sql<{ agent_id: string; epoch: number }>`
-    SELECT s.agent_id, s.epoch FROM sessions AS s
-    WHERE s.state <> 'ENDED' AND s.replica_id <> ${settings.replicaId} AND NOT EXISTS (
-      SELECT 1 FROM replicas AS r WHERE r.id = s.replica_id
-      AND r.lease_until + make_interval(secs => ${settings.leaseGraceMs / 1000}) > now())
-    LIMIT 500`.execute(ports.db);
-  for (const row of rows) await endSession(ports, row.agent_id, row.epoch, "REPLICA_LOST");
+/** Sessions in rows without a stream here, as `agent epoch`, at the last look. */
+type Forgotten = { seen: Set<string> };
+const createForgotten = (): Forgotten => ({ seen: new Set() });
+
+/**
+ * Ends this replica's sessions in rows whose stream ended while the database
+ * was away. At the second look: a stream that opens has its row first.
+ */
+async function endForgotten(
+  ports: EnginePorts,
+  replicaId: string,
+  live: LiveSessions,
+  forgotten: Forgotten,
+): Promise<void> {
+  const rows = await ports.db
+    .selectFrom("sessions")
+    .select(["agent_id", "epoch"])
+    .where("replica_id", "=", replicaId)
+    .where("state", "<>", "ENDED")
+    .execute();
+  const before = forgotten.seen;
+  forgotten.seen = new Set();
+  for (const { agent_id: agentId, epoch } of rows) {
+    if (live.of(agentId)?.epoch === epoch) continue;
+    const which = `${agentId} ${epoch}`;
+    if (before.has(which)) await endSession(ports, agentId, epoch, "CONNECTION_LOST", { heldBy: replicaId });
+    else forgotten.seen.add(which);
+  }
+}
+
+/** Ends sessions of replicas whose lease and grace have passed, and forgets such replicas. */
+async function endOfLostReplicas(ports: EnginePorts, settings: LeaseSettings): Promise<void> {
+  const grace = sql`make_interval(secs => ${settings.leaseGraceMs / 1000})`;
+  // Asked again with each end: a replica that was paused may renew while others end its sessions.
+  const lost = sql<SqlBool>`sessions.replica_id <> ${settings.replicaId} AND NOT EXISTS (
+    SELECT 1 FROM replicas AS r WHERE r.id = sessions.replica_id AND r.lease_until + ${grace} > now())`;
+  const rows = await ports.db
+    .selectFrom("sessions")
+    .select(["agent_id", "epoch"])
+    .where("state", "<>", "ENDED")
+    .where(lost)
+    .orderBy("agent_id")
+    .limit(lostPerTurn)
+    .execute();
+  for (const row of rows) await endSession(ports, row.agent_id, row.epoch, "REPLICA_LOST", { while: lost });
+  if (rows.length > 0) ports.log.warn({ sessions: rows.length }, "ended sessions of replicas that are gone");
+  await sql`
+    DELETE FROM replicas AS r WHERE r.lease_until + ${grace} <= now() AND r.id <> ${settings.replicaId}
+      AND NOT EXISTS (SELECT 1 FROM sessions AS s WHERE s.replica_id = r.id AND s.state <> 'ENDED')`.execute(ports.db);
 }

@@ -914,7 +914,7 @@ export type ServerMessage = Message<"bowline.agent.v1.ServerMessage"> & {
     case: "openTunnel";
   } | {
     /**
-     * The replica is going away.
+     * Asks the agent to connect again.
      *
      * @generated from field: bowline.agent.v1.Drain drain = 10;
      */
@@ -1009,7 +1009,7 @@ export type ServerMessageJson = {
   openTunnel?: OpenTunnelJson;
 
   /**
-   * The replica is going away.
+   * Asks the agent to connect again.
    *
    * @generated from field: bowline.agent.v1.Drain drain = 10;
    */

@@ -2638,13 +2638,15 @@ export const OpenTunnelSchema: GenMessage<OpenTunnel, {jsonType: OpenTunnelJson}
   messageDesc(file_bowline_agent_v1_messages, 26);
 
 /**
- * The replica is going away.
+ * Connect again: the replica is going away, or the session has had its life.
+ * Until the agent ends the session, with Goodbye, it is served as before; what
+ * is left after the spread is ended by the replica.
  *
  * @generated from message bowline.agent.v1.Drain
  */
 export type Drain = Message<"bowline.agent.v1.Drain"> & {
   /**
-   * Reconnect at a random time within this spread.
+   * Leave at a random time within this spread. 0: at once.
    *
    * @generated from field: uint32 spread_ms = 1;
    */
@@ -2652,13 +2654,15 @@ export type Drain = Message<"bowline.agent.v1.Drain"> & {
 };
 
 /**
- * The replica is going away.
+ * Connect again: the replica is going away, or the session has had its life.
+ * Until the agent ends the session, with Goodbye, it is served as before; what
+ * is left after the spread is ended by the replica.
  *
  * @generated from message bowline.agent.v1.Drain
  */
 export type DrainJson = {
   /**
-   * Reconnect at a random time within this spread.
+   * Leave at a random time within this spread. 0: at once.
    *
    * @generated from field: uint32 spread_ms = 1;
    */

@@ -91,7 +91,7 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
   /**
    * Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED,
    * CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING,
-   * SUPERSEDED, RETIRED. Output only.
+   * SESSION_MOVED, SUPERSEDED, RETIRED. Output only.
    *
    * @generated from field: string offline_reason = 10;
    */
@@ -339,7 +339,7 @@ export type AgentJson = {
   /**
    * Why it is not there: NEVER_CONNECTED, CLOSED_CLEANLY, HEARTBEAT_MISSED,
    * CONNECTION_LOST, REPLICA_LOST, REVOKED, CONFLICT, REPLICA_DRAINING,
-   * SUPERSEDED, RETIRED. Output only.
+   * SESSION_MOVED, SUPERSEDED, RETIRED. Output only.
    *
    * @generated from field: string offline_reason = 10;
    */

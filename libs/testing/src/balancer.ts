@@ -1,0 +1,90 @@
+/**
+ * A load balancer as one puts it in front of replicas: TCP, one replica after
+ * another among those whose `/ready` says so. A connection stays where it is
+ * until it ends.
+ */
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { atEnd } from "./endings.ts";
+
+export interface Balancer {
+  url: string;
+  /** The replicas that get new connections now. */
+  ready(): readonly string[];
+  /** Resolves when a look that began after the call has ended. */
+  looked(): Promise<void>;
+  /** Called at the end by itself. */
+  end(): Promise<void>;
+}
+
+/** Far below what one sets in production, so that tests needn't wait. */
+const lookEveryMs = 100;
+const answerWithinMs = 2_000;
+
+/** Starts one on a free port of 127.0.0.1. `urls`: of the replicas, also of some that don't run yet. */
+export async function startBalancer(urls: readonly string[]): Promise<Balancer> {
+  const sockets = new Set<Socket>();
+  const over = new AbortController();
+  let ready: string[] = [];
+  let turn = 0;
+  let looks = 0;
+
+  const server = createServer((near) => {
+    near.on("error", () => {}); // Its peer's affair.
+    const chosen = ready[(turn += 1) % Math.max(1, ready.length)];
+    if (chosen === undefined) return void near.resetAndDestroy();
+    const { hostname: host, port } = new URL(chosen);
+    const far = connect({ host, port: Number(port), noDelay: true });
+    near.setNoDelay(true);
+    far.on("error", () => near.resetAndDestroy());
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      sockets.add(socket);
+      socket.pipe(other);
+      socket.once("close", () => {
+        sockets.delete(socket);
+        other.destroy();
+      });
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
+
+  const look = async (): Promise<void> => {
+    const answers = urls.map(async (url) => {
+      const signal = AbortSignal.any([over.signal, AbortSignal.timeout(answerWithinMs)]);
+      const answer = await fetch(`${url}/ready`, { signal, headers: { connection: "close" } }).catch(() => undefined);
+      await answer?.arrayBuffer().catch(() => undefined); // it went away while it answered
+      return answer?.ok === true ? [url] : [];
+    });
+    ready = (await Promise.all(answers)).flat();
+    looks += 1;
+  };
+  await look();
+  const looking = (async () => {
+    while (!over.signal.aborted) {
+      await sleep(lookEveryMs);
+      await look();
+    }
+  })();
+  let ending: Promise<void> | undefined;
+  const end = (): Promise<void> =>
+    (ending ??= (async () => {
+      over.abort();
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of sockets) socket.destroy();
+      await Promise.all([closed, looking]);
+    })());
+  atEnd(end);
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    ready: () => ready,
+    async looked() {
+      const seen = looks + 1; // one may be under way
+      while (looks <= seen && !over.signal.aborted) await sleep(lookEveryMs / 2);
+    },
+    end,
+  };
+}
