@@ -25,6 +25,18 @@ const retryCapMs = 300_000;
 /** In words that the index of open commands has: with parameters no plan may use it. */
 const openOnly = sql<boolean>`s.state IN (${sql.raw(sqlList(openCommandStates))})`;
 
+/**
+ * The run timeout and the cancel limit count only while bound: on its return the clock of a command goes on where it
+ * stood when its session ended. Without this an agent that was away would be found late before it can say a word.
+ */
+const standing = (column: "received_at" | "assigned_at" | "cancelling_at") =>
+  sql<Date | null>`${sql.ref(column)} + (now() - greatest(unbound_at, ${sql.ref(column)}))`;
+const whileUnbound = {
+  received_at: standing("received_at"),
+  assigned_at: standing("assigned_at"),
+  cancelling_at: standing("cancelling_at"),
+};
+
 /** Locks the commands that `where` selects, in order of id (T2). Their deployments are locked already (E3). */
 export async function lockCommands(
   tx: Tx,
@@ -103,6 +115,7 @@ export async function apply(
       updated_at: sql`now()`,
       ...(facts.boundEpoch === null && command.boundEpoch !== null ? { unbound_at: sql<Date>`now()` } : {}),
       ...(facts.boundEpoch !== null ? { unbound_at: null } : {}),
+      ...(facts.boundEpoch !== null && command.boundEpoch === null ? whileUnbound : {}),
       ...(to === "RETRY_WAIT" && before !== "RETRY_WAIT"
         ? { due_at: sql<Date>`now() + make_interval(secs => ${retryDelayMs(facts.failures, ports.random) / 1000})` }
         : {}),

@@ -3,9 +3,15 @@
  * holds are left to it. Time is the database's.
  *
  * E3: what was seen without a lock is looked at again under the deployment's.
+ * S1: a round looks at a bounded page of what is open and the next one goes on
+ *     behind it, so that what may wait for long (removals at hosts that are
+ *     away) keeps nothing else from its turn.
+ * S2: a command that cannot be settled costs that command.
  */
+import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
+import { isDatabaseAway } from "../platform/problems.ts";
 import { transact } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { dispatchIsHeld } from "./claim.ts";
@@ -13,67 +19,100 @@ import { repairDrift } from "./repair.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import type { CommandEvent } from "./transitions.ts";
 
-/** Commands looked at in one transaction: bounded, so that its locks are short. */
+/** Open commands that one round looks at; the next round goes on behind them (S1). A round is one statement of some ms. */
+const pageSize = 2_000;
+/** Of those, how many one round settles: each has a transaction of its own. */
 const batch = 100;
 /** A receipt that is missing this long is asked for by pushing again. */
 export const pushAgainAfterMs = 5_000;
 /** A session that answers no push for this long is closed. */
 export const closeWithoutReceiptAfterMs = 60_000;
 
+type Why = "due" | "deadline" | "offline" | "run-timeout" | "cancel-unanswered" | "unbound" | "orphan";
+
 interface Due {
   command_id: string;
   deployment_id: string;
-  agent_id: string;
-  why: "due" | "deadline" | "offline" | "run-timeout" | "cancel-unanswered" | "unbound" | "orphan";
+  why: Why;
+}
+
+/** Where a sweep goes on (S1). One per loop. */
+export interface SweepPlace {
+  /** The deployment whose commands come next. */
+  from: string;
 }
 
 /**
- * One round. Returns how many commands it changed; `batch` or more means that more may be due.
+ * One round. Returns how many commands it changed; above 0 more may be due.
  * `blames: false`: nothing happens for an agent's silence, because this replica could not hear it (E6).
  */
-export async function sweep(ports: EnginePorts, { blames = true }: { blames?: boolean } = {}): Promise<number> {
-  const { rows } = await sql<Due>`
-    SELECT s.command_id, s.deployment_id, s.agent_id, CASE
-      WHEN s.state = 'RETRY_WAIT' AND s.due_at <= now() THEN 'due'
-      WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND c.deadline_at <= now() THEN 'deadline'
-      WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
-        AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
-        AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
-      WHEN ${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
-        AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
-      WHEN ${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
-        AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
-      WHEN s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
-        AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
-      WHEN s.state = 'BLOCKED' AND NOT EXISTS (SELECT 1 FROM command_states AS a WHERE a.deployment_id = s.deployment_id
-        AND a.state IN ('READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')) THEN 'orphan'
-    END AS why
-    FROM command_states AS s JOIN commands AS c ON c.id = s.command_id
-    WHERE s.state IN ('BLOCKED', 'READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')
-      AND (
-        (s.state = 'RETRY_WAIT' AND s.due_at <= now())
-        OR (s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND (c.deadline_at <= now()
-          OR s.updated_at + make_interval(secs => c.offline_life_ms / 1000.0) <= now()))
-        OR (${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now())
-        OR (${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now())
-        OR (s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now())
-        OR (s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds')
-      )
-    LIMIT ${batch}`.execute(ports.db);
-  const due = rows.filter((row) => row.why !== null);
-  for (const row of due) await settle(ports, row);
-  return due.length + (await repairDrift(ports));
+export async function sweep(
+  ports: EnginePorts,
+  { blames = true, place = { from: "" } }: { blames?: boolean; place?: SweepPlace } = {},
+): Promise<number> {
+  let changed = 0;
+  for (const row of [...(await dueRetries(ports)), ...(await timedOut(ports, place, blames))]) {
+    try {
+      if (await settle(ports, row)) changed += 1;
+    } catch (error) {
+      if (isDatabaseAway(error)) throw error;
+      ports.log.error({ error, command: row.command_id, why: row.why }, "a command could not be swept; tried again"); // S2
+    }
+  }
+  return changed + (await repairDrift(ports));
 }
 
-async function settle(ports: EnginePorts, due: Due): Promise<void> {
-  await transact(ports.db, async (work) => {
+async function dueRetries(ports: EnginePorts): Promise<Due[]> {
+  const { rows } = await sql<Due>`
+    SELECT command_id, deployment_id, 'due' AS why FROM command_states
+    WHERE state = 'RETRY_WAIT' AND due_at <= now() ORDER BY due_at LIMIT ${batch}`.execute(ports.db);
+  return rows;
+}
+
+/** Of the next page of open commands those whose time is over; what is due for another reason than time moves on by itself. */
+async function timedOut(ports: EnginePorts, place: SweepPlace, blames: boolean): Promise<Due[]> {
+  const { rows } = await sql<Omit<Due, "why"> & { why: Why | null; looked: number; last: string }>`
+    WITH page AS MATERIALIZED (
+      SELECT s.* FROM command_states AS s WHERE s.state IN (${sql.raw(sqlList(openCommandStates))})
+        AND s.deployment_id >= ${place.from} ORDER BY s.deployment_id LIMIT ${pageSize}
+    ), found AS (
+      SELECT s.command_id, s.deployment_id, CASE
+        WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND c.deadline_at <= now() THEN 'deadline'
+        WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
+          AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
+          AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
+        WHEN ${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
+          AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
+        WHEN ${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
+          AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
+        WHEN s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
+          AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
+        WHEN s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds' AND NOT EXISTS (
+          SELECT 1 FROM command_states AS a WHERE a.deployment_id = s.deployment_id
+          AND a.state IN ('READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')) THEN 'orphan'
+      END AS why
+      FROM page AS s JOIN commands AS c ON c.id = s.command_id
+    ), due AS (
+      SELECT * FROM found WHERE why IS NOT NULL ORDER BY deployment_id LIMIT ${batch}
+    )
+    SELECT due.*, at.looked, at.last FROM (SELECT count(*)::int AS looked, max(deployment_id) AS last FROM page) AS at
+      LEFT JOIN due ON true ORDER BY due.deployment_id`.execute(ports.db);
+  const due = rows.flatMap((row) => (row.why === null ? [] : [{ ...row, why: row.why }]));
+  const end = due.length === batch ? due.at(-1)?.deployment_id : undefined;
+  place.from = end ?? (rows[0]?.looked === pageSize ? rows[0].last : "");
+  return due;
+}
+
+/** Whether it changed. */
+async function settle(ports: EnginePorts, due: Due): Promise<boolean> {
+  return transact(ports.db, async (work) => {
     await lockDeployments(work.tx, [due.deployment_id]);
     const [command] = await lockCommands(work.tx, { ids: [due.command_id] });
-    if (command === undefined) return;
+    if (command === undefined) return false;
     if (due.why === "orphan") {
-      if (command.state !== "BLOCKED") return;
+      if (command.state !== "BLOCKED") return false;
       const others = await lockCommands(work.tx, { openOf: [due.deployment_id] });
-      if (others.length > 1) return;
+      if (others.length > 1) return false;
       ports.log.error({ command: command.id }, "a BLOCKED command had nothing ahead of it; promoted");
       work.after(() => ports.metrics?.defect("blocked_promoted"));
     }
@@ -83,6 +122,7 @@ async function settle(ports: EnginePorts, due: Due): Promise<void> {
     const verdict = await apply(ports, work, command, event, changes);
     if (verdict.kind === "moved") work.after(() => ports.metrics?.swept(due.why));
     await tellOwners(ports, work, changes);
+    return verdict.kind === "moved";
   });
 }
 

@@ -31,11 +31,19 @@ export async function* watch<Message>(
     from = await events.positionOf(cursor);
   }
   for await (const { events: batch, position } of events.follow(source.topic, from, signal)) {
-    const newestOf = new Map(batch.filter((event) => source.wants(event)).map((event) => [event.subjectId, event]));
-    for (const event of newestOf.values()) {
+    for (const event of newestOf(batch.filter((one) => source.wants(one)))) {
       const message = await source.read(event);
-      if (message !== undefined) yield source.withCursor(message, events.cursorOf(event.position - 1));
+      if (message !== undefined) yield source.withCursor(message, events.cursorOf(event.position));
     }
     yield source.withCursor(source.empty({ snapshotEnd: false }), events.cursorOf(position));
   }
+}
+
+/**
+ * The last event of each subject, in the order of their positions: whoever goes on after one of them has been told all
+ * before it (W2).
+ */
+function newestOf(batch: readonly PlacedEvent[]): PlacedEvent[] {
+  const last = new Map(batch.map((event) => [event.subjectId, event]));
+  return batch.filter((event) => last.get(event.subjectId) === event);
 }

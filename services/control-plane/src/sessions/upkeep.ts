@@ -59,6 +59,7 @@ export async function runUpkeep(
     await endForgotten(ports, settings.replicaId, live, forgotten);
     await askForReceipts(ports, settings.replicaId, parts);
   };
+  const place = { from: "" };
   const turns = async (): Promise<void> => {
     while (!signal.aborted) {
       await clock.sleep(everyMs, signal);
@@ -66,7 +67,7 @@ export async function runUpkeep(
       try {
         if (lease.unbrokenMs() >= settings.leaseMs + settings.leaseGraceMs) await endOfLostReplicas(ports, settings); // E6
         const blames = !lease.recovering(); // E6
-        for (let round = 0; round < roundsPerTurn && (await sweep(ports, { blames })) > 0; round += 1);
+        for (let round = 0; round < roundsPerTurn && (await sweep(ports, { blames, place })) > 0; round += 1);
       } catch (error) {
         if (!signal.aborted) ports.log.warn({ error }, "upkeep failed; tried again");
       }
