@@ -27,6 +27,8 @@ export interface AgentConfig {
   caFile: string | undefined;
   /** Of a CA in the server's chain, as parseFingerprint spells it: that CA is trusted, and kept. */
   caFingerprint: string | undefined;
+  /** PEM files that are shown to a server that asks, read at each dial. */
+  clientCertificate: { cert: string; key: string } | undefined;
   /** From HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
   proxies: ProxySettings;
   /** How sessions are carried. */
@@ -82,6 +84,10 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     ...trustOf(
       setting(flags["ca-file"], "BOWLINE_CA_FILE"),
       setting(flags["ca-fingerprint"], "BOWLINE_CA_FINGERPRINT"),
+    ),
+    clientCertificate: clientCertificateOf(
+      setting(flags["client-cert"], "BOWLINE_CLIENT_CERT"),
+      setting(flags["client-key"], "BOWLINE_CLIENT_KEY"),
     ),
     proxies: usableProxies(server, environment),
     transport: choice("--transport", setting(flags.transport, "BOWLINE_TRANSPORT") ?? "auto", transportSettings),
@@ -153,6 +159,8 @@ export const agentFlags = {
   "token-stdin": { type: "boolean" },
   "ca-file": { type: "string" },
   "ca-fingerprint": { type: "string" },
+  "client-cert": { type: "string" },
+  "client-key": { type: "string" },
   insecure: { type: "boolean" },
   transport: { type: "string" },
   "stream-retry-ms": { type: "string" },
@@ -189,6 +197,14 @@ function trustOf(caFile: string | undefined, fingerprint: string | undefined) {
     throw new ConfigError(`--ca-fingerprint ${fingerprint}: write sha256: and 64 hexadecimal digits`);
   }
   return { caFile: caFile === undefined ? undefined : resolve(caFile), caFingerprint };
+}
+
+function clientCertificateOf(cert: string | undefined, key: string | undefined): AgentConfig["clientCertificate"] {
+  if (cert === undefined && key === undefined) return undefined;
+  if (cert === undefined || key === undefined) throw new ConfigError("--client-cert and --client-key belong together");
+  read(cert, "--client-cert");
+  read(key, "--client-key");
+  return { cert: resolve(cert), key: resolve(key) };
 }
 
 /** A proxy that cannot be used is told at the start; what it says may be a secret. */

@@ -32,7 +32,14 @@ const stableAfterMs = 60_000;
 const supersededWait = { floorMs: 20_000, baseMs: 60_000, capMs: 60_000 };
 /** What only a person changes is looked at this often. */
 const decisionWait = { floorMs: 10_000, baseMs: 60_000, capMs: 60_000 };
-const waitsForPeople = new Set(["AGENT_CONFLICT", "AWAITING_DECISION", "CLOCK_SKEW", "PROTOCOL_UNSUPPORTED"]);
+const waitsForPeople = new Set([
+  "AGENT_CONFLICT",
+  "AWAITING_DECISION",
+  "CLOCK_SKEW",
+  "PROTOCOL_UNSUPPORTED",
+  "CLIENT_CERTIFICATE_REQUIRED",
+  "CLIENT_CERTIFICATE_MISMATCH",
+]);
 
 export interface ConnectPorts {
   /** Signs with a counter above the last one, and above `floor`. */

@@ -16,7 +16,10 @@ import { type AgentTransport, createAgentTransport, createPollTransport } from "
 import type { AgentConfig } from "./config.ts";
 import type { TransportKind } from "./transports.ts";
 
-export type DiallerConfig = Pick<AgentConfig, "server" | "dataDir" | "caFile" | "caFingerprint" | "proxies">;
+export type DiallerConfig = Pick<
+  AgentConfig,
+  "server" | "dataDir" | "caFile" | "caFingerprint" | "clientCertificate" | "proxies"
+>;
 
 export interface Dialler {
   /** What is dialled now. Rejects with a DialError where a CA is to be found by its fingerprint and is not. */
@@ -39,8 +42,8 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
   const pinFile = join(config.dataDir, "server-ca.json");
 
   async function target(signal?: AbortSignal): Promise<DialTarget> {
-    const plain: DialTarget = { url: server, proxies };
-    if (protocol !== "https:") return plain;
+    if (protocol !== "https:") return { url: server, proxies };
+    const plain: DialTarget = { url: server, proxies, clientCertificate: await readCertificate() };
     if (caFile !== undefined) return { ...plain, ca: await readPem(caFile) };
     const pinned = await readPin();
     if (caFingerprint === undefined) return { ...plain, ca: pinned?.ca };
@@ -51,6 +54,11 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
     await writePrivateFile(pinFile, `${JSON.stringify({ server: origin, ca } satisfies Pinned, null, 2)}\n`); // T1
     log.info({ fingerprint: caFingerprint, file: pinFile }, "the server's CA has the given fingerprint; kept");
     return { ...plain, ca };
+  }
+
+  async function readCertificate(): Promise<DialTarget["clientCertificate"]> {
+    const { clientCertificate: files } = config;
+    return files && { cert: await readPem(files.cert), key: await readPem(files.key) };
   }
 
   async function readPin(): Promise<Pinned | undefined> {

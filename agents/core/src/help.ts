@@ -15,6 +15,8 @@ const flags: Record<Flag, readonly [argument: string, about: string]> = {
   "token-stdin": ["", "read the registration token from standard input (or env: BOWLINE_REGISTRATION_TOKEN)"],
   "ca-file": ["<file>", "CA of the server's certificate, PEM (env: BOWLINE_CA_FILE; default: the system's)"],
   "ca-fingerprint": ["<sha256:…>", "a CA in the server's chain to trust, and keep (env: BOWLINE_CA_FINGERPRINT)"],
+  "client-cert": ["<file>", "certificate that it shows to a server that asks, PEM (env: BOWLINE_CLIENT_CERT)"],
+  "client-key": ["<file>", "its key, PEM (env: BOWLINE_CLIENT_KEY)"],
   insecure: ["", "clear text beyond this host (env: BOWLINE_INSECURE)"],
   transport: [
     "<how>",

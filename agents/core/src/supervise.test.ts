@@ -67,6 +67,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
     registrationToken: server.token,
     caFile: undefined,
     caFingerprint: undefined,
+    clientCertificate: undefined,
     proxies: {},
     transport: "auto",
     streamRetryMs: 300_000,

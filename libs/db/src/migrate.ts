@@ -14,6 +14,7 @@ import * as hotPaths from "./migrations/0006-hot-paths.ts";
 import * as histories from "./migrations/0007-histories.ts";
 import * as drift from "./migrations/0008-drift.ts";
 import * as secrets from "./migrations/0009-secrets.ts";
+import * as clientCertificates from "./migrations/0010-client-certificates.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -25,6 +26,7 @@ const migrations: Record<string, Migration> = {
   "0007-histories": histories,
   "0008-drift": drift,
   "0009-secrets": secrets,
+  "0010-client-certificates": clientCertificates,
 };
 
 /** Name of the newest migration that this build knows. */

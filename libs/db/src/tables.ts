@@ -133,6 +133,8 @@ export interface AgentsTable {
   conflict: Generated<string>;
   conflict_runtime_identity: Generated<string>;
   decision: Generated<string>;
+  /** `sha256:…`; empty: bound to none. */
+  client_certificate: Generated<string>;
 }
 
 export interface AgentDisputesTable {

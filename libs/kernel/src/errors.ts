@@ -90,6 +90,14 @@ export const reasons = {
     summary: "Two processes or runtimes claim the agent's identity; an operator releases or revokes it.",
   },
   AWAITING_DECISION: { code: "failed_precondition", summary: "The agent and the server disagree; a person decides." },
+  CLIENT_CERTIFICATE_REQUIRED: {
+    code: "permission_denied",
+    summary: "The cluster requires a client certificate, and none came that the server's CA of clients issued.",
+  },
+  CLIENT_CERTIFICATE_MISMATCH: {
+    code: "permission_denied",
+    summary: "The agent is bound to another client certificate; an operator binds it anew.",
+  },
   SESSION_EXPIRED: { code: "aborted", summary: "The session has ended; connect again." },
   SESSION_SUPERSEDED: { code: "aborted", summary: "Another session of this agent took over." },
   POLL_OUTDATED: { code: "aborted", summary: "A poll with this number or a higher one came before." },

@@ -104,5 +104,12 @@ function pinged(session: ClientHttp2Session): () => void {
 function unreached(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new ConnectError(message, Code.Unavailable, undefined, undefined, error);
+  const remedy = error instanceof Error && "remedy" in error && typeof error.remedy === "string" ? error.remedy : "";
+  return new ConnectError(
+    remedy === "" ? message : `${message}. ${remedy}`,
+    Code.Unavailable,
+    undefined,
+    undefined,
+    error,
+  );
 }

@@ -85,7 +85,7 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, hints, publicUrl }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, publicUrl, caFingerprint }: Foundations,
 ): Wired {
   const { db } = database;
   const events = createEvents(db, log);
@@ -115,6 +115,7 @@ export function wire(
     db,
     events,
     publicUrl,
+    ...(caFingerprint === undefined ? {} : { caFingerprint }),
     log,
     residents,
     countAgents: agents.countByCluster,

@@ -15,7 +15,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.AgentService.Connect":
     "The one long-lived stream. `authorization: Bearer <assertion>`, a JWT that the agent's Ed25519 key signed: `sub` the agent, `aud` the server's audience, `exp` at most 60 s ahead, `counter` above every one before.\n\nThe first message up is ConnectRequest, then Sync pages; the last is Goodbye. A message is at most 64 KiB.",
   "bowline.agent.v1.AgentService.Enroll":
-    "Spends a registration token and creates the agent; or, where the token says so, gives an agent that exists these keys and this runtime: it keeps its id, name and deployments, its session ends, a conflict too, what it has to run is pushed again, and the keys before are answered AGENT_KEY_REPLACED.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED (the agent that the token enrolled or is for is gone for good).",
+    "Spends a registration token and creates the agent; or, where the token says so, gives an agent that exists these keys and this runtime: it keeps its id, name and deployments, its session ends, a conflict too, what it has to run is pushed again, and the keys before are answered AGENT_KEY_REPLACED.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, CLIENT_CERTIFICATE_REQUIRED, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED (the agent that the token enrolled or is for is gone for good).",
   "bowline.agent.v1.AgentService.FetchDeployments":
     "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
   "bowline.agent.v1.AgentService.RotateKey":
@@ -364,6 +364,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.Transport.TRANSPORT_UNSPECIFIED": "None, or not known.",
   "bowline.agents.v1.Agent.capabilities": "What it reports that it can do. Output only.",
   "bowline.agents.v1.Agent.capacity_limit": "Instances that placement gives it at most; 0: what it reports.",
+  "bowline.agents.v1.Agent.client_certificate":
+    "The client certificate to which it is bound: `sha256:` and the 64 hexadecimal digits of its DER's SHA-256. Empty: to none; the next one that it comes with is bound. Counts where its cluster's policy requires client certificates.",
   "bowline.agents.v1.Agent.cluster": "The cluster's name. Output only.",
   "bowline.agents.v1.Agent.cluster_id": "Its cluster. Output only.",
   "bowline.agents.v1.Agent.conflict":
@@ -416,7 +418,8 @@ export const comments: Readonly<Record<string, string>> = {
     "For a host that is gone for good: refuses the agent's key, ends its session, its open commands (LOST or CANCELLED, with the reason AGENT_RETIRED) and its deployments in the books, removals too. What still runs there is not removed: nobody can reach it. Publishes that served there count it no more. Refused with AGENT_ONLINE while it is connected and heard, unless forced. Retiring twice changes nothing.",
   "bowline.agents.v1.AgentsService.RevokeAgent": "Ends its session and refuses its key for good.",
   "bowline.agents.v1.AgentsService.UncordonAgent": "Placement may use it again.",
-  "bowline.agents.v1.AgentsService.UpdateAgent": "Changes name, labels or capacity limit.",
+  "bowline.agents.v1.AgentsService.UpdateAgent":
+    "Changes name, labels, capacity limit or the client certificate to which it is bound.",
   "bowline.agents.v1.AgentsService.WatchAgents":
     "Streams agents as they change. Starts with all of them where no cursor is given. May repeat, never skips.",
   "bowline.agents.v1.CordonAgentRequest": "See AgentsService.CordonAgent.",
@@ -467,7 +470,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.UpdateAgentRequest": "See AgentsService.UpdateAgent.",
   "bowline.agents.v1.UpdateAgentRequest.agent": "`id` says which; `etag` guards, if set.",
   "bowline.agents.v1.UpdateAgentRequest.update_mask":
-    "Fields to change: name, labels, capacity_limit. Empty: those that the body has.",
+    "Fields to change: name, labels, capacity_limit, client_certificate. Empty: those that the body has.",
   "bowline.agents.v1.WatchAgentsRequest": "See AgentsService.WatchAgents.",
   "bowline.agents.v1.WatchAgentsRequest.cluster_id": "Only of this cluster (id or name).",
   "bowline.agents.v1.WatchAgentsRequest.cursor": "Go on after this position. CURSOR_EXPIRED where it is too old.",
@@ -537,6 +540,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.Cluster.state": "Derived. Output only.",
   "bowline.clusters.v1.Cluster.updated_at": "Output only.",
   "bowline.clusters.v1.ClusterPolicy": "What the operator allows in a cluster. All of it is off by default.",
+  "bowline.clusters.v1.ClusterPolicy.ClientCertificates": "Whether agents come with a client certificate.",
+  "bowline.clusters.v1.ClusterPolicy.ClientCertificates.CLIENT_CERTIFICATES_UNSPECIFIED": "Same as OFF.",
+  "bowline.clusters.v1.ClusterPolicy.ClientCertificates.OFF": "None is needed.",
+  "bowline.clusters.v1.ClusterPolicy.ClientCertificates.REQUIRED":
+    "Enrolment, sessions and calls of agents must come over a TLS connection with the certificate to which the agent is bound, issued by the server's CA of clients (`--tls-client-ca`). An agent that is bound to none is bound to the first that it comes with.",
   "bowline.clusters.v1.ClusterPolicy.DriftRepair": "What drift leads to.",
   "bowline.clusters.v1.ClusterPolicy.DriftRepair.DRIFT_REPAIR_UNSPECIFIED": "Same as SHOW.",
   "bowline.clusters.v1.ClusterPolicy.DriftRepair.REPAIR": "A new command repairs it.",
@@ -546,6 +554,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.ClusterPolicy.allow_private_backends":
     "Backends may have loopback, link-local or private addresses.",
   "bowline.clusters.v1.ClusterPolicy.allow_privileged": "Workloads may be privileged.",
+  "bowline.clusters.v1.ClusterPolicy.client_certificates":
+    "Whether agents come with a client certificate. Counts from the next session or call of each agent.",
   "bowline.clusters.v1.ClusterPolicy.drift_repair": "What drift leads to.",
   "bowline.clusters.v1.ClusterService": "Clusters. They belong to the installation and are granted to organisations.",
   "bowline.clusters.v1.ClusterService.CreateCluster": "Creates one. ALREADY_EXISTS where the name is taken.",
@@ -607,6 +617,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.RegistrationToken.State.STATE_UNSPECIFIED": "Not valid.",
   "bowline.clusters.v1.RegistrationToken.State.USED": "All uses are spent.",
   "bowline.clusters.v1.RegistrationToken.agent_ids": "Agents that it enrolled.",
+  "bowline.clusters.v1.RegistrationToken.ca_fingerprint":
+    "Fingerprint (`sha256:…`) of the CA that agents may pin at their first connection; join_command has it too. Only in the answer to its creation, and only where the server itself speaks TLS with a chain that shows a private CA.",
   "bowline.clusters.v1.RegistrationToken.cluster_id": "The cluster that it enrols into.",
   "bowline.clusters.v1.RegistrationToken.created_at": "When it was issued.",
   "bowline.clusters.v1.RegistrationToken.created_by": "Who issued it.",

@@ -41,6 +41,11 @@ export function joinCommand(cli: Cli, agent: Command): void {
       "--key-max-age <age>",
       "replace its keys when they are older: 12h, 90d (env: BOWLINE_AGENT_KEY_MAX_AGE; default: never)",
     )
+    .option(
+      "--client-cert <file>",
+      "client certificate, PEM, where the cluster requires one; read at each dial (env: BOWLINE_CLIENT_CERT)",
+    )
+    .option("--client-key <file>", "its key, PEM (env: BOWLINE_CLIENT_KEY)")
     .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option(
@@ -69,7 +74,10 @@ export function joinCommand(cli: Cli, agent: Command): void {
     )
     .option("--lifeline-stdin", "stop workloads and exit when standard input closes");
   join.action(async (url: string, flags: { runtime: "local" | "docker" | "kubernetes" }) => {
-    const args = forwarded(cli, join, { paths: ["token-file", "data-dir", "ca-file"], except: ["runtime"] });
+    const args = forwarded(cli, join, {
+      paths: ["token-file", "data-dir", "ca-file", "client-cert", "client-key"],
+      except: ["runtime"],
+    });
     await become(cli, programs.agent(flags.runtime), ["--server", readUrl(url), ...args]);
   });
 }

@@ -9,6 +9,7 @@ import {
 import type { Agent } from "@bowline/contract/agents";
 import type { Command } from "commander";
 import { rotateKeyCommand } from "./agent-host.ts";
+import { bindCertificateCommand } from "./agent-certificate.ts";
 import { joinCommand } from "./agent-join.ts";
 import { acceptCommand, decisionWords, showDisputes } from "./agent-accept.ts";
 import { connected, listed, noun, verb } from "../cli.ts";
@@ -23,6 +24,7 @@ export function agentCommand(cli: Cli): Command {
   const agent = noun("agent", "Agents: the processes in your clusters that dial out");
   joinCommand(cli, agent);
   rotateKeyCommand(cli, agent);
+  bindCertificateCommand(cli, agent);
 
   connected(
     listed(
@@ -273,6 +275,7 @@ function show(cli: Cli, flags: ConnectionFlags, agent: Agent): void {
       ["last heard", when(agent.lastSeenAt)],
       ["enrolled", when(agent.createdAt)],
       ["key", agent.keyThumbprint],
+      ["certificate", agent.clientCertificate],
       ["conflict", conflictWords[agent.conflict] ?? agent.conflict],
       ["came with", agent.conflictRuntimeIdentity],
       ["decision", decisionWords[agent.decision] ?? agent.decision],

@@ -2,6 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import {
   Cluster_State,
+  ClusterPolicy_ClientCertificates,
   ClusterPolicy_DriftRepair,
   ClusterPolicySchema,
   ClusterSchema,
@@ -31,6 +32,7 @@ type Fields = ConnectionFlags & {
   allowHostPaths?: boolean;
   allowPrivileged?: boolean;
   allowBulkEnrolment?: boolean;
+  clientCertificates?: "off" | "required";
   driftRepair?: "show" | "repair";
 };
 
@@ -192,6 +194,12 @@ function fields(command: Command, both: boolean): Command {
     .option("--allow-host-paths", "workloads may mount paths of the host")
     .option("--allow-privileged", "workloads may be privileged")
     .option("--allow-bulk-enrolment", "registration tokens may have more than one use")
+    .addOption(
+      new Option("--client-certificates <when>", "agents come with a client certificate (default: off)").choices([
+        "off",
+        "required",
+      ]),
+    )
     .addOption(new Option("--drift-repair <what>", "what drift leads to (default: show)").choices(["show", "repair"]));
   if (!both) return command;
   return command
@@ -222,7 +230,12 @@ function change(cluster: Cluster, flags: Fields): string[] {
     flags.driftRepair === undefined
       ? undefined
       : ClusterPolicy_DriftRepair[flags.driftRepair === "show" ? "SHOW" : "REPAIR"];
+  const certificates =
+    flags.clientCertificates === undefined
+      ? undefined
+      : ClusterPolicy_ClientCertificates[flags.clientCertificates === "off" ? "OFF" : "REQUIRED"];
   const policy = {
+    clientCertificates: certificates,
     allowPrivateBackends: flags.allowPrivateBackends,
     allowHostPaths: flags.allowHostPaths,
     allowPrivileged: flags.allowPrivileged,
@@ -263,6 +276,7 @@ function show(cli: Cli, flags: ConnectionFlags, cluster: Cluster): void {
       ["labels", labels(cluster.labels)],
       ["default", cluster.isDefault ? "yes" : ""],
       ["allows", allowed.join(", ") || "nothing beyond the ordinary"],
+      ["certificates", policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED ? "required" : ""],
       ["drift", policy.driftRepair === ClusterPolicy_DriftRepair.REPAIR ? "repaired" : "shown"],
       ["granted to", cluster.grantedOrganisationIds.join(", ") || "nobody"],
       ["created", when(cluster.createdAt)],

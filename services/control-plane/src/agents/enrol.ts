@@ -14,6 +14,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { matches, parseToken, verifyEnrolmentProof } from "@bowline/auth";
 import { type EnrollRequest, type EnrollResponse, EnrollResponseSchema } from "@bowline/contract/agent";
+import { ClusterPolicy_ClientCertificates } from "@bowline/contract/clusters";
 import { newId, Problem, problem, type Reason } from "@bowline/kernel";
 import { sql } from "kysely";
 import {
@@ -27,6 +28,7 @@ import {
 import { audit } from "../platform/audit-trail.ts";
 import type { Caller, RequestFacts } from "../platform/context.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import { bindCertificate, certificateProblem } from "./certificates.ts";
 import { type Keys, ownerOfKey, readKeys } from "./keys.ts";
 import { type AgentPorts, type AgentState, agentStates } from "./model.ts";
 import { nameOf, uniqueName } from "./names.ts";
@@ -87,7 +89,11 @@ function callerOf(tokenId: string, facts: EnrolFacts): Caller {
       organisationId: "",
       organisation: "",
     },
-    request: { requestId: facts.requestId, remoteAddress: facts.remoteAddress },
+    request: {
+      requestId: facts.requestId,
+      remoteAddress: facts.remoteAddress,
+      clientCertificate: facts.clientCertificate ?? "",
+    },
   };
 }
 
@@ -173,6 +179,13 @@ async function admit(
       { metadata: { cluster: cluster.runtime, agent: request.runtime } },
     );
   }
+  const presented = caller.request.clientCertificate ?? "";
+  const unproven = certificateProblem(
+    cluster.policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED,
+    "",
+    presented,
+  );
+  if (unproven !== undefined) return unproven;
   const owner = await ownerOfKey(tx, keys.thumbprint);
   if (owner !== undefined) {
     return problem(
@@ -186,6 +199,7 @@ async function admit(
   }
   if (!(await spendToken(tx, tokenId))) return problem("REGISTRATION_TOKEN_EXPIRED"); // while we waited for the row
   const agent = await insertAgent(tx, cluster, request, keys);
+  await bindCertificate(tx, agent.id, presented);
   await recordTokenUse(tx, tokenId, agent.id, keys.thumbprint);
   await audit(ports.events, work, caller, {
     action: "agent.enrol",

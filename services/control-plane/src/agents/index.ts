@@ -7,7 +7,7 @@
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
  *   release.ts   the way out of a conflict     keys.ts     an agent's keys, and those before
  *   rekey.ts     a token gives an agent new keys  rotate.ts  an agent replaces its own
- *   residence.ts what a cluster asks of its agents
+ *   residence.ts what a cluster asks of its agents   certificates.ts  client certificates
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import type { EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
@@ -20,6 +20,7 @@ import { countByCluster, residence } from "./residence.ts";
 import { rotateKey, type SessionClaims } from "./rotate.ts";
 import { registerAgents } from "./rpc.ts";
 
+export { bindCertificate, certificateProblemOf } from "./certificates.ts";
 export { enrol, type EnrolFacts } from "./enrol.ts";
 export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
 

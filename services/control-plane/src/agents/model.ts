@@ -138,6 +138,7 @@ export function agentOf(row: AgentRow, presence?: Presence): Agent {
     conflict: row.conflict,
     conflictRuntimeIdentity: row.conflict_runtime_identity,
     decision: row.decision,
+    clientCertificate: row.client_certificate,
     etag: etagOf(row.version),
     ...(presence === undefined ? {} : observed(row, presence)),
   });

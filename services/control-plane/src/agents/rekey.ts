@@ -14,6 +14,7 @@ import { recordTokenUse, spendToken } from "../clusters/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, type Principal, systemPrincipal } from "../platform/context.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
+import { rebindCertificate } from "./certificates.ts";
 import { hadKey, type Keys, replaceKeys } from "./keys.ts";
 import type { AgentPorts, AgentRow } from "./model.ts";
 import { findAgent, getAgent, lockAgent } from "./queries.ts";
@@ -71,6 +72,7 @@ export async function rekey(
     })
     .where("id", "=", id)
     .execute();
+  await rebindCertificate(tx, id, caller.request.clientCertificate ?? "");
   const epoch = await endSession(tx, id);
   const deployments = await ports.agentAfresh(work, { id, epoch, createdBy: caller.principal.id }); // K3
   await audit(ports.events, work, caller, {

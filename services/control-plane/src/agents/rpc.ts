@@ -83,7 +83,9 @@ async function change(
   caller: Caller,
   idOrName: string,
   action: string,
-  columns: (before: AgentRow) => Partial<Pick<AgentRow, "name" | "labels" | "capacity_limit" | "cordoned">>,
+  columns: (
+    before: AgentRow,
+  ) => Partial<Pick<AgentRow, "name" | "labels" | "capacity_limit" | "cordoned" | "client_certificate">>,
 ): Promise<Agent> {
   const { id, cluster_id: clusterId } = await getAgent(ports.db, caller.principal, idOrName);
   return transact(ports.db, async (work: Work) => {
@@ -132,7 +134,7 @@ async function updateAgent(ports: AgentPorts, caller: Caller, request: UpdateAge
         before,
         patch,
         mask: request.updateMask,
-        changeable: ["name", "labels", "capacity_limit"],
+        changeable: ["name", "labels", "capacity_limit", "client_certificate"],
         fixed: ["cluster_id", "cluster", "runtime"],
         at: "agent",
       });
@@ -140,7 +142,12 @@ async function updateAgent(ports: AgentPorts, caller: Caller, request: UpdateAge
         const description = "An agent has a name.";
         throw problem("INVALID_ARGUMENT", description, { violations: [{ field: "agent.name", description }] });
       }
-      return { name: after.name, labels: overlay(row, after.labels), capacity_limit: after.capacityLimit };
+      return {
+        name: after.name,
+        labels: overlay(row, after.labels),
+        capacity_limit: after.capacityLimit,
+        client_certificate: after.clientCertificate,
+      };
     });
   } catch (error) {
     if (uniqueViolation(error) === "agents_live_name") {

@@ -44,6 +44,8 @@ export interface ClusterPorts {
   events: Events;
   /** Where agents dial; known once the server listens. */
   publicUrl: () => string;
+  /** Of the CA that agents may pin; undefined: a public one, or none that the server knows. */
+  caFingerprint?: () => string | undefined;
   /** Agents per cluster; a cluster without agents may be missing. */
   countAgents(clusterIds: readonly string[]): Promise<ReadonlyMap<string, AgentCounts>>;
   /** The agent that a token may give new keys. Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */

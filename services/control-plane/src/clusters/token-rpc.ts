@@ -83,7 +83,9 @@ async function createToken(
       after: toJson(RegistrationTokenSchema, made),
     });
     made.token = token.text; // after the audit event: it never holds the token
-    made.joinCommand = `npm run -s bowline -- agent join ${ports.publicUrl()} --token-file token`;
+    made.caFingerprint = ports.caFingerprint?.() ?? "";
+    const pin = made.caFingerprint === "" ? "" : ` --ca-fingerprint ${made.caFingerprint}`;
+    made.joinCommand = `npm run -s bowline -- agent join ${ports.publicUrl()} --token-file token${pin}`;
     return made;
   });
 }

@@ -1,6 +1,7 @@
 /**
  * Agents' sessions: their streams in, commands out.
  *
+ *   certificates.ts  client certificates of agents
  *   greet.ts    who dials                     open.ts        opening and ending, in rows
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
@@ -22,6 +23,7 @@ import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Presence } from "../platform/presence.ts";
 import type { Way, Word, Words } from "../platform/words.ts";
+import { createCertificateGuard } from "./certificates.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { type FetchPorts, fetchDeployments, type SessionClaims } from "./fetch.ts";
@@ -121,6 +123,11 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const lease = createLease(ports.db, ports.settings, ports);
   let leaving = false;
   let intake: ReturnType<typeof createIntake> | undefined;
+  const certificates = createCertificateGuard({
+    db: ports.db,
+    events: () => ports.engine().events,
+    clock: ports.clock,
+  });
   const intakeOf = () => (intake ??= createIntake(ports.engine(), ports.clock));
   // REST and the other protocols register apart and serve the same sessions; the engine is there by then.
   let parts: ReturnType<typeof build> | undefined;
@@ -131,8 +138,9 @@ export function createSessions(ports: SessionsPorts): Sessions {
     const common = { engine, live, dispatcher, intake: intakeOf(), dials, tokens, clock, replicaId };
     const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
     const polls = createPolls(session);
-    const ask = createGate({ db, tokens, polls });
-    return { session, polls, polling: { ...session, db, sealSecrets: ports.sealSecrets, polls, ask, dialled } };
+    const ask = createGate({ db, tokens, certificates, polls });
+    const { sealSecrets } = ports;
+    return { session, polls, polling: { ...session, db, sealSecrets, polls, ask, certificates, dialled } };
   };
   const dialled = async (headers: Headers): Promise<Asserted> => {
     if (leaving) throw problem("REPLICA_DRAINING", undefined, { retryAfterMs: elsewhereMs });
@@ -166,19 +174,30 @@ export function createSessions(ports: SessionsPorts): Sessions {
           enroll: (request, context) => ports.enrol(request, context),
           connect: async function* (messages, context) {
             const asserted = await dialled(context.requestHeader);
-            const { remoteAddress } = context.values.get(requestKey);
+            const request = context.values.get(requestKey);
+            const { remoteAddress, clientCertificate = "" } = request;
             const hangUp = context.values.get(hangUpKey);
-            yield* serveStream(
+            const stream = serveStream(
               shared().session,
               asserted,
-              { remoteAddress, hangUp, aborted: context.signal },
+              { remoteAddress, clientCertificate, hangUp, aborted: context.signal },
               messages,
             );
+            try {
+              yield* stream;
+            } catch (error) {
+              await certificates.note(asserted.agentId, request, error);
+              throw error;
+            }
           },
-          fetchDeployments: async (request, context) =>
-            fetchDeployments(ports, await tokens.verify(bearer(context.requestHeader)), request),
+          fetchDeployments: async (request, context) => {
+            const claims = await tokens.verify(bearer(context.requestHeader));
+            await certificates.check(claims.agentId, context.values.get(requestKey));
+            return fetchDeployments(ports, claims, request);
+          },
           rotateKey: async (request, context) => {
             const claims = await tokens.verify(bearer(context.requestHeader));
+            await certificates.check(claims.agentId, context.values.get(requestKey));
             return { thumbprint: await ports.rotateKey(claims, ports.installationId, request, context) };
           },
         },

@@ -7,6 +7,7 @@
 import type { ConnectRequest } from "@bowline/contract/agent";
 import { newId, problem } from "@bowline/kernel";
 import { type RawBuilder, sql, type SqlBool } from "kysely";
+import { bindCertificate, certificateProblemOf } from "../agents/index.ts";
 import { type EnginePorts, sessionEnded } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { comesBack, type Conflict, conflictProblem, enterConflict } from "./conflict.ts";
@@ -39,6 +40,8 @@ export async function openSession(
     counter: number;
     replicaId: string;
     remoteAddress: string;
+    /** Thumbprint of the connection's client certificate; empty: none. */
+    clientCertificate: string;
     transport: SessionTransport;
     greeting: ConnectRequest;
   },
@@ -71,6 +74,9 @@ export async function openSession(
     if (before !== undefined && facts.counter <= before.assertion_counter) {
       throw problem("ASSERTION_REPLAYED", undefined, { metadata: { floor: String(before.assertion_counter) } });
     }
+    const unproven = await certificateProblemOf(tx, agentId, facts.clientCertificate);
+    if (unproven !== undefined) throw unproven;
+    await bindCertificate(tx, agentId, facts.clientCertificate);
     const why = await conflictOf(work, agentId, agent.runtime_identity, before?.process_id ?? "", greeting);
     if (why !== undefined) {
       await enterConflict(ports, work, agentId, { ...facts, why, runtimeIdentity: greeting.runtimeIdentity });

@@ -10,7 +10,9 @@
 import type { AccessTokenClaims } from "@bowline/auth";
 import type { HandlerContext } from "@connectrpc/connect";
 import { problem } from "@bowline/kernel";
+import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
+import type { CertificateGuard } from "./certificates.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { bearer } from "./greet.ts";
 import type { AccessTokens } from "./signing-keys.ts";
@@ -31,11 +33,11 @@ export interface Asked {
 
 /**
  * Runs a request that is let through. Throws UNAUTHENTICATED, TOKEN_EXPIRED,
- * OVERLOADED, AGENT_REVOKED, AGENT_RETIRED, SESSION_SUPERSEDED, SESSION_EXPIRED.
+ * OVERLOADED, CLIENT_CERTIFICATE_REQUIRED, CLIENT_CERTIFICATE_MISMATCH, AGENT_REVOKED, AGENT_RETIRED, SESSION_SUPERSEDED, SESSION_EXPIRED.
  * `late`: also of a session that has ended; what it says is judged by its epoch.
  */
 export type Ask = <T>(
-  context: Pick<HandlerContext, "requestHeader">,
+  context: Pick<HandlerContext, "requestHeader" | "values">,
   body: (asked: Asked) => Promise<T>,
   late?: boolean,
 ) => Promise<T>;
@@ -46,6 +48,7 @@ const maxAtOnce = 8;
 export function createGate(ports: {
   db: Db;
   tokens: Pick<AccessTokens, "verify">;
+  certificates: Pick<CertificateGuard, "check">;
   /** The half of a session that is here, to be told that its agent lives. */
   polls: { of(claims: SessionClaims): { heard(): void } | undefined };
 }): Ask {
@@ -60,6 +63,7 @@ export function createGate(ports: {
     underWay.set(agentId, count + 1);
     try {
       const row = await fenceOf(ports.db, claims, late); // G1
+      await ports.certificates.check(agentId, context.values.get(requestKey));
       ports.polls.of(claims)?.heard();
       return await body({ claims, row });
     } finally {

@@ -24,6 +24,7 @@ import { isReason, problem } from "@bowline/kernel";
 import { maxStreamMessageBytes } from "@bowline/session";
 import { requestKey } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
+import type { CertificateGuard } from "./certificates.ts";
 import { type FetchPorts, fetchDeployments } from "./fetch.ts";
 import { type Asserted, bearer } from "./greet.ts";
 import type { LiveSession, Outgoing } from "./live.ts";
@@ -39,6 +40,7 @@ export interface PollRpcPorts extends MessagePorts {
   sealSecrets: FetchPorts["sealSecrets"];
   polls: Polls;
   ask: Ask;
+  certificates: CertificateGuard;
   /** Verifies the assertion of a dial, and counts it. */
   dialled(headers: Headers): Promise<Asserted>;
   silenceLimitMs: number;
@@ -63,7 +65,13 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
       async openSession(greeting, context) {
         sized(ConnectRequestSchema, greeting);
         const asserted = await ports.dialled(context.requestHeader);
-        return ports.polls.open(asserted, context.values.get(requestKey).remoteAddress, greeting);
+        const request = context.values.get(requestKey);
+        try {
+          return await ports.polls.open(asserted, request, greeting);
+        } catch (error) {
+          await ports.certificates.note(asserted.agentId, request, error);
+          throw error;
+        }
       },
       renewSession: (_, context) =>
         ask(context, async (asked) => {
@@ -118,7 +126,8 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
         ),
       getDeployment: (request, context) => ask(context, ({ claims }) => deployment(ports, claims, request)),
       async *probeStream(requests, context) {
-        await ports.tokens.verify(bearer(context.requestHeader));
+        const { agentId } = await ports.tokens.verify(bearer(context.requestHeader));
+        await ports.certificates.check(agentId, context.values.get(requestKey));
         const late = AbortSignal.any([context.signal, AbortSignal.timeout(probe.withinMs)]);
         let count = 0;
         for await (const { number } of untilAborted(requests, late)) {

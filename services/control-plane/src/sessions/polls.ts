@@ -20,6 +20,7 @@ import type { ConnectRequest, ConnectResponseSchema } from "@bowline/contract/ag
 import { type Clock, problem } from "@bowline/kernel";
 import { watchSilence } from "@bowline/session";
 import type { EnginePorts } from "../commands/index.ts";
+import type { RequestFacts } from "../platform/context.ts";
 import type { Dials } from "./dials.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { SessionClaims } from "./fetch.ts";
@@ -63,7 +64,7 @@ export interface Polls {
   /** Opens a session, as a stream's greeting does. */
   open(
     asserted: Asserted,
-    remoteAddress: string,
+    request: Pick<RequestFacts, "remoteAddress" | "clientCertificate">,
     greeting: ConnectRequest,
   ): Promise<MessageInitShape<typeof ConnectResponseSchema>>;
   /** The half that is here and that the row names; undefined: another replica's. */
@@ -161,8 +162,9 @@ export function createPolls(ports: PollPorts): Polls {
 
   return {
     of,
-    async open({ agentId, counter }, remoteAddress, greeting) {
-      const facts = { agentId, counter, replicaId: ports.replicaId, remoteAddress, transport: "POLL" } as const;
+    async open({ agentId, counter }, { remoteAddress, clientCertificate = "" }, greeting) {
+      const { replicaId } = ports;
+      const facts = { agentId, counter, replicaId, remoteAddress, clientCertificate, transport: "POLL" } as const;
       const opened = await ports.dials.working(() =>
         openSession(ports.engine(), { ...facts, greeting: storable(greeting) }),
       );

@@ -44,13 +44,13 @@ const greetingWithinMs = 10_000;
 export async function* serveStream(
   ports: StreamPorts,
   asserted: Asserted,
-  dialled: { remoteAddress: string; hangUp: () => void; aborted: AbortSignal },
+  dialled: { remoteAddress: string; clientCertificate: string; hangUp: () => void; aborted: AbortSignal },
   requests: AsyncIterable<AgentMessage>,
 ): AsyncGenerator<ServerMessage> {
   const { clock } = ports;
   const channel = acceptSession(requests, { clock, hangUp: dialled.hangUp, silenceMs: ports.silenceLimitMs });
   const messages = channel.messages[Symbol.asyncIterator]();
-  const opened = await greet(ports, asserted, dialled.remoteAddress, messages).catch(async (error: unknown) => {
+  const opened = await greet(ports, asserted, dialled, messages).catch(async (error: unknown) => {
     channel.close(problemOf(error));
     throw whyUnreadable(await channel.ended) ?? error;
   });
@@ -159,7 +159,7 @@ function endReason(end: ChannelEnd): EndReason {
 async function greet(
   ports: StreamPorts,
   { agentId, counter }: Asserted,
-  remoteAddress: string,
+  { remoteAddress, clientCertificate }: { remoteAddress: string; clientCertificate: string },
   messages: AsyncIterator<AgentMessage>,
 ): Promise<OpenedSession> {
   const late = new AbortController();
@@ -172,7 +172,11 @@ async function greet(
     throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
   }
   const greeting = storable(first.value.message.value);
-  const facts = { agentId, counter, replicaId: ports.replicaId, remoteAddress, transport: "STREAM", greeting } as const;
+  const { replicaId } = ports;
+  const facts = {
+    ...{ agentId, counter, replicaId, remoteAddress, clientCertificate, greeting },
+    transport: "STREAM",
+  } as const;
   const opened = await ports.dials.working(() => openSession(ports.engine(), facts));
   ports.intake.seen(agentId, greeting.capacity);
   return opened;

@@ -1052,7 +1052,7 @@ export const AgentService: GenService<{
    * The reply may be lost: the same key with the same token within ten minutes
    * gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN,
    * _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING,
-   * ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key),
+   * CLIENT_CERTIFICATE_REQUIRED, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key),
    * AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED
    * (the agent that the token enrolled or is for is gone for good).
    *

@@ -1,15 +1,15 @@
-/** A registration token that gives an existing agent new keys: a dead host's replacement. */
+/** A registration token that gives an existing agent new keys: a dead host's replacement. Above the slices, since two of them are asked: agents and sessions. */
 import { expect, test } from "@jest/globals";
 import { generateKey, signAssertion } from "@bowline/auth";
 import { Agent_State } from "@bowline/contract/agents";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { isProblem } from "@bowline/kernel";
 import { testDatabase } from "@bowline/testing";
-import { converge } from "../commands/index.ts";
-import { reasonOf } from "../platform/in-process.ts";
-import { transact } from "../platform/transactions.ts";
-import { verifyDialler } from "../sessions/index.ts";
-import { startSlices } from "./enrolment.fixture.ts";
+import { converge } from "./commands/index.ts";
+import { reasonOf } from "./platform/in-process.ts";
+import { transact } from "./platform/transactions.ts";
+import { verifyDialler } from "./sessions/index.ts";
+import { startSlices } from "./agents/enrolment.fixture.ts";
 
 async function start() {
   const slices = await startSlices((await testDatabase()).db);
