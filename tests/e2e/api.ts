@@ -30,8 +30,8 @@ export interface Api {
   tokens: Client<typeof RegistrationTokenService>;
 }
 
-/** One connection per call: nothing stays open. */
-export function openApi(url: string, token: string): Api {
+/** One connection per call: nothing stays open. `ca`: PEM of whom to trust, for https. */
+export function openApi(url: string, token: string, ca?: string): Api {
   const authorise: Interceptor = (next) => (request) => {
     request.header.set("authorization", `Bearer ${token}`);
     return next(request);
@@ -40,7 +40,7 @@ export function openApi(url: string, token: string): Api {
     baseUrl: url,
     httpVersion: "1.1",
     interceptors: [authorise],
-    nodeOptions: { agent: false },
+    nodeOptions: ca === undefined ? { agent: false } : { agent: false, ca },
   });
   return {
     url,

@@ -47,6 +47,8 @@ export interface ServerOptions {
   /** A program and its arguments before ours (`setpriv …`). */
   prefix?: readonly string[];
   env?: Record<string, string | undefined>;
+  /** PEM of the CA of its certificate, where the flags name one. */
+  ca?: string;
 }
 
 /** Starts a server and waits until it listens. */
@@ -69,7 +71,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const { url } = JSON.parse(line) as { url: string };
   const port = Number(new URL(url).port);
   const adminToken = readFileSync(join(dataDir, "admin-token"), "utf8").trim();
-  const api = openApi(url, adminToken);
+  const api = openApi(url, adminToken, options.ca);
   await until(async () => (await api.auth.getMe({})).id, { withinMs: startWithinMs });
   const again: Server["again"] = (more = {}) => startServer({ ...options, env: {}, dataDir, port, ...more });
   return { url, port, dataDir, adminToken, api, process: running, again };

@@ -24,6 +24,9 @@ const writes = (name: string) => [
   ),
 ];
 
+/** Of one width, so that the database sorts them as they were made. */
+const version = (index: number): string => `v${String(index + 1).padStart(2, "0")}`;
+
 test("each migration keeps what was written before it, and takes what a server of the first schema still writes", async () => {
   const { db } = await testDatabase({ migrated: false });
   const write = async (name: string) => {
@@ -33,9 +36,9 @@ test("each migration keeps what was written before it, and takes what a server o
   expect(names.at(-1)).toBe(latestMigration);
   for (const [index, name] of names.entries()) {
     expect(await migrate(db, name)).toEqual({ applied: [name], current: name });
-    await write(`v${index + 1}`);
+    await write(version(index));
   }
-  const ids = names.map((_, index) => `agent_v${index + 1}`);
+  const ids = names.map((_, index) => `agent_${version(index)}`);
   const agents = await db.selectFrom("agents").selectAll().orderBy("id").execute();
   expect(agents.map(({ id, state, conflict }) => ({ id, state, conflict }))).toEqual(
     ids.map((id) => ({ id, state: "ENROLLED", conflict: "" })),
@@ -43,12 +46,12 @@ test("each migration keeps what was written before it, and takes what a server o
   const before = await db
     .selectFrom("product_publishes")
     .select(["id", "created_at", "deployed_at"])
-    .where("id", "like", "%_v1")
+    .where("id", "like", "%_v01")
     .orderBy("id")
     .execute();
   expect(before.map(({ id, deployed_at }) => [id, deployed_at])).toEqual([
-    ["DRAFT_v1", null],
-    ["LIVE_v1", before[1]?.created_at],
+    ["DRAFT_v01", null],
+    ["LIVE_v01", before[1]?.created_at],
   ]);
   expect(await pendingMigrations(db)).toEqual([]);
   expect((await migrate(db)).applied).toEqual([]);

@@ -133,7 +133,7 @@ test("exit codes tell what went wrong, and the text carries reason, request and 
   await api.close();
   const gone = await bowline(api.env, "cluster", "list");
   expect(gone.code).toBe(5);
-  expect(gone.stderr).toContain("SERVER_NOT_REACHED");
+  expect(gone.stderr).toContain("TCP_REFUSED");
 });
 
 test("login keeps a context in a file of mode 0600, and contexts choose the server", async () => {

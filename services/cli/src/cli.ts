@@ -37,6 +37,7 @@ export type ConnectionFlags = {
   context?: string;
   tokenFile?: string;
   insecure?: boolean;
+  caFile?: string;
   output: "table" | "json";
   quiet?: boolean;
 };
@@ -80,6 +81,10 @@ export function connected(command: Command): Command {
     .option("--context <name>", "a context of `bowline login` (env: BOWLINE_CONTEXT; default: the current one)")
     .option("--url <url>", "the server, instead of a context (env: BOWLINE_URL)")
     .option("--token-file <file>", "file with the API token (env: BOWLINE_TOKEN_FILE; BOWLINE_TOKEN has the token)")
+    .option(
+      "--ca-file <file>",
+      "CA of the server's certificate (env: BOWLINE_CA_FILE; default: the context's, else the system's)",
+    )
     .option("--insecure", "send the token in clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option("-o, --output <format>", "what is printed; json is the API's own")

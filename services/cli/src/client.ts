@@ -4,9 +4,12 @@
  * L1: a token goes to the server that it was given for, and never in clear
  *     text beyond this host unless told so.
  */
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { createClient } from "@connectrpc/connect";
 import type { Client, Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { dialledAgent } from "@bowline/dial";
 import { AgentsService } from "@bowline/contract/agents";
 import { AuditService } from "@bowline/contract/audit";
 import { ClusterService, RegistrationTokenService } from "@bowline/contract/clusters";
@@ -31,7 +34,13 @@ const maxMessageBytes = 32 * 1024 * 1024;
 const dispatchHeader = "bowline-dispatch";
 
 /** Where to, and with what. */
-export type Target = { url: string; token: string; from: string };
+export type Target = {
+  url: string;
+  token: string;
+  from: string;
+  /** PEM of whom to trust; undefined: whom the system does. */
+  ca?: string | undefined;
+};
 
 /** One server's API. */
 export type Api = {
@@ -82,9 +91,11 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?
     if (response.header.get(dispatchHeader) === "degraded") degraded?.();
     return response;
   };
+  const { proxies } = cli.settings;
   const transport = createConnectTransport({
     baseUrl: target.url,
     httpVersion: "1.1",
+    nodeOptions: { agent: dialledAgent(target.url, () => ({ url: target.url, ca: target.ca, proxies })) },
     interceptors: [authorise, interruptible, listening],
     readMaxBytes: maxMessageBytes,
     defaultTimeoutMs: callTimeoutMs,
@@ -125,6 +136,7 @@ export function readUrl(text: string): string {
 async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
   const { settings } = cli;
   const givenToken = await findToken(cli, flags);
+  const ca = await readCa(cli, flags.caFile);
   const contextNamed = flags.context ?? (flags.url === undefined ? settings.context : undefined);
   const url = flags.url ?? (flags.context === undefined ? settings.url : undefined);
 
@@ -132,7 +144,7 @@ async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
   if (url !== undefined) {
     const from = flags.url === undefined ? "BOWLINE_URL" : "--url";
     if (givenToken === undefined) throw notSignedIn(`${from} names ${url}, but there is no token for it`);
-    return { url: readUrl(url), token: givenToken, from };
+    return { url: readUrl(url), token: givenToken, from, ca };
   }
 
   const { current, contexts } = await readContexts(settings.contextsFile);
@@ -145,7 +157,22 @@ async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
       next: ["context list"],
     });
   }
-  return { url: readUrl(context.url), token: givenToken ?? context.token, from: `context ${name}` };
+  return {
+    url: readUrl(context.url),
+    token: givenToken ?? context.token,
+    from: `context ${name}`,
+    ca: ca ?? context.ca,
+  };
+}
+
+/** The CA that a flag or a variable names; undefined: neither does. */
+export async function readCa(cli: Cli, flag: string | undefined): Promise<string | undefined> {
+  const named = flag ?? cli.settings.caFile;
+  if (named === undefined) return undefined;
+  const file = resolve(cli.settings.folder, named);
+  return readFile(file, "utf8").catch((error: Error) => {
+    throw usage(`the CA file ${file} cannot be read: ${error.message}`, { cause: error });
+  });
 }
 
 async function findToken(cli: Cli, flags: ConnectionFlags): Promise<string | undefined> {

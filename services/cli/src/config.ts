@@ -4,6 +4,7 @@
  */
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { proxiesOf, type ProxySettings } from "@bowline/dial";
 
 /** Everything from outside that is not a flag. */
 export type Settings = {
@@ -17,6 +18,10 @@ export type Settings = {
   context: string | undefined;
   /** BOWLINE_INSECURE: send the token in clear text beyond this host. */
   insecure: boolean;
+  /** BOWLINE_CA_FILE: PEM of the CA of the server's certificate. */
+  caFile: string | undefined;
+  /** HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
+  proxies: ProxySettings;
   /** Where contexts are kept. */
   contextsFile: string;
   /** Colour and moving lines are welcome, where the stream is a terminal. */
@@ -39,6 +44,8 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, folder: strin
     tokenFile: nonEmpty(env.BOWLINE_TOKEN_FILE),
     context: nonEmpty(env.BOWLINE_CONTEXT),
     insecure: isTrue(env.BOWLINE_INSECURE),
+    caFile: nonEmpty(env.BOWLINE_CA_FILE),
+    proxies: proxiesOf(env),
     contextsFile: join(configHome, "bowline", "config.json"),
     decorated: nonEmpty(env.NO_COLOR) === undefined && nonEmpty(env.CI) === undefined && env.TERM !== "dumb",
     invocation: underNpm ? "npm run -s bowline --" : "bowline",

@@ -9,7 +9,12 @@ import { chmod, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { dirname } from "node:path";
 import { usage } from "./failure.ts";
 
-export type Context = { url: string; token: string };
+export type Context = {
+  url: string;
+  token: string;
+  /** PEM of whom to trust for it, where that is not the system's choice. */
+  ca?: string;
+};
 
 export type Contexts = {
   /** The one that is used where none is named. */
@@ -61,9 +66,9 @@ function understand(value: unknown): Contexts {
   const { current, contexts } = object(value, "the document");
   const read = new Map<string, Context>();
   for (const [name, entry] of Object.entries(object(contexts, '"contexts"'))) {
-    const { url, token } = object(entry, `context "${name}"`);
+    const { url, token, ca } = object(entry, `context "${name}"`);
     if (typeof url !== "string" || typeof token !== "string") throw new Error(`context "${name}" has no url or token`);
-    read.set(name, { url, token });
+    read.set(name, { url, token, ...(typeof ca === "string" ? { ca } : {}) });
   }
   const chosen = typeof current === "string" && read.has(current) ? current : undefined;
   return { current: chosen, contexts: Object.fromEntries(read) };

@@ -2,6 +2,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "@bowline/contract/errors";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { type DialError, dialErrorOf } from "@bowline/dial";
 import { exitCodes, Failure } from "./failure.ts";
 import type { ExitCode } from "./failure.ts";
 import { plain, span } from "./text.ts";
@@ -95,6 +96,8 @@ function fromServer(api: ApiError, error: unknown, where: string): Failure {
 
 /** No reason: it wasn't our server that spoke, or it never did. */
 function fromTheWay(api: ApiError, error: unknown, where: string): Failure {
+  const unreached = dialErrorOf(error);
+  if (unreached !== undefined) return notReached(api, unreached, where);
   const network = networkError(error);
   const effect = network?.sent === false ? "Nothing was sent." : "Whether the request had an effect is not known.";
   const timedOut = api.code === "deadline_exceeded";
@@ -116,6 +119,17 @@ function fromTheWay(api: ApiError, error: unknown, where: string): Failure {
   });
 }
 
+/** The dial says at which step it ended, and what to do. */
+function notReached(api: ApiError, error: DialError, where: string): Failure {
+  return new Failure(exitCodes.notReached, `The server is not reached: ${error.message}.`, {
+    reason: error.reason,
+    lines: [`It was looked for at ${where}.`, error.remedy, "Nothing was sent."].filter((line) => line !== ""),
+    next: error.reason === "TCP_REFUSED" ? ["server start", "context list"] : undefined,
+    api: { ...api, reason: error.reason },
+    cause: error,
+  });
+}
+
 function exitCodeOf(api: ApiError): ExitCode {
   if (api.code === "unauthenticated" || api.code === "permission_denied") return exitCodes.notAllowed;
   if (api.code === "deadline_exceeded") return exitCodes.notInTime;
@@ -123,19 +137,9 @@ function exitCodeOf(api: ApiError): ExitCode {
 }
 
 const networkWords: Record<string, string> = {
-  ECONNREFUSED: "nothing listens there (connection refused)",
   ECONNRESET: "the connection was cut",
   EPIPE: "the connection was cut",
-  ENOTFOUND: "the host's name is not known",
-  EAI_AGAIN: "the host's name could not be looked up",
   ETIMEDOUT: "no answer in time",
-  EHOSTUNREACH: "there is no way to the host",
-  ENETUNREACH: "there is no way to the network",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is signed by itself; name its CA in NODE_EXTRA_CA_CERTS",
-  SELF_SIGNED_CERT_IN_CHAIN: "its certificate's CA is not known; name it in NODE_EXTRA_CA_CERTS",
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate's CA is not known; name it in NODE_EXTRA_CA_CERTS",
-  CERT_HAS_EXPIRED: "its certificate has expired",
-  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name",
 };
 
 /** With these the request may have reached the server; with all others no connection was made. */

@@ -4,14 +4,21 @@ import { roleName } from "@bowline/contract";
 import type { Command } from "commander";
 import { noun, verb } from "../cli.ts";
 import type { Cli } from "../cli.ts";
-import { connectTo, readUrl } from "../client.ts";
+import { connectTo, readCa, readUrl } from "../client.ts";
 import { checkContextName, readContexts, writeContexts } from "../contexts.ts";
 import { usage } from "../failure.ts";
 import { json, printJson } from "../output.ts";
 import { readTokenFile, readTokenStdin } from "../secrets.ts";
 import { columns, plain } from "../text.ts";
 
-type LoginFlags = { context?: string; tokenFile?: string; tokenStdin?: boolean; insecure?: boolean; output: string };
+type LoginFlags = {
+  context?: string;
+  tokenFile?: string;
+  tokenStdin?: boolean;
+  caFile?: string;
+  insecure?: boolean;
+  output: string;
+};
 
 export function loginCommand(cli: Cli, program: Command): void {
   verb(program, {
@@ -26,6 +33,7 @@ export function loginCommand(cli: Cli, program: Command): void {
     .option("--context <name>", "name of the context (env: BOWLINE_CONTEXT; default: the server's host name)")
     .option("--token-file <file>", "file with the API token (env: BOWLINE_TOKEN_FILE)")
     .option("--token-stdin", "read the API token from standard input")
+    .option("--ca-file <file>", "CA of the server's certificate; kept with the context (env: BOWLINE_CA_FILE)")
     .option("--insecure", "send the token in clear text beyond this host (env: BOWLINE_INSECURE)")
     .option("-o, --output <format>", "table or json", "table")
     .action(async (address: string, flags: LoginFlags) => {
@@ -33,12 +41,13 @@ export function loginCommand(cli: Cli, program: Command): void {
       const name = flags.context ?? cli.settings.context ?? new URL(url).hostname.replace(/[^A-Za-z0-9._-]/g, "");
       checkContextName(name);
       const token = await tokenOf(cli, flags);
-      const api = connectTo(cli, { url, token, from: "login" }, flags.insecure === true || cli.settings.insecure);
+      const ca = await readCa(cli, flags.caFile);
+      const api = connectTo(cli, { url, token, from: "login", ca }, flags.insecure === true || cli.settings.insecure);
       const me = await api.auth.getMe({});
       const before = await readContexts(cli.settings.contextsFile);
       await writeContexts(cli.settings.contextsFile, {
         current: name,
-        contexts: { ...before.contexts, [name]: { url, token } },
+        contexts: { ...before.contexts, [name]: { url, token, ...(ca === undefined ? {} : { ca }) } },
       });
       if (flags.output === "json") return printJson(cli, json(MeSchema, me));
       const role = roleName(me.role) ?? "no role";
