@@ -2,8 +2,14 @@
 import { beforeAll, expect, test } from "@jest/globals";
 import { Command_State as State } from "@bowline/contract/commands";
 import { DeploymentService } from "@bowline/contract/deployments";
-import { ProductPublish_State as PublishState } from "@bowline/contract/products";
+import {
+  ProductPublish_State as PublishState,
+  ProductPublishService,
+  ProductService,
+} from "@bowline/contract/products";
+import { SecretService } from "@bowline/contract/secrets";
 import { startServer, type TestServer } from "@bowline/testing";
+import { refusal } from "./api.ts";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -44,4 +50,43 @@ test("generation 9 is committed between the claim and the fetch of 8: 8 is what 
   expect(await take()).toMatchObject({ generation: 9, productPublishId: ninth.id, attempt: 1 });
   expect(await deployment()).toMatchObject({ generation: 9, observedGeneration: 9 });
   expect(await server.operator.publishOf(ninth.id)).toMatchObject({ state: PublishState.LIVE });
+});
+
+test("a secret stays while a command in flight brings it, though what is published next is without it", async () => {
+  const agent = await server.scriptedAgent({ cluster: "keyed" });
+  const [products, secrets] = [server.client(ProductService), server.client(SecretService)];
+  const apply = async (secret?: string) => {
+    const secretHeaders = secret === undefined ? [] : [{ name: "X-Key", secret }];
+    await products.applyProduct({
+      manifest: {
+        name: "keyed",
+        apiServices: [
+          {
+            name: "main",
+            backends: [{ name: "upstream", url: "http://127.0.0.1:9", secretHeaders }],
+            routes: [
+              { name: "all", matches: [{ path: { type: 2, value: "/keyed" } }], backends: [{ backend: "upstream" }] },
+            ],
+          },
+        ],
+      },
+    });
+  };
+  const publish = () =>
+    server.client(ProductPublishService).createProductPublish({ productId: "keyed", clusterId: "keyed" });
+  await secrets.createSecret({ name: "upstream-key", value: "open-sesame" });
+  await apply("upstream-key");
+  await publish();
+  const dataPlane = await agent.nextCommand();
+  await agent.receive(dataPlane);
+  await agent.report(dataPlane, { succeeded: true });
+
+  const claimed = await agent.nextCommand();
+  await apply();
+  await publish();
+  const remove = () => secrets.deleteSecret({ id: "upstream-key" });
+  expect((await refusal(remove())).reason).toBe("SECRET_IN_USE");
+  expect(await agent.receive(claimed)).toMatchObject({ generation: 1 });
+  expect(await agent.report(claimed, { succeeded: true })).toBe("RECORDED");
+  await remove();
 });

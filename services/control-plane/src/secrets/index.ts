@@ -6,7 +6,7 @@
  *
  * V1: a value is in a row only encrypted, bound to its secret and version.
  * V2: a value leaves the server only sealed to one agent's key (JWE).
- * V3: a version that something published is made with stays.
+ * V3: a version that something published, or a command that has not ended, is made with stays.
  */
 import type { ConnectRouter } from "@connectrpc/connect";
 import { registerSecrets, type SecretsPorts } from "./rpc.ts";

@@ -39,12 +39,15 @@ export async function isInUse(tx: Tx, secretId: string): Promise<boolean> {
   return rows[0]?.used === true;
 }
 
-/** Deployments that are there, at their newest generation. */
+/** What deployments that are there are at, and what commands that have not ended will bring. */
 function inUse(reference: ReturnType<typeof sql>) {
   return sql<boolean>`EXISTS (
-    SELECT 1 FROM deployment_generations AS g JOIN deployments AS d ON d.id = g.deployment_id AND d.generation = g.generation
-    WHERE g.secrets <> '{}' AND NOT d.is_absent
-      AND EXISTS (SELECT 1 FROM jsonb_each_text(g.secrets) AS s WHERE s.value = ${reference}))`;
+    SELECT 1 FROM deployment_generations AS g JOIN deployments AS d ON d.id = g.deployment_id
+    WHERE g.secrets <> '{}'
+      AND (d.generation = g.generation AND NOT d.is_absent OR EXISTS (
+        SELECT 1 FROM command_states AS s JOIN commands AS c ON c.id = s.command_id
+        WHERE s.deployment_id = d.id AND s.ended_at IS NULL AND c.generation = g.generation))
+      AND EXISTS (SELECT 1 FROM jsonb_each_text(g.secrets) AS made WHERE made.value = ${reference}))`;
 }
 
 /**
