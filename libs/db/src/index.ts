@@ -1,4 +1,17 @@
 /** Tables, migrations, the pool, and the embedded PostgreSQL. */
+export * from "./backup/dump.ts";
+export * from "./backup/load.ts";
+export {
+  backupReasons,
+  BackupError,
+  type BackupProgress,
+  type BackupReason,
+  encryptionKeyFile,
+  type Manifest,
+  manifestFile,
+  readManifest,
+} from "./backup/manifest.ts";
+export * from "./backup/verify.ts";
 export * from "./command-states.ts";
 export * from "./embedded/index.ts";
 export * from "./migrate.ts";

@@ -29,8 +29,11 @@ const migrations: Record<string, Migration> = {
   "0010-client-certificates": clientCertificates,
 };
 
+/** Names of all migrations, oldest first. */
+export const migrationNames: readonly string[] = Object.keys(migrations).sort();
+
 /** Name of the newest migration that this build knows. */
-export const latestMigration: string = Object.keys(migrations).sort().at(-1) ?? "";
+export const latestMigration: string = migrationNames.at(-1) ?? "";
 
 export type MigrationReport = { applied: string[]; current: string };
 

@@ -23,10 +23,12 @@ import { lockFolder } from "./lock.ts";
 import { openLogFile } from "./log-file.ts";
 import { startPostgres, type PostgresProcess } from "./process.ts";
 import { chooseRunAs, findAbilities, type Abilities } from "./run-as.ts";
-import { databaseName, roleName, socketPort } from "./settings.ts";
+import { databaseName, type EmbeddedConnection, roleName, socketPort } from "./settings.ts";
 import { endSurvivor } from "./survivor.ts";
 
 export { EmbeddedPostgresError, embeddedPostgresReasons, type EmbeddedPostgresReason } from "./errors.ts";
+export { findEmbeddedPostgres, type EmbeddedState } from "./running.ts";
+export type { EmbeddedConnection } from "./settings.ts";
 export { lockFolder, type FolderLock } from "./lock.ts";
 
 /** The part of a pino logger that is used here. */
@@ -47,9 +49,6 @@ export type EmbeddedPostgresOptions = {
   /** What the machine allows; found out if absent. */
   abilities?: Abilities;
 };
-
-/** What `pg` needs; there is no password. */
-export type EmbeddedConnection = { host: string; port: number; user: string; database: string };
 
 export type EmbeddedPostgresEnd =
   | { kind: "stopped" }

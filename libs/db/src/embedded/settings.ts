@@ -25,6 +25,9 @@ export const clusterName = "bowline-embedded";
 export const databaseName = "bowline";
 export const roleName = "bowline";
 
+/** What `pg` needs; there is no password. */
+export type EmbeddedConnection = { host: string; port: number; user: string; database: string };
+
 export function postgresArguments(dataFolder: string, settings: PostgresSettings): string[] {
   const values: Record<string, string | number> = {
     cluster_name: clusterName,
