@@ -144,12 +144,28 @@ export type SettingName = keyof typeof settings;
 export type Config = { [Name in SettingName]: z.output<(typeof settings)[Name]["type"]> };
 export type Origin = "flag" | "environment" | "file" | "default";
 
+/** What a command takes beside settings. */
+export interface Beside {
+  /** Arguments without a flag, at most. */
+  words?: number;
+  /** Flags without a value. */
+  switches?: readonly string[];
+  /** Takes `--output table|json`. */
+  output?: boolean;
+}
+
 export interface LoadedConfig {
   config: Config;
   origins: Record<SettingName, Origin>;
   file: string | undefined;
   /** Crash points of fault tests (libs/kernel/src/faults.ts). No setting, so that no help offers it. */
   faults: string | undefined;
+  /** Arguments without a flag. */
+  words: string[];
+  /** Flags without a value that were given. */
+  switches: ReadonlySet<string>;
+  /** `--output json` was given. */
+  json: boolean;
 }
 
 /** A setting that can't be used; `name` says which, the message what would be right. */
@@ -159,8 +175,10 @@ export class ConfigError extends Error {}
 export function loadConfig(
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>> = process.env,
+  more: Beside = {},
 ): LoadedConfig {
-  const flags = readFlags(args);
+  const { flags, words } = readFlags(args, more);
+  const switches = new Set((more.switches ?? []).filter((name) => flags[name] === true));
   const file = typeof flags["config"] === "string" ? flags["config"] : environment["BOWLINE_CONFIG"];
   const fromFile = file === undefined ? {} : readFile(file);
   const origins = {} as Record<SettingName, Origin>;
@@ -190,7 +208,21 @@ export function loadConfig(
   const config = values as Config;
   config.dataDir = resolve(config.dataDir);
   checkTls(config);
-  return { config, origins, file, faults: environment["BOWLINE_FAULT"] };
+  return {
+    config,
+    origins,
+    file,
+    faults: environment["BOWLINE_FAULT"],
+    words,
+    switches,
+    json: isJson(flags["output"]),
+  };
+}
+
+function isJson(output: string | boolean | undefined): boolean {
+  if (output !== undefined && output !== "json" && output !== "table")
+    throw new ConfigError(`--output takes table or json, not ${String(output)}`);
+  return output === "json";
 }
 
 function checkTls({ tlsCert, tlsKey, tlsClientCa }: Config): void {
@@ -230,16 +262,20 @@ function shown(name: SettingName, value: Config[SettingName]): unknown {
   return setting.shown === undefined || typeof value !== "string" || value === "" ? value : setting.shown(value);
 }
 
-function readFlags(args: readonly string[]): Record<string, string | boolean | undefined> {
+function readFlags(
+  args: readonly string[],
+  { words = 0, switches = [], output = false }: Beside,
+): { flags: Record<string, string | boolean | undefined>; words: string[] } {
   const options: Record<string, { type: "string" | "boolean" }> = { config: { type: "string" } };
   for (const name of Object.keys(settings) as SettingName[]) {
     options[flagOf(name)] = { type: typeof settings[name].fallback === "boolean" ? "boolean" : "string" };
   }
+  for (const name of switches) options[name] = { type: "boolean" };
+  if (output) options["output"] = { type: "string" };
   try {
-    return parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values as Record<
-      string,
-      string | boolean
-    >;
+    const parsed = parseArgs({ args: [...args], options, strict: true, allowPositionals: words > 0 });
+    if (parsed.positionals.length > words) throw new Error(`unexpected argument ${parsed.positionals.at(-1)}`);
+    return { flags: parsed.values as Record<string, string | boolean>, words: parsed.positionals };
   } catch (error) {
     throw new ConfigError(error instanceof Error ? error.message : String(error));
   }

@@ -1,10 +1,19 @@
 /**
- * `bowline server`: start, config, migrate. See config.ts for the settings and
- * compose.ts for what is started.
+ * `bowline server`: start, config, migrate, and the commands of the machine's
+ * owner. See config.ts for the settings, compose.ts for what is started,
+ * backup.ts, restore.ts.
  */
 import { join } from "node:path";
-import { EmbeddedPostgresError, migrate, openDatabase, pendingMigrations, runEmbeddedPostgres } from "@bowline/db";
+import {
+  BackupError,
+  EmbeddedPostgresError,
+  migrate,
+  openDatabase,
+  pendingMigrations,
+  runEmbeddedPostgres,
+} from "@bowline/db";
 import { configureFaults, isProblem } from "@bowline/kernel";
+import { backup, checkBackup } from "./backup.ts";
 import { startServer } from "./compose.ts";
 import {
   type Config,
@@ -17,6 +26,7 @@ import {
   settings,
 } from "./config.ts";
 import { createLog } from "./log.ts";
+import { restore, restored } from "./restore.ts";
 
 const [command = "help", ...rest] = process.argv.slice(2);
 process.exitCode = await run(command, rest);
@@ -31,6 +41,14 @@ async function run(name: string, args: readonly string[]): Promise<number> {
         return printConfig(args);
       case "migrate":
         return await migrateOnly(args);
+      case "backup":
+        return await backup(args);
+      case "verify-backup":
+        return await checkBackup(args);
+      case "restore":
+        return await restore(args);
+      case "restored":
+        return await restored(args);
       case "help":
       case "--help":
       case "-h":
@@ -44,7 +62,10 @@ async function run(name: string, args: readonly string[]): Promise<number> {
       process.stderr.write(`bowline server: INVALID_SETTING: ${error.message}\n`);
       return 2;
     }
-    const reason = isProblem(error) || error instanceof EmbeddedPostgresError ? error.reason : "START_FAILED";
+    const reason =
+      isProblem(error) || error instanceof EmbeddedPostgresError || error instanceof BackupError
+        ? error.reason
+        : "START_FAILED";
     process.stderr.write(`bowline server: ${reason}: ${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   }
@@ -158,6 +179,12 @@ function help(code: number): number {
     "  start     run it                      bowline server start --data-dir /var/lib/bowline-server",
     "  config    print what is in force      bowline server config --json",
     "  migrate   bring the schema up to date bowline server migrate --dry-run",
+    "  backup    copy the database           bowline server backup /srv/backups/monday",
+    "            with the key of its secrets bowline server backup /srv/backups/monday --include-encryption-key",
+    "  verify-backup  read a copy to its end bowline server verify-backup /srv/backups/monday",
+    "  restore   a copy into an empty database    bowline server restore /srv/backups/monday",
+    "            in place of what is there   bowline server restore /srv/backups/monday --replace --yes",
+    "  restored  after a restore by other means   bowline server restored",
     "",
     "Settings: flag over environment over --config FILE (YAML) over default.",
     ...(Object.keys(settings) as SettingName[]).map((name) => {

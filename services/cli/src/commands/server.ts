@@ -1,5 +1,4 @@
-/** `bowline server`: starts the control plane here; prints its settings; migrates its database. */
-import { Option } from "commander";
+/** `bowline server`: starts the control plane here; prints its settings; looks after its database. */
 import type { Command } from "commander";
 import { InstallationSchema } from "@bowline/contract/installation";
 import { connected, noun, verb } from "../cli.ts";
@@ -7,7 +6,7 @@ import type { Cli, ConnectionFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
 import { confirm } from "../confirm.ts";
 import { hint, printDone } from "../output.ts";
-import { become, forwarded, programs } from "../programs.ts";
+import { databaseSettings, historyCommands, run } from "./server-database.ts";
 
 export function serverCommand(cli: Cli): Command {
   const server = noun("server", "The control plane: start it, look at its settings, migrate its database");
@@ -46,6 +45,7 @@ export function serverCommand(cli: Cli): Command {
     }),
   );
   migrate.action(() => run(cli, migrate));
+  historyCommands(cli, server);
   confirmRestoreCommand(cli, server);
   return server;
 }
@@ -75,31 +75,15 @@ function confirmRestoreCommand(cli: Cli, server: Command): void {
   });
 }
 
-async function run(cli: Cli, command: Command): Promise<void> {
-  const paths = ["data-dir", "config", "encryption-key-file", "tls-cert", "tls-key", "tls-client-ca"];
-  // What we don't know is passed on: the server says what it takes.
-  await become(cli, programs.server, [command.name(), ...forwarded(cli, command, { paths }), ...command.args]);
-}
-
 function settings(command: Command): Command {
-  return command
+  return databaseSettings(command)
     .allowUnknownOption()
     .allowExcessArguments()
-    .option("--config <file>", "settings as YAML (env: BOWLINE_CONFIG; default: none)")
     .option("--host <address>", "address that it listens on (env: BOWLINE_HOST; default: 127.0.0.1)")
     .option("--port <port>", "port; 0 is any free one (env: BOWLINE_PORT; default: 8080)")
     .option(
       "--public-url <url>",
       "URL at which agents and people reach it (env: BOWLINE_PUBLIC_URL; default: where it listens)",
-    )
-    .option("--data-dir <folder>", "database, keys, admin token (env: BOWLINE_DATA_DIR; default: .bowline)")
-    .option(
-      "--database-url <url>",
-      "PostgreSQL instead of its own; shows a password to `ps` (env: BOWLINE_DATABASE_URL)",
-    )
-    .option(
-      "--encryption-key-file <file>",
-      "key for secrets at rest (env: BOWLINE_ENCRYPTION_KEY_FILE; default: in the data folder)",
     )
     .option("--tls-cert <file>", "certificate chain, PEM; read again when it changes (env: BOWLINE_TLS_CERT)")
     .option("--tls-key <file>", "its key, PEM (env: BOWLINE_TLS_KEY)")
@@ -107,12 +91,5 @@ function settings(command: Command): Command {
     .option("--trusted-proxies <networks>", "whose X-Forwarded-For is believed (env: BOWLINE_TRUSTED_PROXIES)")
     .option("--cors-origins <origins>", "origins whose pages may call it (env: BOWLINE_CORS_ORIGINS; default: none)")
     .option("--max-connections <n>", "connections to PostgreSQL (env: BOWLINE_MAX_CONNECTIONS; default: 20)")
-    .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)")
-    .addOption(
-      new Option("--log-format <format>", "(env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)").choices([
-        "json",
-        "pretty",
-      ]),
-    )
-    .option("--log-level <level>", "(env: BOWLINE_LOG_LEVEL; default: info)");
+    .option("--insecure", "clear text beyond this host (env: BOWLINE_INSECURE)");
 }

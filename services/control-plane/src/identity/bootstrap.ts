@@ -59,10 +59,13 @@ export async function bootstrap(db: Db, ports: BootstrapPorts): Promise<Bootstra
 
 /** Ends the first admin's token, where it still lives, and writes a new one that never expires. For whoever owns the machine. */
 export async function resetAdminToken(db: Db, ports: BootstrapPorts): Promise<void> {
-  await transact(db, async (work) => {
-    await sql`SELECT pg_advisory_xact_lock(${bootstrapLock})`.execute(work.tx);
-    await issueAdmin(work, ports, "admin-token.reset");
-  });
+  await transact(db, (work) => resetAdminTokenIn(work, ports));
+}
+
+/** In the transaction of a restore. */
+export async function resetAdminTokenIn(work: Work, ports: BootstrapPorts): Promise<void> {
+  await sql`SELECT pg_advisory_xact_lock(${bootstrapLock})`.execute(work.tx);
+  await issueAdmin(work, ports, "admin-token.reset");
 }
 
 async function issueAdmin(work: Work, ports: BootstrapPorts, action: string): Promise<void> {

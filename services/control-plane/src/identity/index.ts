@@ -13,7 +13,14 @@ import { authenticate } from "./authenticate.ts";
 import { registerIdentity } from "./rpc.ts";
 import type { IdentityPorts } from "./model.ts";
 
-export { adminAccountName, bootstrap, type Bootstrapped, defaultOrganisation, resetAdminToken } from "./bootstrap.ts";
+export {
+  adminAccountName,
+  bootstrap,
+  type Bootstrapped,
+  defaultOrganisation,
+  resetAdminToken,
+  resetAdminTokenIn,
+} from "./bootstrap.ts";
 export type { IdentityPorts, OrganisationRow } from "./model.ts";
 export { findOrganisation, getOrganisation } from "./queries.ts";
 

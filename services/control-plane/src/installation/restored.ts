@@ -31,7 +31,8 @@ export async function markRestored(db: Db, events: Events): Promise<Restored> {
   return transact(db, (work) => markRestoredIn(work, events));
 }
 
-async function markRestoredIn(work: Work, events: Events): Promise<Restored> {
+/** In the transaction of a restore. */
+export async function markRestoredIn(work: Work, events: Events): Promise<Restored> {
   const { tx } = work;
   // The sessions' rows first, as everybody takes them before what is bound to them.
   const sessions = await tx

@@ -1,0 +1,104 @@
+/**
+ * `bowline server backup`, `verify-backup`, `restore`: with the embedded
+ * database and a separate one, while a server runs and while none does. What
+ * agents make of a restore is in tests/faults/restore.test.ts.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "@jest/globals";
+import { Agent_State, AgentsService } from "@bowline/contract/agents";
+import { runProcess, temporaryFolder, testDatabase, startServer as startOnDatabase } from "@bowline/testing";
+import { programs, startServer } from "../e2e/fixture.ts";
+
+interface Answer {
+  code: number | null;
+  reason: string;
+  stderr: string;
+  json: Record<string, unknown>;
+}
+
+/** `bowline server …` with JSON on standard output, without the CLI in between, which only passes it on. */
+const bowline = (words: readonly string[], databaseUrl?: string): Promise<Answer> =>
+  run([programs.server, ...words], databaseUrl);
+
+async function run(program: readonly string[], databaseUrl?: string): Promise<Answer> {
+  const command = [process.execPath, ...program, "--output", "json"];
+  const { code, stdout, stderr } = await runProcess({ command, env: { BOWLINE_DATABASE_URL: databaseUrl } });
+  const reason = /^bowline server: (\w+):/m.exec(stderr)?.[1] ?? "";
+  return { code, reason, stderr, json: stdout === "" ? {} : (JSON.parse(stdout) as Record<string, unknown>) };
+}
+
+test("the embedded database is backed up while its server runs and while it does not, and is restored into a new folder", async () => {
+  const server = await startServer();
+  await server.api.clusters.createCluster({ cluster: { name: "kept", runtime: "local" } });
+  const { id: installationId } = await server.api.installation.getInstallation({});
+  const backups = temporaryFolder();
+  const [hot, cold] = [join(backups, "hot"), join(backups, "cold")];
+  const from = ["--data-dir", server.dataDir];
+  const taken = await bowline(["backup", hot, ...from]);
+  expect(taken).toMatchObject({ code: 0, json: { folder: hot, installationId, encryptionKeyIncluded: false } });
+  expect(taken.stderr).toContain("THE ENCRYPTION KEY IS NOT IN THIS BACKUP");
+  expect(taken.stderr).toMatch(/\d+\/\d+ clusters: 1 rows/);
+  expect(await bowline(["backup", hot, ...from])).toMatchObject({ code: 1, reason: "BACKUP_FOLDER_IN_USE" });
+  expect(await bowline(["restore", hot, ...from, "--replace", "--yes"])).toMatchObject({ reason: "SERVER_RUNNING" });
+  server.process.kill("SIGTERM");
+  await server.process.ended;
+  const cli = [programs.cli, "server", "backup", cold, ...from, "--include-encryption-key"];
+  expect(await run(cli)).toMatchObject({ code: 0, json: { folder: cold, encryptionKeyIncluded: true } });
+  expect(await bowline(["verify-backup", cold])).toMatchObject({ code: 0, json: { installationId } });
+
+  const dataDir = join(temporaryFolder(), "new");
+  const into = ["--data-dir", dataDir];
+  const refused = await bowline(["restore", hot, ...into]);
+  expect(refused).toMatchObject({ code: 1, reason: "ENCRYPTION_KEY_OTHER" });
+  expect(refused.stderr).toContain(String(taken.json["encryptionKeyId"]));
+  const done = await bowline(["restore", cold, ...into]); // it has the key
+  expect(done).toMatchObject({ code: 0, json: { installationId, revokedAgain: 0 } });
+  expect(readFileSync(join(dataDir, "encryption-key"), "utf8")).toBe(
+    readFileSync(join(server.dataDir, "encryption-key"), "utf8"),
+  );
+  expect(await bowline(["restore", cold, ...into])).toMatchObject({ code: 1, reason: "DATABASE_NOT_EMPTY" });
+
+  const again = await startServer({ dataDir });
+  expect(again.adminToken).not.toBe(server.adminToken); // the machine's owner gets in
+  expect((await again.api.clusters.listClusters({})).clusters.map(({ name }) => name)).toEqual(["kept"]);
+  const installation = await again.api.installation.getInstallation({});
+  expect(installation).toMatchObject({ id: installationId, dispatchHeld: true, incarnation: done.json["incarnation"] });
+  expect(await again.api.installation.confirmRestore({})).toMatchObject({ dispatchHeld: false });
+});
+
+test("a separate database is restored in place: the admin's token stays, and who was revoked since stays out", async () => {
+  const database = await testDatabase();
+  const server = await startOnDatabase({ database });
+  const agent = await server.scriptedAgent({ cluster: "one" });
+  const folder = join(temporaryFolder(), "backup");
+  const settings = ["--data-dir", server.dataDir];
+  expect(await bowline(["backup", folder, ...settings], database.url)).toMatchObject({ code: 0 });
+  await server.client(AgentsService).revokeAgent({ id: agent.agentId });
+  const replace = ["restore", folder, ...settings, "--replace", "--yes"];
+  expect(await bowline(replace, database.url)).toMatchObject({ code: 1, reason: "SERVER_RUNNING" });
+  await server.stop();
+  expect(await bowline(["restore", folder, ...settings], database.url)).toMatchObject({ reason: "DATABASE_NOT_EMPTY" });
+  expect(await bowline(["restore", folder, ...settings, "--replace"], database.url)).toMatchObject({
+    code: 2,
+    reason: "INVALID_SETTING",
+  });
+  const done = await bowline(replace, database.url);
+  expect(done).toMatchObject({ code: 0, json: { revokedAgain: 1 } });
+  expect(existsSync(join(server.dataDir, "admin-token.before-restore"))).toBe(false);
+  const again = await server.again();
+  expect(again.adminToken).toBe(server.adminToken);
+  expect(await again.client(AgentsService).getAgent({ id: agent.agentId })).toMatchObject({
+    state: Agent_State.REVOKED,
+  });
+});
+
+test("without a database or a backup each command says what is missing", async () => {
+  const empty = temporaryFolder();
+  const folder = join(empty, "backup");
+  writeFileSync(join(empty, "encryption-key"), `${Buffer.alloc(32, 7).toString("base64")}\n`, { mode: 0o600 });
+  expect(await bowline(["backup", folder, "--data-dir", empty])).toMatchObject({ code: 1, reason: "DATABASE_EMPTY" });
+  expect(await bowline(["restored", "--data-dir", empty])).toMatchObject({ code: 1, reason: "DATABASE_EMPTY" });
+  const restored = await bowline(["restore", folder, "--data-dir", empty]);
+  expect(restored).toMatchObject({ code: 1, reason: "BACKUP_UNREADABLE" });
+});
