@@ -132,8 +132,8 @@ test("a bidi call over HTTP/1.1 is refused clearly", async () => {
 });
 
 test("a flood of heartbeats is answered without a queue of answers, and the session goes on", async () => {
-  for (let number = 1; number <= 5_000; number += 1) agent.send({ case: "heartbeat", value: { number } });
-  await agent.session().next("heartbeatAck", (ack) => ack.number === 5_000);
+  for (let number = 1; number <= 2_000; number += 1) agent.send({ case: "heartbeat", value: { number } });
+  await agent.session().next("heartbeatAck", (ack) => ack.number === 2_000);
   expect(await agent.newToken()).toMatch(/\./);
 });
 

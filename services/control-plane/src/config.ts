@@ -117,6 +117,11 @@ export const settings = {
     200,
     "Agents' sessions that a replica opens in a second; the others come again. 0: any number.",
   ),
+  agentMessagesPerSecond: setting(
+    number(0, 1_000_000),
+    2_000,
+    "Messages and calls of one agent that a replica takes in a second, over 20 s; above it the session ends. 0: any number.",
+  ),
   corsOrigins: setting(
     readableBy(originsOf),
     "",

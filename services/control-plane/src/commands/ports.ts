@@ -78,6 +78,8 @@ export interface EnginePorts {
   signals: AgentSignals;
   /** An agent came, went or was changed; slices that show agents in their rows note it. */
   agentChanged?(work: Work, agentId: string): Promise<void>;
+  /** An agent spoke about a command of another one; what it said changed nothing. */
+  foreignCommand?(agentId: string, commandId: string): void;
   random: () => number;
   /** Undefined: nobody measures (tests of slices). */
   metrics?: Metrics;

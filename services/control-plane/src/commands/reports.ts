@@ -137,7 +137,9 @@ function outcomeName(outcome: DeployResult_Outcome): string {
 export async function recordProgress(ports: EnginePorts, reports: readonly From<CommandProgress>[]): Promise<void> {
   if (reports.length === 0) return;
   await transact(ports.db, async (work) => {
-    for (const { agentId, epoch, message } of reports) {
+    const late: From<CommandProgress>[] = [];
+    for (const from of reports) {
+      const { agentId, epoch, message } = from;
       const { rows } = await sql<{ organisation_id: string; cluster_id: string; owner_kind: string }>`
         INSERT INTO command_progress (command_id, attempt, phase, percent, message, workloads)
         SELECT c.id, ${message.attempt}, ${message.phase}, ${Math.min(100, message.percent)}, ${message.message}, ${JSON.stringify(
@@ -156,7 +158,10 @@ export async function recordProgress(ports: EnginePorts, reports: readonly From<
         RETURNING (SELECT organisation_id FROM commands WHERE id = command_id), (SELECT cluster_id FROM commands WHERE id = command_id),
           (SELECT owner_kind FROM commands WHERE id = command_id)`.execute(work.tx);
       const row = rows[0];
-      if (row === undefined) continue;
+      if (row === undefined) {
+        late.push(from);
+        continue;
+      }
       await ports.events.note(work, [
         {
           topic: "command",
@@ -167,7 +172,32 @@ export async function recordProgress(ports: EnginePorts, reports: readonly From<
       ]);
       await ports.owners.get(row.owner_kind)?.progressed?.(work, message.commandId);
     }
+    await ownOf(ports, work, late); // most of it is late; who speaks of another's is told
   });
+}
+
+/** The commands that messages are about, where they are their agent's; words about another agent's are told. */
+async function ownOf(
+  ports: EnginePorts,
+  work: Work,
+  messages: readonly From<{ commandId: string }>[],
+): Promise<{ id: string; deployment_id: string }[]> {
+  if (messages.length === 0) return [];
+  const ids = messages.map(({ message }) => message.commandId);
+  const rows = await work.tx
+    .selectFrom("commands")
+    .select(["id", "deployment_id", "agent_id"])
+    .where("id", "in", ids)
+    .execute();
+  const known = new Map(rows.map((row) => [row.id, row]));
+  const own = new Set<(typeof rows)[number]>();
+  for (const { agentId, message } of messages) {
+    const row = known.get(message.commandId);
+    if (row === undefined) continue;
+    if (row.agent_id === agentId) own.add(row);
+    else work.after(() => ports.foreignCommand?.(agentId, row.id));
+  }
+  return [...own];
 }
 
 /** What all reports share: locks in order (T2), the fence, the owners. Returns the messages whose command is their agent's. */
@@ -191,17 +221,13 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       work.tx,
       messages.map((from) => from.agentId),
     );
-    const ids = messages.map((from) => from.message.commandId);
-    const rows = await work.tx
-      .selectFrom("commands")
-      .select(["id", "deployment_id", "agent_id"])
-      .where("id", "in", ids)
-      .execute();
+    const own = await ownOf(ports, work, messages);
     await lockDeployments(
       work.tx,
-      rows.map((row) => row.deployment_id),
+      own.map((row) => row.deployment_id),
     );
-    const commands = new Map((await lockCommands(work.tx, { ids })).map((command) => [command.id, command]));
+    const locked = await lockCommands(work.tx, { ids: own.map((row) => row.id) });
+    const commands = new Map(locked.map((command) => [command.id, command]));
     const changes: ChangedCommand[] = [];
     const seen = new Set<From<Message>>();
     for (const from of messages) {

@@ -24,6 +24,24 @@ export type WakeVia = "local" | "redis" | "notify";
 /** What went wrong that never should; each is in the log too. */
 export type Defect = "blocked_promoted" | "journal_incomplete" | "domain_error";
 
+/** What an agent did that none does by itself; see sessions/misuse.ts, and docs/operations/alerts.md. */
+export const misuseKinds = [
+  /** A signed assertion came again: it was copied, or the agent's disk is an older one. */
+  "ASSERTION_REPLAYED",
+  /** A key or token of an agent that was revoked, or retired. */
+  "AGENT_REVOKED",
+  "AGENT_RETIRED",
+  /** A key that the agent has replaced: a dead host is back, or its disk is elsewhere. */
+  "AGENT_KEY_REPLACED",
+  /** It spoke about a command of another agent, or asked for one. */
+  "FOREIGN_COMMAND",
+  /** It asked for a deployment of another agent. */
+  "FOREIGN_DEPLOYMENT",
+  /** It said more than an agent has to say. */
+  "FLOODING",
+] as const;
+export type MisuseKind = (typeof misuseKinds)[number];
+
 /** As in the sessions' rows; labels have it in lower case. */
 export type Transport = "STREAM" | "POLL";
 
@@ -45,6 +63,8 @@ export interface Metrics {
   dropped(queue: string): void;
   /** A message of an agent was not taken; `reason` is one of ours. */
   messageRefused(reason: string): void;
+  /** An agent did what none does by itself. */
+  misused(kind: MisuseKind): void;
   /** An audit event was left out, because its agent had caused too many. */
   auditSuppressed(): void;
   swept(why: string): void;
@@ -98,6 +118,7 @@ export function createMetrics(): Metrics {
     "Messages of agents not taken, by reason.",
     "reason",
   );
+  const misuse = counter("bowline_agent_misuse_total", "What agents did that none does by itself.", "kind");
   const opened = counter("bowline_sessions_opened_total", "Agents' sessions opened.", "transport");
   const ended = counter("bowline_sessions_ended_total", "Agents' sessions ended, by reason.", "transport", "reason");
   const steps = histogram(
@@ -137,6 +158,7 @@ export function createMetrics(): Metrics {
   );
   for (const kind of ["blocked_promoted", "journal_incomplete", "domain_error"] satisfies Defect[])
     defects.inc({ kind }, 0);
+  for (const kind of misuseKinds) misuse.inc({ kind }, 0);
 
   return {
     registry,
@@ -156,6 +178,7 @@ export function createMetrics(): Metrics {
     commandEnded: (state) => commandsEnded.inc({ state }),
     dropped: (queue) => dropped.inc({ queue }),
     messageRefused: (reason) => messages.inc({ reason }),
+    misused: (kind) => misuse.inc({ kind }),
     auditSuppressed: () => suppressed.inc(),
     swept: (why) => swept.inc({ why }),
     defect: (kind) => defects.inc({ kind }),

@@ -13,6 +13,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { PublicJwk } from "@bowline/auth";
 import { problem } from "@bowline/kernel";
 import type { Db } from "../platform/transactions.ts";
+import type { Misuse } from "./misuse.ts";
 
 /** Below the 4 MiB of a unary message, with room for the envelope. */
 const maxAnswerBytes = 3 * 1024 * 1024;
@@ -26,6 +27,7 @@ export interface SessionClaims {
 export interface FetchPorts {
   db: Db;
   /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
+  misuse: Pick<Misuse, "note">;
   sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Record<string, string>>;
 }
 
@@ -46,7 +48,10 @@ export async function fetchDeployments(
     .where("s.state", "<>", "ENDED")
     .where("a.state", "=", "ENROLLED")
     .executeTakeFirst();
-  if (session === undefined) throw problem("SESSION_EXPIRED");
+  if (session === undefined) {
+    await noteGone(ports, claims.agentId);
+    throw problem("SESSION_EXPIRED");
+  }
   const rows = await db
     .selectFrom("command_states as s")
     .innerJoin("commands as c", "c.id", "s.command_id")
@@ -65,6 +70,14 @@ export async function fetchDeployments(
     .where("s.state", "in", ["ASSIGNED", "RUNNING", "CANCELLING"])
     .execute();
   const found = new Map(rows.map((row) => [row.id, row]));
+  const missing = request.items.filter(({ commandId }) => !found.has(commandId));
+  if (missing.length > 0)
+    await noteForeign(
+      ports,
+      claims.agentId,
+      "commands",
+      missing.map(({ commandId }) => commandId),
+    );
   let bytes = 0;
   const deployments: MessageInitShape<typeof FetchedDeploymentSchema>[] = [];
   for (const { commandId, attempt } of request.items) {
@@ -88,4 +101,28 @@ export async function fetchDeployments(
     });
   }
   return { deployments };
+}
+
+/** An access token outlives its agent by minutes: whoever uses it then has kept or stolen it. */
+async function noteGone({ db, misuse }: Pick<FetchPorts, "db" | "misuse">, agentId: string): Promise<void> {
+  const agent = await db.selectFrom("agents").select("state").where("id", "=", agentId).executeTakeFirst();
+  if (agent?.state === "REVOKED") misuse.note(agentId, "AGENT_REVOKED");
+  if (agent?.state === "RETIRED") misuse.note(agentId, "AGENT_RETIRED");
+}
+
+/** Notes what an agent asked for that is another's. What does not exist is nobody's. */
+export async function noteForeign(
+  { db, misuse }: Pick<FetchPorts, "db" | "misuse">,
+  agentId: string,
+  kind: "commands" | "deployments",
+  ids: readonly string[],
+): Promise<void> {
+  const foreign = await db
+    .selectFrom(kind)
+    .select("id")
+    .where("id", "in", ids)
+    .where("agent_id", "<>", agentId)
+    .executeTakeFirst();
+  if (foreign === undefined) return;
+  misuse.note(agentId, kind === "commands" ? "FOREIGN_COMMAND" : "FOREIGN_DEPLOYMENT", { about: foreign.id });
 }

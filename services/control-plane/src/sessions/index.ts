@@ -10,12 +10,13 @@
  *   leaving.ts  drain, and the end of a life  batches.ts     shared commits
  *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
  *   dials.ts    how many dials are taken      messages.ts    what one message does
+ *   pace.ts     how much one agent says       misuse.ts      what none does by itself
  *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { AgentService, type EnrollRequest, type EnrollResponse, type RotateKeyRequest } from "@bowline/contract/agent";
+import { type EncryptionKey, readAssertionSubject } from "@bowline/auth";
 import { type Clock, problem } from "@bowline/kernel";
-import type { EncryptionKey } from "@bowline/auth";
 import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { Logger } from "pino";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
@@ -32,6 +33,8 @@ import { createIntake } from "./intake.ts";
 import { createLease, type LeaseSettings } from "./lease.ts";
 import { drain, drainSpreadMs, moveOldSessions } from "./leaving.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
+import { createMisuse, type Misuse } from "./misuse.ts";
+import { createPace } from "./pace.ts";
 import { createGate } from "./poll-fence.ts";
 import { registerPolling } from "./poll-rpc.ts";
 import { createPolls } from "./polls.ts";
@@ -77,6 +80,10 @@ export interface SessionsPorts {
   presence: Pick<Presence, "held" | "changed">;
   /** How many dials become sessions. */
   dials: Pick<DialPorts, "perSecond" | "refused">;
+  /** Messages of one agent per second; 0: any number. */
+  agentMessagesPerSecond: number;
+  /** Is told of each message or request of an agent that was one too many. */
+  refused(limit: "agent-messages" | "agent-requests"): void;
   /** True: no other server can hold this database, so sessions of a life before are ended at once. */
   alone: boolean;
 }
@@ -84,6 +91,8 @@ export interface SessionsPorts {
 export interface Sessions {
   register(router: ConnectRouter): void;
   signals: AgentSignals;
+  /** An agent did what none does by itself: see misuse.ts. */
+  misused: Misuse["note"];
   /** What metrics show. */
   measured(): Measured;
   /** What another replica says about sessions of this one. */
@@ -121,6 +130,14 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const dials = createDials({ ...ports.dials, clock: ports.clock });
   const tokens = createAccessTokens(ports);
   const lease = createLease(ports.db, ports.settings, ports);
+  const misuse = createMisuse(ports.engine);
+  const pace = createPace({
+    perSecond: ports.agentMessagesPerSecond,
+    refused(agentId) {
+      ports.refused("agent-messages");
+      misuse.note(agentId, "FLOODING");
+    },
+  });
   let leaving = false;
   let intake: ReturnType<typeof createIntake> | undefined;
   const certificates = createCertificateGuard({
@@ -135,22 +152,37 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const build = () => {
     const { heartbeatIntervalMs, silenceLimitMs } = ports.settings;
     const { engine, clock, db } = ports;
-    const common = { engine, live, dispatcher, intake: intakeOf(), dials, tokens, clock, replicaId };
+    const common = { engine, live, dispatcher, intake: intakeOf(), dials, tokens, pace, clock, replicaId };
     const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
     const polls = createPolls(session);
-    const ask = createGate({ db, tokens, certificates, polls });
-    const { sealSecrets } = ports;
-    return { session, polls, polling: { ...session, db, sealSecrets, polls, ask, certificates, dialled } };
+    const ask = createGate({ db, tokens, certificates, polls, pace, misuse, refused: (limit) => ports.refused(limit) });
+    return { session, polls, polling: { ...session, ...fetching, polls, ask, certificates, dialled } };
   };
-  const dialled = async (headers: Headers): Promise<Asserted> => {
+  const fetching: FetchPorts & { misuse: Misuse } = { db: ports.db, sealSecrets: ports.sealSecrets, misuse };
+  type Called = Pick<HandlerContext, "requestHeader" | "values">;
+  const dialled = async ({ requestHeader, values }: Called): Promise<Asserted> => {
     if (leaving) throw problem("REPLICA_DRAINING", undefined, { retryAfterMs: elsewhereMs });
-    const asserted = await dials.working(() => verifyDialler(ports.db, ports.installationId, headers));
+    const asserted = await dials
+      .working(() => verifyDialler(ports.db, ports.installationId, requestHeader))
+      .catch((error: unknown) => {
+        // Those that are a misuse are said only after the signature was found to be the agent's (U1).
+        misuse.refused(readAssertionSubject(bearer(requestHeader)) ?? "", error, values.get(requestKey));
+        throw error;
+      });
     await dials.count(asserted.agentId);
     return asserted;
+  };
+  /** The session that a unary call belongs to, as its access token says. */
+  const called = async ({ requestHeader, values }: Called): Promise<SessionClaims> => {
+    const claims = await tokens.verify(bearer(requestHeader));
+    await pace.count(claims.agentId);
+    await certificates.check(claims.agentId, values.get(requestKey));
+    return claims;
   };
 
   return {
     signals: routing,
+    misused: misuse.note,
     heard: (word, way) => routing.heard(word, way),
     rescan: () => dispatcher.rescan(),
     measured() {
@@ -173,31 +205,22 @@ export function createSessions(ports: SessionsPorts): Sessions {
         {
           enroll: (request, context) => ports.enrol(request, context),
           connect: async function* (messages, context) {
-            const asserted = await dialled(context.requestHeader);
+            const asserted = await dialled(context);
             const request = context.values.get(requestKey);
             const { remoteAddress, clientCertificate = "" } = request;
             const hangUp = context.values.get(hangUpKey);
-            const stream = serveStream(
-              shared().session,
-              asserted,
-              { remoteAddress, clientCertificate, hangUp, aborted: context.signal },
-              messages,
-            );
+            const dial = { remoteAddress, clientCertificate, hangUp, aborted: context.signal };
             try {
-              yield* stream;
+              yield* serveStream(shared().session, asserted, dial, messages);
             } catch (error) {
               await certificates.note(asserted.agentId, request, error);
+              misuse.refused(asserted.agentId, error, request);
               throw error;
             }
           },
-          fetchDeployments: async (request, context) => {
-            const claims = await tokens.verify(bearer(context.requestHeader));
-            await certificates.check(claims.agentId, context.values.get(requestKey));
-            return fetchDeployments(ports, claims, request);
-          },
+          fetchDeployments: async (request, context) => fetchDeployments(fetching, await called(context), request),
           rotateKey: async (request, context) => {
-            const claims = await tokens.verify(bearer(context.requestHeader));
-            await certificates.check(claims.agentId, context.values.get(requestKey));
+            const claims = await called(context);
             return { thumbprint: await ports.rotateKey(claims, ports.installationId, request, context) };
           },
         },
@@ -226,6 +249,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
       ports.log.info({ sessions: live.count(), others, spreadMs }, "draining");
       const recorded = () => Promise.all([live.recorded(), parts?.polls.settled()]);
       await drain({ live, clock: ports.clock, recorded }, spreadMs, hurry);
+      await misuse.settled();
       await lease.giveBack().catch((error: unknown) => {
         ports.log.warn({ error }, "the lease could not be given back; it runs out");
       });

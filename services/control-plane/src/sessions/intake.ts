@@ -17,7 +17,10 @@ import {
 } from "../commands/index.ts";
 import { createBatcher } from "./batches.ts";
 
-/** Messages of all sessions that wait for a commit; above it an agent is told to come again (it repeats results by itself). */
+/**
+ * Messages of all sessions that wait for a commit; above it an agent is told to come again (it repeats results by
+ * itself), and progress is left out.
+ */
 const maxWaiting = 20_000;
 /** Progress is for people: at most this often per commit. */
 const progressEveryMs = 250;
@@ -101,7 +104,10 @@ export function createIntake(
     receipt: async (from) => receipts.add(from),
     result: (from) => results.add(from),
     progress: (from) => {
-      newestProgress.set(from.message.commandId, from);
+      // Of each agent for itself: nobody's word takes the place of another's.
+      const key = `${from.agentId} ${from.message.commandId}`;
+      if (newestProgress.size < maxWaiting || newestProgress.has(key)) newestProgress.set(key, from);
+      else ports.metrics?.dropped("progress");
     },
     seen: (agentId, capacity) => {
       newestSeen.set(agentId, { at: new Date(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });

@@ -20,6 +20,7 @@ export type EndReason =
   | "REPLICA_LOST"
   | "NOT_READING"
   | "PROTOCOL_VIOLATION"
+  | "FLOODING"
   | "CANCEL_UNANSWERED"
   | "DECIDED"
   | "RESTORED"

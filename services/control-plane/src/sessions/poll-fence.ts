@@ -4,8 +4,8 @@
  * G1: its access token holds, and its rows decide (E1), whichever replica asks
  *     and whatever the token said when it was issued: the session is open, at
  *     that epoch, of an agent that may come.
- * G2: an agent that has more requests open than one needs is refused, before
- *     the database is asked.
+ * G2: an agent that has more requests open than one needs, or says more than
+ *     one has to say, is refused before the database is asked.
  */
 import type { AccessTokenClaims } from "@bowline/auth";
 import type { HandlerContext } from "@connectrpc/connect";
@@ -15,6 +15,8 @@ import type { Db } from "../platform/transactions.ts";
 import type { CertificateGuard } from "./certificates.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { bearer } from "./greet.ts";
+import type { Misuse } from "./misuse.ts";
+import type { Pace } from "./pace.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 
 /** What its row says of a poll session. */
@@ -51,6 +53,10 @@ export function createGate(ports: {
   certificates: Pick<CertificateGuard, "check">;
   /** The half of a session that is here, to be told that its agent lives. */
   polls: { of(claims: SessionClaims): { heard(): void } | undefined };
+  pace: Pace;
+  misuse: Pick<Misuse, "refused">;
+  /** Is told of each request above what one agent may have open. */
+  refused(limit: "agent-requests"): void;
 }): Ask {
   const underWay = new Map<string, number>();
   return async (context, body, late = false) => {
@@ -58,11 +64,16 @@ export function createGate(ports: {
     const { agentId } = claims;
     const count = underWay.get(agentId) ?? 0;
     if (count >= maxAtOnce) {
+      ports.refused("agent-requests");
       throw problem("OVERLOADED", `This agent has ${maxAtOnce} requests open.`, { retryAfterMs: 1_000 }); // G2
     }
-    underWay.set(agentId, count + 1);
+    await ports.pace.count(agentId); // G2
+    underWay.set(agentId, (underWay.get(agentId) ?? 0) + 1);
     try {
-      const row = await fenceOf(ports.db, claims, late); // G1
+      const row = await fenceOf(ports.db, claims, late).catch((error: unknown) => {
+        ports.misuse.refused(agentId, error, context.values.get(requestKey));
+        throw error;
+      }); // G1
       await ports.certificates.check(agentId, context.values.get(requestKey));
       ports.polls.of(claims)?.heard();
       return await body({ claims, row });

@@ -7,7 +7,7 @@
  */
 import { create, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { ConnectRouter } from "@connectrpc/connect";
+import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import {
   type AgentMessage,
   AgentMessageSchema,
@@ -23,26 +23,27 @@ import type { AccessTokenClaims } from "@bowline/auth";
 import { isReason, problem } from "@bowline/kernel";
 import { maxStreamMessageBytes } from "@bowline/session";
 import { requestKey } from "../platform/context.ts";
-import type { Db } from "../platform/transactions.ts";
 import type { CertificateGuard } from "./certificates.ts";
-import { type FetchPorts, fetchDeployments } from "./fetch.ts";
+import { type FetchPorts, fetchDeployments, noteForeign } from "./fetch.ts";
 import { type Asserted, bearer } from "./greet.ts";
 import type { LiveSession, Outgoing } from "./live.ts";
 import { type MessagePorts, type Speaker, take } from "./messages.ts";
+import type { Misuse } from "./misuse.ts";
 import { endSession } from "./open.ts";
+import type { Pace } from "./pace.ts";
 import type { Ask, Asked } from "./poll-fence.ts";
 import type { Polls } from "./polls.ts";
 import { storable } from "./storable.ts";
 import { finishSync, maxSyncEntries } from "./sync.ts";
 
-export interface PollRpcPorts extends MessagePorts {
-  db: Db;
-  sealSecrets: FetchPorts["sealSecrets"];
+export interface PollRpcPorts extends MessagePorts, FetchPorts {
+  pace: Pace;
+  misuse: Misuse;
   polls: Polls;
   ask: Ask;
   certificates: CertificateGuard;
   /** Verifies the assertion of a dial, and counts it. */
-  dialled(headers: Headers): Promise<Asserted>;
+  dialled(context: Pick<HandlerContext, "requestHeader" | "values">): Promise<Asserted>;
   silenceLimitMs: number;
 }
 
@@ -64,12 +65,13 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
     {
       async openSession(greeting, context) {
         sized(ConnectRequestSchema, greeting);
-        const asserted = await ports.dialled(context.requestHeader);
+        const asserted = await ports.dialled(context);
         const request = context.values.get(requestKey);
         try {
           return await ports.polls.open(asserted, request, greeting);
         } catch (error) {
           await ports.certificates.note(asserted.agentId, request, error);
+          ports.misuse.refused(asserted.agentId, error, request);
           throw error;
         }
       },
@@ -153,6 +155,7 @@ async function taken(
       throw problem("PROTOCOL_VIOLATION", "Sync comes before this.");
     }
   }
+  await ports.pace.count(claims.agentId, messages.length - 1); // the request itself is counted
   const answers: Outgoing["message"][] = [];
   const half = ports.polls.of(claims)?.session;
   const speaker = speakerOf(claims, half, ({ message }) => void answers.push(message));
@@ -218,6 +221,7 @@ async function finish(ports: PollRpcPorts, { claims, row }: Asked, pages: readon
     ];
     throw problem("INVALID_ARGUMENT", "The last page, and no other, says `last`.", { violations });
   }
+  await ports.pace.count(claims.agentId, pages.length - 1);
   const entries = pages.reduce((sum, page) => sum + page.journal.length + page.results.length, 0);
   if (entries > maxSyncEntries) throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
   const half = ports.polls.here(claims, row) ?? (await ports.polls.bring(claims, row, 0));
@@ -239,6 +243,7 @@ async function deployment(ports: FetchPorts, claims: AccessTokenClaims, request:
   const { deployments = [] } = await fetchDeployments(ports, claims, { items: [{ commandId, attempt }] });
   const [found] = deployments;
   if (found?.deploymentId !== request.deploymentId || found.generation !== request.generation) {
+    await noteForeign(ports, claims.agentId, "deployments", [request.deploymentId]);
     throw problem("NOT_FOUND", "No such command is in flight for this session with that attempt.");
   }
   return found;

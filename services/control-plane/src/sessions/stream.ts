@@ -17,6 +17,7 @@ import type { Dispatcher } from "./dispatcher.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
 import { type EndReason, endsInOrder, type LeaveReason, type LiveSession, type LiveSessions } from "./live.ts";
+import { isFlood, type Pace } from "./pace.ts";
 import { take } from "./messages.ts";
 import { endSession, type OpenedSession, openSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
@@ -31,6 +32,7 @@ export interface StreamPorts {
   intake: Intake;
   dials: Pick<Dials, "working">;
   tokens: AccessTokens;
+  pace: Pace;
   clock: Clock;
   replicaId: string;
   heartbeatIntervalMs: number;
@@ -99,7 +101,11 @@ export async function* serveStream(
       (why) => (why === undefined ? channel.close() : session.close(why)),
       (error: unknown) => {
         ports.engine().log.warn({ error, agentId }, "a stream ended with an error");
-        reason ??= isProblem(error, "PROTOCOL_VIOLATION") ? "PROTOCOL_VIOLATION" : "CONNECTION_LOST";
+        reason ??= isFlood(error)
+          ? "FLOODING"
+          : isProblem(error, "PROTOCOL_VIOLATION")
+            ? "PROTOCOL_VIOLATION"
+            : "CONNECTION_LOST";
         session.phase = "ended";
         channel.close(problemOf(error));
       },
@@ -194,6 +200,7 @@ async function read(
     const next = await messages.next();
     if (next.done === true || session.phase === "ended") return undefined;
     session.lastSeen = new Date();
+    await ports.pace.count(session.agentId);
     const { message } = storable(next.value);
     switch (message.case) {
       case "sync":
