@@ -258,6 +258,17 @@ test("the CLI speaks TLS with a CA of one's own, through a proxy, and names the 
   expect(failed).toMatchObject({ code: 5, stderr: expect.stringContaining("TLS_UNTRUSTED") });
 });
 
+test("a login by the CA's fingerprint keeps the CA with the context; with another's nothing is sent, and nothing kept", async () => {
+  const env = { ...process.env, HOME: temporaryFolder(), BOWLINE_TOKEN: server.adminToken };
+  const bowline = (...args: string[]) => run(process.execPath, [programs.cli, ...args], { env });
+  const login = ["login", server.url, "--ca-fingerprint"];
+  const refused = bowline(...login, certificateAuthority().fingerprint);
+  await expect(refused).rejects.toMatchObject({ code: 5, stderr: expect.stringContaining("CA_FINGERPRINT_MISMATCH") });
+  expect((await bowline("context", "list", "--quiet")).stdout).toBe("");
+  expect((await bowline(...login, ca.fingerprint)).stdout).toContain("Signed in");
+  expect((await bowline("status")).stdout).toContain("you are admin");
+});
+
 test("stock gRPC and curl over both versions of HTTP get answers over TLS", async () => {
   const client = new Client(`localhost:${server.port}`, credentials.createSsl(Buffer.from(ca.cert)));
   atEnd(() => client.close());

@@ -136,6 +136,24 @@ test("exit codes tell what went wrong, and the text carries reason, request and 
   expect(gone.stderr).toContain("TCP_REFUSED");
 });
 
+test("whom to trust is said once, by a file with a certificate or a whole fingerprint; else nothing is asked", async () => {
+  const api = await scripted(() => {});
+  const fingerprint = `sha256:${"0".repeat(64)}`;
+  const file = join(temporaryFolder(), "ca.pem");
+  writeFileSync(file, "garbage");
+  for (const [flags, said] of [
+    [["--ca-file", file, "--ca-fingerprint", fingerprint], "give one"],
+    [["--ca-fingerprint", "sha256:12"], "64 hexadecimal digits"],
+    [["--ca-file", file], "has no certificate"],
+    [["--ca-file", `${file}.none`], "cannot be read"],
+  ] as const) {
+    const refused = await bowline(api.env, "cluster", "list", ...flags);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain(said);
+  }
+  await api.close();
+});
+
 test("login keeps a context in a file of mode 0600, and contexts choose the server", async () => {
   const api = await scripted((router) =>
     router

@@ -12,6 +12,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import type { Settings } from "./config.ts";
 import { exitCodesHelp } from "./failure.ts";
 import { parseSpan } from "./text.ts";
+import { trusting, type TrustFlags } from "./trust.ts";
 
 /** Rows that a list shows where no `--limit` is given: more than a screen, less than a mistake. */
 const defaultLimit = 200;
@@ -32,12 +33,11 @@ export type Cli = {
 };
 
 /** Flags of every command that speaks to a server. */
-export type ConnectionFlags = {
+export type ConnectionFlags = TrustFlags & {
   url?: string;
   context?: string;
   tokenFile?: string;
   insecure?: boolean;
-  caFile?: string;
   output: "table" | "json";
   quiet?: boolean;
 };
@@ -76,15 +76,12 @@ export function verb(parent: Command, spec: Verb): Command {
 
 /** Adds the flags of a command that speaks to a server. */
 export function connected(command: Command): Command {
-  return command
+  command
     .optionsGroup("Server and output:")
     .option("--context <name>", "a context of `bowline login` (env: BOWLINE_CONTEXT; default: the current one)")
     .option("--url <url>", "the server, instead of a context (env: BOWLINE_URL)")
-    .option("--token-file <file>", "file with the API token (env: BOWLINE_TOKEN_FILE; BOWLINE_TOKEN has the token)")
-    .option(
-      "--ca-file <file>",
-      "CA of the server's certificate (env: BOWLINE_CA_FILE; default: the context's, else the system's)",
-    )
+    .option("--token-file <file>", "file with the API token (env: BOWLINE_TOKEN_FILE; BOWLINE_TOKEN has the token)");
+  return trusting(command, "the context's, else the system's")
     .option("--insecure", "send the token in clear text beyond this host (env: BOWLINE_INSECURE)")
     .addOption(
       new Option("-o, --output <format>", "what is printed; json is the API's own")

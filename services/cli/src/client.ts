@@ -4,8 +4,6 @@
  * L1: a token goes to the server that it was given for, and never in clear
  *     text beyond this host unless told so.
  */
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import { createClient } from "@connectrpc/connect";
 import type { Client, Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
@@ -24,6 +22,7 @@ import { readContexts } from "./contexts.ts";
 import { exitCodes, Failure, usage } from "./failure.ts";
 import { hint } from "./output.ts";
 import { readTokenFile } from "./secrets.ts";
+import { authorityOf, readTrust, type Trust } from "./trust.ts";
 
 /** No answer of a unary call takes longer; what takes long is watched. */
 const callTimeoutMs = 30_000;
@@ -34,17 +33,13 @@ const maxMessageBytes = 32 * 1024 * 1024;
 const dispatchHeader = "bowline-dispatch";
 
 /** Where to, and with what. */
-export type Target = {
-  url: string;
-  token: string;
-  from: string;
-  /** PEM of whom to trust; undefined: whom the system does. */
-  ca?: string | undefined;
-};
+export type Target = Trust & { url: string; token: string; from: string };
 
 /** One server's API. */
 export type Api = {
   target: Target;
+  /** PEM of the CA that is trusted there; undefined: whom the system does. Rejects with a DialError. */
+  authority: () => Promise<string | undefined>;
   agents: Client<typeof AgentsService>;
   audit: Client<typeof AuditService>;
   auth: Client<typeof AuthService>;
@@ -91,17 +86,21 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?
     if (response.header.get(dispatchHeader) === "degraded") degraded?.();
     return response;
   };
+  const { url } = target;
   const { proxies } = cli.settings;
+  const authority = authorityOf({ url, proxies }, target);
+  const dialled = async () => ({ url, proxies, ca: await authority() });
   const transport = createConnectTransport({
-    baseUrl: target.url,
+    baseUrl: url,
     httpVersion: "1.1",
-    nodeOptions: { agent: dialledAgent(target.url, () => ({ url: target.url, ca: target.ca, proxies })) },
+    nodeOptions: { agent: dialledAgent(url, dialled) },
     interceptors: [authorise, interruptible, listening],
     readMaxBytes: maxMessageBytes,
     defaultTimeoutMs: callTimeoutMs,
   });
   return {
     target,
+    authority,
     agents: createClient(AgentsService, transport),
     audit: createClient(AuditService, transport),
     auth: createClient(AuthService, transport),
@@ -136,7 +135,7 @@ export function readUrl(text: string): string {
 async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
   const { settings } = cli;
   const givenToken = await findToken(cli, flags);
-  const ca = await readCa(cli, flags.caFile);
+  const trust = await readTrust(settings, flags);
   const contextNamed = flags.context ?? (flags.url === undefined ? settings.context : undefined);
   const url = flags.url ?? (flags.context === undefined ? settings.url : undefined);
 
@@ -144,7 +143,7 @@ async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
   if (url !== undefined) {
     const from = flags.url === undefined ? "BOWLINE_URL" : "--url";
     if (givenToken === undefined) throw notSignedIn(`${from} names ${url}, but there is no token for it`);
-    return { url: readUrl(url), token: givenToken, from, ca };
+    return { url: readUrl(url), token: givenToken, from, ...trust };
   }
 
   const { current, contexts } = await readContexts(settings.contextsFile);
@@ -157,22 +156,11 @@ async function findTarget(cli: Cli, flags: ConnectionFlags): Promise<Target> {
       next: ["context list"],
     });
   }
+  const told = trust.ca !== undefined || trust.caFingerprint !== undefined;
   return {
-    url: readUrl(context.url),
-    token: givenToken ?? context.token,
-    from: `context ${name}`,
-    ca: ca ?? context.ca,
+    ...{ url: readUrl(context.url), token: givenToken ?? context.token, from: `context ${name}` },
+    ...(told ? trust : { ca: context.ca }),
   };
-}
-
-/** The CA that a flag or a variable names; undefined: neither does. */
-export async function readCa(cli: Cli, flag: string | undefined): Promise<string | undefined> {
-  const named = flag ?? cli.settings.caFile;
-  if (named === undefined) return undefined;
-  const file = resolve(cli.settings.folder, named);
-  return readFile(file, "utf8").catch((error: Error) => {
-    throw usage(`the CA file ${file} cannot be read: ${error.message}`, { cause: error });
-  });
 }
 
 async function findToken(cli: Cli, flags: ConnectionFlags): Promise<string | undefined> {

@@ -20,6 +20,8 @@ export type Settings = {
   insecure: boolean;
   /** BOWLINE_CA_FILE: PEM of the CA of the server's certificate. */
   caFile: string | undefined;
+  /** BOWLINE_CA_FINGERPRINT: of that CA, which the server shows. */
+  caFingerprint: string | undefined;
   /** HTTPS_PROXY, HTTP_PROXY, NO_PROXY. */
   proxies: ProxySettings;
   /** Where contexts are kept. */
@@ -45,6 +47,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env, folder: strin
     context: nonEmpty(env.BOWLINE_CONTEXT),
     insecure: isTrue(env.BOWLINE_INSECURE),
     caFile: nonEmpty(env.BOWLINE_CA_FILE),
+    caFingerprint: nonEmpty(env.BOWLINE_CA_FINGERPRINT),
     proxies: proxiesOf(env),
     contextsFile: join(configHome, "bowline", "config.json"),
     decorated: nonEmpty(env.NO_COLOR) === undefined && nonEmpty(env.CI) === undefined && env.TERM !== "dumb",

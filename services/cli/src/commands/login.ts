@@ -4,36 +4,40 @@ import { roleName } from "@bowline/contract";
 import type { Command } from "commander";
 import { noun, verb } from "../cli.ts";
 import type { Cli } from "../cli.ts";
-import { connectTo, readCa, readUrl } from "../client.ts";
+import { connectTo, readUrl } from "../client.ts";
 import { checkContextName, readContexts, writeContexts } from "../contexts.ts";
 import { usage } from "../failure.ts";
 import { json, printJson } from "../output.ts";
 import { readTokenFile, readTokenStdin } from "../secrets.ts";
 import { columns, plain } from "../text.ts";
+import { readTrust, trusting, type TrustFlags } from "../trust.ts";
 
-type LoginFlags = {
+type LoginFlags = TrustFlags & {
   context?: string;
   tokenFile?: string;
   tokenStdin?: boolean;
-  caFile?: string;
   insecure?: boolean;
   output: string;
 };
 
 export function loginCommand(cli: Cli, program: Command): void {
-  verb(program, {
+  const login = verb(program, {
     usage: "login <url>",
     summary: "Check an API token at a server and keep both as a named context",
     examples: [
       "login http://127.0.0.1:8080 --token-file .bowline/admin-token",
       "login https://bowline.example.com --context work --token-stdin < token",
+      "login https://bowline.example.com --token-file token --ca-fingerprint sha256:4f1c…",
     ],
-    more: `Kept in ${cli.settings.contextsFile} (mode 0600). The token comes from a file, standard input or BOWLINE_TOKEN, never from a flag.`,
-  })
+    more:
+      `Kept in ${cli.settings.contextsFile} (mode 0600), with the CA that is trusted there. The token comes from a file,\n` +
+      "standard input or BOWLINE_TOKEN, never from a flag. HTTPS_PROXY, HTTP_PROXY and NO_PROXY say through which proxy\n" +
+      "this and every other command goes; they are not kept.",
+  });
+  trusting(login, "the system's")
     .option("--context <name>", "name of the context (env: BOWLINE_CONTEXT; default: the server's host name)")
     .option("--token-file <file>", "file with the API token (env: BOWLINE_TOKEN_FILE)")
     .option("--token-stdin", "read the API token from standard input")
-    .option("--ca-file <file>", "CA of the server's certificate; kept with the context (env: BOWLINE_CA_FILE)")
     .option("--insecure", "send the token in clear text beyond this host (env: BOWLINE_INSECURE)")
     .option("-o, --output <format>", "table or json", "table")
     .action(async (address: string, flags: LoginFlags) => {
@@ -41,9 +45,11 @@ export function loginCommand(cli: Cli, program: Command): void {
       const name = flags.context ?? cli.settings.context ?? new URL(url).hostname.replace(/[^A-Za-z0-9._-]/g, "");
       checkContextName(name);
       const token = await tokenOf(cli, flags);
-      const ca = await readCa(cli, flags.caFile);
-      const api = connectTo(cli, { url, token, from: "login", ca }, flags.insecure === true || cli.settings.insecure);
+      const trust = await readTrust(cli.settings, flags);
+      const insecure = flags.insecure === true || cli.settings.insecure;
+      const api = connectTo(cli, { url, token, from: "login", ...trust }, insecure);
       const me = await api.auth.getMe({});
+      const ca = await api.authority();
       const before = await readContexts(cli.settings.contextsFile);
       await writeContexts(cli.settings.contextsFile, {
         current: name,
