@@ -27,6 +27,7 @@ export function listedMetrics(): Listed[] {
     certificateEnds: () => undefined,
     watches: () => 0,
     leaseAge: () => 0,
+    historyAge: () => 0,
     census: async () => undefined,
   });
   // prom-client keeps labels and types on the metric, and declares neither.

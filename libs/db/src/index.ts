@@ -18,6 +18,7 @@ export * from "./migrate.ts";
 export * from "./notices.ts";
 export * from "./pool.ts";
 export * from "./columns.ts";
+export * from "./tables-history.ts";
 export * from "./tables-products.ts";
 export * from "./tables-secrets.ts";
 export * from "./tables.ts";

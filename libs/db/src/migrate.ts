@@ -15,6 +15,7 @@ import * as histories from "./migrations/0007-histories.ts";
 import * as drift from "./migrations/0008-drift.ts";
 import * as secrets from "./migrations/0009-secrets.ts";
 import * as clientCertificates from "./migrations/0010-client-certificates.ts";
+import * as history from "./migrations/0011-history.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -27,6 +28,7 @@ const migrations: Record<string, Migration> = {
   "0008-drift": drift,
   "0009-secrets": secrets,
   "0010-client-certificates": clientCertificates,
+  "0011-history": history,
 };
 
 /** Names of all migrations, oldest first. */

@@ -6,6 +6,7 @@
 import type { ColumnType, Generated } from "kysely";
 import type { Json, JsonDefault, JsonOrNull } from "./columns.ts";
 import type { CommandState } from "./command-states.ts";
+import type { EndedCommandsTable, EventFloorTable } from "./tables-history.ts";
 import type {
   ApiServicesTable,
   BackendsTable,
@@ -375,6 +376,7 @@ export interface Database {
   commands: CommandsTable;
   command_states: CommandStatesTable;
   command_progress: CommandProgressTable;
+  ended_commands: EndedCommandsTable;
   api_services: ApiServicesTable;
   routes: RoutesTable;
   backends: BackendsTable;
@@ -387,5 +389,6 @@ export interface Database {
   data_planes: DataPlanesTable;
   route_attachments: RouteAttachmentsTable;
   events: EventsTable;
+  event_floor: EventFloorTable;
   audit_events: AuditEventsTable;
 }

@@ -39,7 +39,10 @@ export const reasons = {
   METHOD_NOT_ALLOWED: { code: "unimplemented", summary: "The path exists, but not with this HTTP method." },
   UNKNOWN_METHOD: { code: "unimplemented", summary: "There is no such path or method." },
   PAGE_TOKEN_INVALID: { code: "invalid_argument", summary: "The page token is not one of this list." },
-  CURSOR_EXPIRED: { code: "out_of_range", summary: "What followed this cursor is no longer kept; list again." },
+  CURSOR_EXPIRED: {
+    code: "out_of_range",
+    summary: "What followed this cursor is no longer kept. Watch again without a cursor: that begins with a snapshot.",
+  },
   NOT_FOUND: { code: "not_found", summary: "It does not exist, or you may not know that it does." },
   ALREADY_EXISTS: { code: "already_exists", summary: "The name is taken." },
   STALE_ETAG: { code: "aborted", summary: "It has changed since you read it; read it again." },

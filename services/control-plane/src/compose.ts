@@ -178,6 +178,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         publicUrl: () => config.publicUrl || listening().url,
         caFingerprint: () => tls?.material().caFingerprint,
       });
+      await wired.history.turn();
       await wired.sessions.prepare();
       const stopping = new AbortController();
       const loops = tls === undefined ? wired.loops : [...wired.loops, tls];
@@ -206,6 +207,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         connections: () => opened.connections(),
         watches: () => wired.events.measured().watches,
         leaseAge: () => wired.sessions.measured().leaseAgeSeconds,
+        historyAge: () => wired.history.age(),
         census: createCensus(database.db),
         certificateEnds: () => tls?.material().validTo,
       });

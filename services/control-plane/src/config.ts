@@ -142,6 +142,18 @@ export const settings = {
     false,
     "Answer /metrics to everybody. Else only to callers on this machine and to tokens of viewers and operators.",
   ),
+  eventsRetentionHours: setting(
+    number(1, 8_760),
+    24,
+    "How long a watch can go on from a cursor; after that it begins with a snapshot.",
+  ),
+  commandsRetentionDays: setting(
+    number(1, 3_650),
+    30,
+    "How long ended commands are kept whose wish a newer one has replaced, and idempotency keys.",
+  ),
+  auditRetentionDays: setting(number(1, 3_650), 365, "How long audit events are kept."),
+  historyEveryMs: setting(number(100, 3_600_000), 60_000, "Time between two turns of upkeep of history, ms."),
   maxConnections: setting(number(2, 500), 20, "Connections to PostgreSQL."),
 } as const;
 

@@ -20,7 +20,9 @@ import {
   agentGone,
   beginAfresh,
   defaultLimits,
+  deletesSpecs,
   type EnginePorts,
+  movesEnded,
   registerCommands,
   retireAgent,
   sessionEnded,
@@ -34,6 +36,7 @@ import { clientAddresses } from "./platform/client-address.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
 import type { Hints } from "./platform/hints.ts";
+import { createHistory, type History, type HistorySettings } from "./platform/history.ts";
 import { createHttpHandler } from "./platform/http.ts";
 import { interceptors } from "./platform/interceptors.ts";
 import type { createMetrics } from "./platform/metrics.ts";
@@ -74,6 +77,7 @@ export interface Wired {
   transport: Transport;
   sessions: Sessions;
   events: ReturnType<typeof createEvents>;
+  history: History;
   /** Answers "not ready" from now on, and empties this replica (sessions/leaving.ts). */
   drain(hurry: AbortSignal): Promise<void>;
   /** Its abort ends watches and whatever else is open. */
@@ -194,6 +198,13 @@ export function wire(
     log,
   };
   const audit = createAudit({ db, events });
+  const history = createHistory({
+    db,
+    settings: historySettings(config),
+    steps: [movesEnded, deletesSpecs].map((step) => step(historySettings(config).commandsMs)),
+    log,
+    did: (deed, count) => metrics.history(deed, count),
+  });
   const ready = async (): Promise<boolean> => {
     if (leaving) return false;
     return sql`SELECT 1`.execute(db).then(
@@ -279,5 +290,15 @@ export function wire(
     leaving = true;
     return sessions.drain(hurry);
   };
-  return { handler, transport, sessions, drain, events, draining, loops: [events, sessions, publishes, clusters] };
+  const loops = [events, sessions, publishes, clusters, history];
+  return { handler, transport, sessions, drain, events, history, draining, loops };
+}
+
+function historySettings(config: Config): HistorySettings {
+  return {
+    everyMs: config.historyEveryMs,
+    eventsMs: config.eventsRetentionHours * 3_600_000,
+    commandsMs: config.commandsRetentionDays * 86_400_000,
+    auditMs: config.auditRetentionDays * 86_400_000,
+  };
 }

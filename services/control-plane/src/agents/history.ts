@@ -13,6 +13,7 @@ export async function forgetAgent(tx: Tx, agentId: string): Promise<void> {
   await tx.deleteFrom("route_attachments").where("agent_id", "=", agentId).execute();
   await tx.deleteFrom("data_planes").where("agent_id", "=", agentId).execute();
   await tx.deleteFrom("commands").where("agent_id", "=", agentId).execute(); // with states and progress
+  await tx.deleteFrom("ended_commands").where("agent_id", "=", agentId).execute();
   await tx.deleteFrom("deployments").where("agent_id", "=", agentId).execute(); // with generations and instances
   await tx.deleteFrom("agents").where("id", "=", agentId).execute(); // with session and uses of tokens
 }

@@ -9,6 +9,7 @@
  *   forks.ts        what agents have of another history
  *   repair.ts       drift, where it is to be repaired
  *   requests.ts     cancel, retry                 sweep.ts      what time does
+ *   history.ts      what has ended and was replaced leaves
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
 export { beginAfresh } from "./afresh.ts";
@@ -24,6 +25,7 @@ export {
 } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
 export { type Forked, settleForks } from "./forks.ts";
+export { deletesSpecs, movesEnded } from "./history.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
 export { readCommands } from "./queries.ts";
 export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";

@@ -7,6 +7,7 @@
 import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
+import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import { type CommandEvent, isInFlight, isTerminal } from "./transitions.ts";
@@ -31,11 +32,15 @@ export interface SyncDecided {
  * recorded before this.
  */
 export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts): Promise<SyncDecided[]> {
-  const commands = await lockOfAgent(
-    work,
-    facts.agentId,
-    facts.journal.map((entry) => entry.commandId),
+  const named = facts.journal.map((entry) => entry.commandId);
+  const open = await lockOfAgent(work, facts.agentId, named);
+  const known = new Set(open.map((command) => command.id));
+  const left = await findEnded(
+    work.tx,
+    named.filter((id) => !known.has(id)),
   );
+  const commands = [...open, ...left.filter((command) => command.agentId === facts.agentId)];
+  const found = new Set(commands.map((command) => command.id));
   const listed = new Map(facts.journal.map((entry) => [entry.commandId, entry]));
   const changes: ChangedCommand[] = [];
   const decided: SyncDecided[] = [];
@@ -49,7 +54,7 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
   }
   for (const entry of facts.journal) {
     // Unknown here is not unknown to the world: a restored database forgets. Never "abandon".
-    if (!commands.some((command) => command.id === entry.commandId)) {
+    if (!found.has(entry.commandId)) {
       decided.push({ commandId: entry.commandId, attempt: entry.attempt, action: SyncDecision_Action.HOLD });
     }
   }

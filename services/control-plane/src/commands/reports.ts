@@ -17,7 +17,8 @@ import {
 import { crashPoint } from "@bowline/kernel";
 import { sql } from "kysely";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
-import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
+import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import { type CommandEvent, type Fence, isTerminal } from "./transitions.ts";
@@ -105,11 +106,9 @@ async function recordResult(
 
 /** After LOST the effect is news, not an outcome: kept beside, and handed on as observed state. */
 async function recordLate(work: Work, result: DeployResult, command: LockedCommand): Promise<void> {
-  await work.tx
-    .updateTable("command_states")
-    .set({ late_outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() })
-    .where("command_id", "=", command.id)
-    .execute();
+  const late = { late_outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() };
+  await work.tx.updateTable("command_states").set(late).where("command_id", "=", command.id).execute();
+  await work.tx.updateTable("ended_commands").set(late).where("id", "=", command.id).execute(); // where it has left
   if (result.outcome === DeployResult_Outcome.SUCCEEDED)
     await recordConverged(work.tx, command.deploymentId, command.generation);
 }
@@ -181,23 +180,27 @@ async function ownOf(
   ports: EnginePorts,
   work: Work,
   messages: readonly From<{ commandId: string }>[],
-): Promise<{ id: string; deployment_id: string }[]> {
-  if (messages.length === 0) return [];
-  const ids = messages.map(({ message }) => message.commandId);
+): Promise<{ own: { id: string; deployment_id: string }[]; left: LockedCommand[] }> {
+  if (messages.length === 0) return { own: [], left: [] };
+  const ids = [...new Set(messages.map(({ message }) => message.commandId))];
   const rows = await work.tx
     .selectFrom("commands")
     .select(["id", "deployment_id", "agent_id"])
     .where("id", "in", ids)
     .execute();
-  const known = new Map(rows.map((row) => [row.id, row]));
-  const own = new Set<(typeof rows)[number]>();
+  const agentOf = new Map(rows.map((row) => [row.id, row.agent_id]));
+  const left = await findEnded(
+    work.tx,
+    ids.filter((id) => !agentOf.has(id)),
+  );
+  for (const { id, agentId } of left) agentOf.set(id, agentId);
+  const own = new Set<string>();
   for (const { agentId, message } of messages) {
-    const row = known.get(message.commandId);
-    if (row === undefined) continue;
-    if (row.agent_id === agentId) own.add(row);
-    else work.after(() => ports.foreignCommand?.(agentId, row.id));
+    const owner = agentOf.get(message.commandId);
+    if (owner === agentId) own.add(message.commandId);
+    else if (owner !== undefined) work.after(() => ports.foreignCommand?.(agentId, message.commandId));
   }
-  return [...own];
+  return { own: rows.filter((row) => own.has(row.id)), left: left.filter((command) => own.has(command.id)) };
 }
 
 /** What all reports share: locks in order (T2), the fence, the owners. Returns the messages whose command is their agent's. */
@@ -221,13 +224,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       work.tx,
       messages.map((from) => from.agentId),
     );
-    const own = await ownOf(ports, work, messages);
-    await lockDeployments(
-      work.tx,
-      own.map((row) => row.deployment_id),
-    );
-    const locked = await lockCommands(work.tx, { ids: own.map((row) => row.id) });
-    const commands = new Map(locked.map((command) => [command.id, command]));
+    const commands = await lockReported(ports, work, messages);
     const changes: ChangedCommand[] = [];
     const seen = new Set<From<Message>>();
     for (const from of messages) {
@@ -245,6 +242,20 @@ async function reported<Message extends { commandId: string; attempt: number }>(
     if (changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
     return seen;
   });
+}
+
+/** Locks the deployments and commands that agents speak of, where they are theirs; what has left comes as it ended. */
+async function lockReported(
+  ports: EnginePorts,
+  work: Work,
+  messages: readonly From<{ commandId: string }>[],
+): Promise<Map<string, LockedCommand>> {
+  const { tx } = work;
+  const { own, left } = await ownOf(ports, work, messages);
+  await lockDeployments(tx, [...own.map((row) => row.deployment_id), ...left.map((command) => command.deploymentId)]);
+  const locked = await lockCommands(tx, { ids: own.map((row) => row.id) });
+  if (locked.length < own.length) throw new MovedOn("a command left meanwhile");
+  return new Map([...left, ...locked].map((command) => [command.id, command]));
 }
 
 /** Locks sessions FOR SHARE in order (E1) and returns the epochs of those that are open. */

@@ -1,10 +1,11 @@
 /** What people ask of commands: to end one, to try one again, to converge a deployment anew. */
 import { fromBinary } from "@bufbuild/protobuf";
 import { DeploymentSchema } from "@bowline/contract/deployments";
-import { problem } from "@bowline/kernel";
+import { type Problem, problem } from "@bowline/kernel";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import { converge, type Enqueued, type Limits } from "./enqueue.ts";
+import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
 import { isTerminal } from "./transitions.ts";
@@ -16,7 +17,11 @@ export async function cancel(ports: EnginePorts, work: Work, commandId: string):
     .select("deployment_id")
     .where("id", "=", commandId)
     .executeTakeFirst();
-  if (row === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  if (row === undefined) {
+    const [left] = await findEnded(work.tx, [commandId]);
+    if (left === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+    throw problem("COMMAND_ENDED", undefined, { metadata: { state: left.state } });
+  }
   await lockDeployments(work.tx, [row.deployment_id]);
   const [command] = await lockCommands(work.tx, { ids: [commandId] });
   if (command === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
@@ -36,7 +41,7 @@ export async function cancel(ports: EnginePorts, work: Work, commandId: string):
  */
 export async function retry(ports: EnginePorts, work: Work, commandId: string, createdBy: string): Promise<Enqueued> {
   const row = await work.tx.selectFrom("commands").selectAll().where("id", "=", commandId).executeTakeFirst();
-  if (row === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
+  if (row === undefined) throw await replaced(work, commandId);
   const deployment = (await lockDeployments(work.tx, [row.deployment_id])).get(row.deployment_id);
   const [command] = await lockCommands(work.tx, { ids: [commandId] });
   if (deployment === undefined || command === undefined)
@@ -58,6 +63,15 @@ export async function retry(ports: EnginePorts, work: Work, commandId: string, c
       offlineLifeMs: row.offline_life_ms,
     },
   });
+}
+
+/** Why a command that is not among the newest cannot be retried: a newer wish has replaced its own. */
+async function replaced(work: Work, commandId: string): Promise<Problem> {
+  const [left] = await findEnded(work.tx, [commandId]);
+  const deployment = left && (await lockDeployments(work.tx, [left.deploymentId])).get(left.deploymentId);
+  if (deployment === undefined) return problem("NOT_FOUND", `There is no command ${commandId}.`);
+  if (deployment.isAbsent) return problem("DEPLOYMENT_ABSENT");
+  return problem("NEWER_GENERATION", undefined, { metadata: { generation: String(deployment.generation) } });
 }
 
 /**

@@ -7,6 +7,9 @@
  * W2: a watch may repeat, never skips.
  * W3: the table is read once per replica, not once per watch: `run` keeps the
  *     newest events in memory, and a watch reads the table only for what is older.
+ * W4: what retention took is told, not skipped: whoever stands below the floor
+ *     (history.ts raises it before anything goes) gets CURSOR_EXPIRED. Rows and
+ *     floor are read in one statement: it waits for a drop, and sees its floor.
  */
 import { problem, systemClock } from "@bowline/kernel";
 import { sql } from "kysely";
@@ -32,7 +35,7 @@ export interface PlacedEvent {
 export interface Events {
   /** Notes that these changed; written at the end of the transaction of the change, once per subject. */
   note(work: Work, happenings: readonly Happening[]): Promise<void>;
-  /** Places events after every commit and at an interval, drops old ones; until `signal` aborts. */
+  /** Places events after every commit and at an interval, until `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
   /** Another replica placed events: they are read now instead of at the next poll. */
   look(): void;
@@ -61,10 +64,8 @@ const gatherMs = 5;
 const keepInMemory = 10_000;
 /** A watch says at least this often that it is alive. Proxies drop idle streams at 30 s and more. */
 export const watchIdleMs = 15_000;
-/** How long a cursor can be resumed from. */
-const keepHours = 24;
-/** Old events are dropped this often. */
-const pruneEveryMs = 600_000;
+
+const startAgain = "Watch again without a cursor: that begins with a snapshot and goes on from there.";
 
 export function createEvents(db: Db, log: { error(fields: object, message: string): void }): Events {
   const committed: Bell = createBell();
@@ -84,7 +85,9 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       memory = { events: [], floor: position, tail: position };
     }
     for (;;) {
-      const rows = await read(memory.tail);
+      const { rows, floor } = await read(memory.tail);
+      // This replica stood still for longer than events are kept: what is between is gone for it too (W4).
+      if (floor > memory.tail) memory = { events: [], floor, tail: floor };
       memory.events.push(...rows);
       memory.tail = rows.at(-1)?.position ?? memory.tail;
       const excess = memory.events.splice(0, Math.max(0, memory.events.length - keepInMemory));
@@ -95,21 +98,45 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     }
   }
 
-  async function read(after: number, topic?: Topic): Promise<(PlacedEvent & { topic: string })[]> {
-    let query = db
-      .selectFrom("events")
-      .select(["position", "topic", "subject_id", "organisation_id", "cluster_id"])
-      .where("position", ">", after)
-      .orderBy("position")
-      .limit(batch);
-    if (topic !== undefined) query = query.where("topic", "=", topic);
-    return (await query.execute()).map((row) => ({
-      position: row.position ?? 0,
-      topic: row.topic,
-      subjectId: row.subject_id,
-      organisationId: row.organisation_id,
-      clusterId: row.cluster_id,
-    }));
+  async function read(
+    after: number,
+    topic?: Topic,
+  ): Promise<{ floor: number; rows: (PlacedEvent & { topic: string })[] }> {
+    const { rows } = await sql<{
+      floor: number;
+      position: number | null;
+      topic: string;
+      subject_id: string;
+      organisation_id: string;
+      cluster_id: string;
+    }>`SELECT f.position AS floor, e.position, e.topic, e.subject_id, e.organisation_id, e.cluster_id
+      FROM event_floor AS f LEFT JOIN LATERAL (
+        SELECT position, topic, subject_id, organisation_id, cluster_id FROM events
+        WHERE position > ${after} ${topic === undefined ? sql`` : sql`AND topic = ${topic}`}
+        ORDER BY position LIMIT ${batch}) AS e ON true`.execute(db);
+    return {
+      floor: rows[0]?.floor ?? 0,
+      rows: rows.flatMap((row) =>
+        row.position === null
+          ? []
+          : [
+              {
+                position: row.position,
+                topic: row.topic,
+                subjectId: row.subject_id,
+                organisationId: row.organisation_id,
+                clusterId: row.cluster_id,
+              },
+            ],
+      ),
+    };
+  }
+
+  /** Throws CURSOR_EXPIRED where retention took some of it meanwhile (W4). */
+  async function readFrom(position: number, topic: Topic): Promise<PlacedEvent[]> {
+    const { rows, floor } = await read(position, topic);
+    if (position < floor) throw problem("CURSOR_EXPIRED");
+    return rows;
   }
 
   /** What was noted in each transaction, until it commits: one insert for all of it, one event per subject. */
@@ -131,15 +158,18 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       .raw(
         `SELECT pg_advisory_xact_lock(${sequencerLock});
          UPDATE events SET position = nextval('event_position')
-         FROM (SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
-         WHERE events.id = unplaced.id`,
+         FROM (SELECT id, created_at FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
+         WHERE events.id = unplaced.id AND events.created_at = unplaced.created_at`,
       )
       .execute(db);
   }
 
+  /** Of what is placed. Where the last of it is gone already, the floor; where nothing ever was, the sequence. */
   async function newest(): Promise<number> {
-    const { rows } = await sql<{ position: number | null }>`SELECT max(position) AS position FROM events`.execute(db);
-    if (rows[0]?.position != null) return rows[0].position;
+    const { rows } = await sql<{ floor: number; last: number | null }>`
+      SELECT position AS floor, (SELECT max(position) FROM events) AS last FROM event_floor`.execute(db);
+    const [found] = rows;
+    if (found?.last != null) return Math.max(found.last, found.floor);
     const sequence = await sql<{ last: number; called: boolean }>`
       SELECT last_value AS last, is_called AS called FROM event_position`.execute(db);
     return sequence.rows[0]?.called === true ? sequence.rows[0].last : 0;
@@ -163,7 +193,6 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     },
 
     async run(signal) {
-      let prunedAt = performance.now();
       let polledAt = -pollMs;
       while (!signal.aborted) {
         const seen = committed.count();
@@ -180,10 +209,6 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
             commits += 1; // There may be more: at once again.
             committed.ring();
           }
-          if (performance.now() - prunedAt > pruneEveryMs) {
-            prunedAt = performance.now();
-            await sql`DELETE FROM events WHERE created_at < now() - make_interval(hours => ${keepHours})`.execute(db);
-          }
         } catch (error) {
           polledAt = -pollMs; // what was to be placed is still
           if (!signal.aborted) log.error({ error }, "events could not be placed; tried again");
@@ -199,10 +224,16 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     async positionOf(cursor) {
       const position = Number(Buffer.from(cursor, "base64url").toString().replace(/^c/, ""));
       if (!Number.isSafeInteger(position) || position < 0)
-        throw problem("CURSOR_EXPIRED", "This is not a cursor of this server.");
-      const { rows } = await sql<{ oldest: number | null }>`SELECT min(position) AS oldest FROM events`.execute(db);
-      const oldest = rows[0]?.oldest ?? (await newest()) + 1;
-      if (position < oldest - 1 || position > (await newest())) throw problem("CURSOR_EXPIRED");
+        throw problem("CURSOR_EXPIRED", `This is not a cursor of this server. ${startAgain}`);
+      const { rows } = await sql<{ floor: number; oldest: number | null }>`
+        SELECT position AS floor, (SELECT min(position) FROM events) AS oldest FROM event_floor`.execute(db);
+      const [kept] = rows;
+      const last = await newest();
+      // A replica of the schema before deletes by time and raises no floor; hence `oldest` too.
+      const floor = Math.max(kept?.floor ?? 0, (kept?.oldest ?? last + 1) - 1);
+      if (position < floor) throw problem("CURSOR_EXPIRED");
+      if (position > last)
+        throw problem("CURSOR_EXPIRED", `This cursor is of another history of the database. ${startAgain}`);
       return position;
     },
 
@@ -218,7 +249,7 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
           const remembered = memory !== undefined && position >= memory.floor ? memory : undefined;
           const events =
             remembered === undefined
-              ? await read(position, topic)
+              ? await readFrom(position, topic)
               : since(remembered.events, position).filter((event) => event.topic === topic);
           // Nothing of this topic up to the tail: the watch stands there, so that memory goes on to cover it.
           if (remembered !== undefined && events.length === 0) position = Math.max(position, remembered.tail);

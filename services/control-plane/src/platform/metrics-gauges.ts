@@ -14,6 +14,8 @@ export interface GaugeSources {
   watches(): number;
   /** Seconds since this replica last renewed its lease. */
   leaseAge(): number;
+  /** Seconds since a turn of history's upkeep went through here. */
+  historyAge(): number;
   census(): Promise<Census | undefined>;
 }
 
@@ -77,6 +79,10 @@ export function watchGauges(registry: Registry, sources: GaugeSources): void {
   });
   one("bowline_watches", "Watches that are open.", () => sources.watches());
   one("bowline_lease_age_seconds", "Time since this replica renewed its lease.", () => sources.leaseAge());
+
+  one("bowline_history_upkeep_age_seconds", "Time since upkeep of history last went through without a failure.", () =>
+    sources.historyAge(),
+  );
 
   counted("bowline_commands", "Open commands of the installation, by state.", "state", (census) => census.commands);
   single(

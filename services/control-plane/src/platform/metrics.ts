@@ -77,6 +77,8 @@ export interface Metrics {
   redisCommand(command: string, seconds: number, ok: boolean): void;
   /** A message with wake-ups went to another replica. */
   wordSent(via: Exclude<WakeVia, "local">): void;
+  /** Upkeep of history did this. */
+  history(did: string, count: number): void;
   /** New TLS files were seen, and taken or not. */
   tlsReloaded(outcome: "ok" | "failed"): void;
   /** Adds what is read at a scrape. Once. */
@@ -151,6 +153,11 @@ export function createMetrics(): Metrics {
     "outcome",
   );
   const sent = counter("bowline_wakeups_sent_total", "Messages with wake-ups sent to other replicas, by way.", "via");
+  const history = counter(
+    "bowline_history_upkeep_total",
+    "What upkeep of history did: partitions made and dropped, rows and keys deleted, ended commands moved.",
+    "did",
+  );
   const tlsReloads = counter(
     "bowline_tls_reloads_total",
     "New TLS files: taken, or not working and left out.",
@@ -189,6 +196,7 @@ export function createMetrics(): Metrics {
     redisCommand: (command, seconds, ok) =>
       redisCommands.observe({ command, outcome: ok ? "answered" : "failed" }, seconds),
     wordSent: (via) => sent.inc({ via }),
+    history: (did, count) => history.inc({ did }, count),
     tlsReloaded: (outcome) => tlsReloads.inc({ outcome }),
     watch: (sources) => watchGauges(registry, sources),
     async read() {
