@@ -17,6 +17,11 @@ export type DatabaseSettings = {
   maxConnections?: number;
   /** A statement that takes longer is cancelled by the server. Default 30 s: above every statement of ours. */
   statementTimeoutMs?: number;
+  /**
+   * A transaction whose process says nothing for longer is ended by the server, with its locks. Default 60 s. A replica's
+   * lease: what one that stands still has begun is undone before others take its place.
+   */
+  idleInTransactionMs?: number;
   /** How long a caller waits for a connection, a free one or a new one. Default 5 s: then it says so. */
   connectTimeoutMs?: number;
   /** An idle connection was lost (the database restarts, a failover). The pool replaces it; this is for the log. */
@@ -38,7 +43,7 @@ const defaultStatementTimeoutMs = 30_000;
 const defaultConnectTimeoutMs = 5_000;
 
 /** A transaction whose owner forgot it holds locks that others wait for. */
-const idleInTransactionTimeoutMs = 60_000;
+const defaultIdleInTransactionMs = 60_000;
 
 /** Keeps a quiet server from holding on to memory of PostgreSQL's backends. */
 const idleConnectionMs = 30_000;
@@ -52,7 +57,7 @@ export function openDatabase(settings: DatabaseSettings): OpenDatabase {
     max: settings.maxConnections ?? defaultMaxConnections,
     statement_timeout: settings.statementTimeoutMs ?? defaultStatementTimeoutMs,
     connectionTimeoutMillis: settings.connectTimeoutMs ?? defaultConnectTimeoutMs,
-    idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+    idle_in_transaction_session_timeout: settings.idleInTransactionMs ?? defaultIdleInTransactionMs,
     idleTimeoutMillis: idleConnectionMs,
     keepAlive: true,
     types: { getTypeParser },

@@ -42,6 +42,8 @@ export type StageReport = (stage: { name: string; detail: string; tookMs: number
 /** A replica that is alone is gone within 5 s (protocol.md); streams get this long to hear of it. */
 const drainMs = 2_000;
 const stopWithinMs = 5_000;
+/** However short the lease: a process that is busy for a moment keeps its transactions. */
+const leastIdleMs = 5_000;
 /** A start waits this long for Redis, and goes on without it. */
 const redisWithinMs = 1_000;
 /** PostgreSQL writes its checkpoint before it ends. */
@@ -122,6 +124,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         address,
         applicationName: `bowline ${replicaId}`,
         maxConnections: config.maxConnections,
+        idleInTransactionMs: Math.max(config.leaseMs, leastIdleMs),
         onAcquired: (seconds) => metrics.acquired(seconds),
         // Not the error itself: the driver hangs its whole client on it.
         onConnectionLost: ({ message }) => log.warn({ detail: message }, "a connection to the database was lost"),

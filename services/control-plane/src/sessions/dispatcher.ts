@@ -121,13 +121,12 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
       claimants.map((one) => one.agentId),
     );
     if (ready.size === 0) return;
-    const claimed = await transact(engine.db, (work) =>
-      claim(
-        engine,
-        work,
-        claimants.filter((one) => ready.has(one.agentId)),
-      ),
-    );
+    const able = claimants.filter((one) => ready.has(one.agentId));
+    const claimed = await transact(engine.db, async (work) => {
+      const taken = await claim(engine, work, able);
+      if (taken.length > 0) crashPoint("claim.before-commit");
+      return taken;
+    });
     if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) push(command);
     const polled = claimed.filter((command) => foundByPoll.has(command.agentId)).length;
