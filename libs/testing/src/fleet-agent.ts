@@ -138,6 +138,7 @@ export function startFleetAgent(agent: ScriptedAgent, options: FleetOptions = {}
     });
     for (const message of early) hear(opened, message);
     void beat(opened);
+    if (stopping.signal.aborted) opened.drop(); // it opened while the end came
     const { reason } = await opened.ended;
     session = undefined;
     if (reason !== "CLOSED" && !stopping.signal.aborted) troubles.push(reason);
@@ -147,7 +148,7 @@ export function startFleetAgent(agent: ScriptedAgent, options: FleetOptions = {}
     const everyMs = options.heartbeatMs ?? on.greeting.heartbeatIntervalMs;
     for (let number = 1; ; number += 1) {
       await pause(everyMs);
-      if (session !== on) return;
+      if (session !== on || stopping.signal.aborted) return;
       on.send({ case: "heartbeat", value: { number, capacity: { placesFree: 16 } } });
       for (const open of journal.values()) if (open.done) tell(open);
     }

@@ -1,0 +1,32 @@
+/** Agents that keep themselves going, behind a load balancer. */
+import { expect, test } from "@jest/globals";
+import { ProductPublish_State as State } from "@bowline/contract/products";
+import { startBalancer } from "./balancer.ts";
+import { type FleetAgent, startFleetAgent } from "./fleet-agent.ts";
+import { enrolScriptedAgent } from "./scripted-agent.ts";
+import { startReplicas } from "./server.ts";
+import { until } from "./until.ts";
+
+test("a fleet agent carries out what is published, and goes to another replica when its own is stopped", async () => {
+  const [a, b] = await startReplicas(2);
+  const balancer = await startBalancer([a.url, b.url]);
+  expect(new Set(balancer.ready())).toEqual(new Set([a.url, b.url]));
+  const { id } = await a.operator.cluster("fleet");
+  const fleet: FleetAgent[] = [];
+  for (let count = 0; count < 3; count += 1) {
+    const token = await a.operator.registrationToken(id);
+    fleet.push(startFleetAgent(await enrolScriptedAgent({ url: balancer.url, token })));
+  }
+  await until(() => fleet.every((agent) => agent.session() !== undefined));
+  const published = async (product: string) => {
+    const publish = await b.operator.publish(product, { to: "fleet" });
+    await until(async () => (await b.operator.publishOf(publish.id)).state === State.LIVE);
+  };
+  await published("one");
+  await a.stop();
+  await balancer.looked();
+  expect(balancer.ready()).toEqual([b.url]);
+  await published("two");
+  for (const agent of fleet) expect([...agent.effects.values()]).toEqual([1, 1, 1]);
+  expect(Math.max(...fleet.map((agent) => agent.sessions()))).toBe(2);
+});
