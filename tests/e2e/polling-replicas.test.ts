@@ -46,6 +46,17 @@ test("requests that reach each replica by turns are one session with one epoch, 
   expect(await rowOf(a, agent.agentId)).toMatchObject({ epoch: 2, state: "SERVING", transport: "POLL" });
 });
 
+test("no replica that a session has left, and that hears of it late, ends it where it has come back", async () => {
+  await a.operator.cluster("hops");
+  const agents = await Promise.all(Array.from({ length: 8 }, () => a.scriptedAgent({ cluster: "hops" })));
+  const polls = await Promise.all(agents.map((agent) => openPoll(agent, { urls: [a.url, b.url] })));
+  const hops = async (poll: ScriptedPoll) => {
+    for (let hop = 0; hop < 40; hop += 1) await poll.receive("0s"); // throws SESSION_EXPIRED where it was ended
+  };
+  await Promise.all(polls.map(hops));
+  for (const { agentId } of agents) expect(await rowOf(a, agentId)).toMatchObject({ epoch: 2, state: "SERVING" });
+});
+
 test("a poll that a network delivers late, to another replica, gets 409 and does not move the session", async () => {
   const agent = await a.scriptedAgent({ cluster: "late" });
   const poll = await openPoll(agent);

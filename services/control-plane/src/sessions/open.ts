@@ -214,15 +214,15 @@ export async function moveSession(
 
 /**
  * Ends a session if it is still the agent's, and unbinds what was bound to it.
- * `only.heldBy`: only if the row still names that replica; a poll session moves.
- * `only.while`: only if that holds as well.
+ * `only.held`: only if the row still names that replica, since that poll; a
+ * poll session moves, and comes back. `only.while`: only if that holds as well.
  */
 export async function endSession(
   ports: EnginePorts,
   agentId: string,
   epoch: number,
   reason: EndReason,
-  only: { heldBy?: string; while?: RawBuilder<SqlBool> } = {},
+  only: { held?: { by: string; since: number }; while?: RawBuilder<SqlBool> } = {},
 ): Promise<void> {
   await transact(ports.db, async (work) => {
     let ending = work.tx
@@ -231,7 +231,8 @@ export async function endSession(
       .where("agent_id", "=", agentId)
       .where("epoch", "=", epoch)
       .where("state", "<>", "ENDED");
-    if (only.heldBy !== undefined) ending = ending.where("replica_id", "=", only.heldBy);
+    const { held } = only;
+    if (held !== undefined) ending = ending.where("replica_id", "=", held.by).where("poll_number", "=", held.since);
     if (only.while !== undefined) ending = ending.where(only.while);
     const { numUpdatedRows } = await ending.executeTakeFirst();
     if (numUpdatedRows === 0n) return;

@@ -13,7 +13,9 @@
  *     first, and only with a poll above the last one that did.
  * Q2: what waited at the replica before is not lost: all of it follows from
  *     rows, and is said again from them.
- * Q3: only the replica that the row names ends a session for silence.
+ * Q3: a half ends the session only while the row names it: that replica, since
+ *     the poll that brought the session there. A half that was left ends nothing,
+ *     also where the session has come back meanwhile.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ConnectRequest, ConnectResponseSchema } from "@bowline/contract/agent";
@@ -81,8 +83,8 @@ export function createPolls(ports: PollPorts): Polls {
   const halves = new Map<string, Half>();
   const endings = new Set<Promise<void>>();
 
-  /** Only what is said again from rows, or in answer to a request, is ever said to it (Q2). */
-  function hold(agentId: string, opened: OpenedSession, phase: "syncing" | "serving"): Half {
+  /** `since`: the poll that brought it. Only what is said again from rows, or in answer, is ever said to it (Q2). */
+  function hold(agentId: string, opened: OpenedSession, phase: "syncing" | "serving", since: number): Half {
     const { sessionId, epoch, clusterId } = opened;
     const mailbox = createMailbox(ports.clock);
     const over = new AbortController();
@@ -99,8 +101,8 @@ export function createPolls(ports: PollPorts): Polls {
       leave();
       const why = leaving !== undefined && endsInOrder(reason) ? leaving : reason;
       ports.engine().metrics?.sessionEnded("POLL", why);
-      // Q3: no row that names another replica, and none of a newer session.
-      const recorded = endSession(ports.engine(), agentId, epoch, why, { heldBy: ports.replicaId })
+      const held = { by: ports.replicaId, since };
+      const recorded = endSession(ports.engine(), agentId, epoch, why, { held }) // Q3
         .catch((error: unknown) => {
           // The database is away: the sweeper ends it, or the agent's next session does.
           ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
@@ -169,7 +171,7 @@ export function createPolls(ports: PollPorts): Polls {
         openSession(ports.engine(), { ...facts, greeting: storable(greeting) }),
       );
       ports.intake.seen(agentId, greeting.capacity);
-      hold(agentId, opened, "syncing");
+      hold(agentId, opened, "syncing", 0);
       ports.engine().metrics?.sessionOpened("POLL");
       return welcome(ports, opened, agentId);
     },
@@ -184,6 +186,7 @@ export function createPolls(ports: PollPorts): Polls {
         agentId,
         { sessionId, epoch, clusterId, incarnation, journalWhole },
         serving ? "serving" : "syncing",
+        number,
       );
       // Who held it looks at the row, and lets go.
       if (row.replicaId !== ports.replicaId) ports.engine().signals.close(agentId, "REPLICA_LOST", row.replicaId);
