@@ -95,6 +95,11 @@ export const settings = {
   lifelineStdin: setting(flag, false, "Stop when standard input closes (for whoever spawns the server)."),
   heartbeatIntervalMs: setting(number(100, 300_000), 15_000, "Time between an agent's heartbeats, ms."),
   silenceLimitMs: setting(number(300, 900_000), 45_000, "Silence after which an agent's session is closed, ms."),
+  accessTokenLifeMs: setting(
+    number(2_000, 3_600_000),
+    600_000,
+    "Life of the token that an agent's session gives for its calls, ms; it is renewed at half of it.",
+  ),
   leaseMs: setting(number(500, 600_000), 15_000, "Lease of a replica, ms."),
   leaseGraceMs: setting(
     number(500, 600_000),

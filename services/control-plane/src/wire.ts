@@ -163,6 +163,7 @@ export function wire(
       serverVersion,
       heartbeatIntervalMs: config.heartbeatIntervalMs,
       silenceLimitMs: config.silenceLimitMs,
+      accessTokenLifeMs: config.accessTokenLifeMs,
       leaseMs: config.leaseMs,
       leaseGraceMs: config.leaseGraceMs,
       sessionLifeMs: config.sessionLifeMs,

@@ -76,7 +76,9 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.ConnectRequest.state_digest":
     "One digest over everything that runs: SHA-256 over the sorted lines `deployment generation digest`.",
   "bowline.agent.v1.ConnectResponse": "Answers the greeting.",
-  "bowline.agent.v1.ConnectResponse.access_token": "JWT for the unary calls, 10 minutes.",
+  "bowline.agent.v1.ConnectResponse.access_token": "JWT for the unary calls.",
+  "bowline.agent.v1.ConnectResponse.access_token_life_ms":
+    "How long `access_token` is taken, from now; renew it at half of that. 0: 10 minutes.",
   "bowline.agent.v1.ConnectResponse.epoch": "Only grows, per agent.",
   "bowline.agent.v1.ConnectResponse.heartbeat_interval_ms": "Time between heartbeats.",
   "bowline.agent.v1.ConnectResponse.incarnation": "Of the database.",
@@ -303,6 +305,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.ServerMessage.sync_reply": "What to do with what Sync listed.",
   "bowline.agent.v1.SessionToken": "A new access token.",
   "bowline.agent.v1.SessionToken.access_token": "JWT for the unary calls.",
+  "bowline.agent.v1.SessionToken.access_token_life_ms": "How long it is taken, from now. 0: 10 minutes.",
   "bowline.agent.v1.StateReport": "Instances that changed since the last report, or all of one deployment.",
   "bowline.agent.v1.StateReport.deployments": "One entry per deployment, each with all of its instances.",
   "bowline.agent.v1.StateReport.observation": "Grows by 1 per report, over the life of the journal.",

@@ -69,6 +69,7 @@ export async function welcome(
     epoch,
     incarnation,
     accessToken: await ports.tokens.issue({ agentId, sessionId, epoch, incarnation }),
+    accessTokenLifeMs: ports.tokens.lifeMs,
     heartbeatIntervalMs: ports.heartbeatIntervalMs,
     window: commandWindow,
     serverTime: timestampNow(),

@@ -67,6 +67,7 @@ export interface SessionsPorts {
   settings: LeaseSettings & {
     heartbeatIntervalMs: number;
     silenceLimitMs: number;
+    accessTokenLifeMs: number;
     /** A session moves after this, ±10 %. */
     sessionLifeMs: number;
     /** Within what time agents leave a replica that goes away, at least. */
@@ -124,11 +125,11 @@ export function createSessions(ports: SessionsPorts): Sessions {
     check: (agentIds) => endSuperseded(ports.engine(), live, agentIds),
   } satisfies Presence["held"]);
   const { words } = ports;
-  const { replicaId } = ports.settings;
+  const { replicaId, accessTokenLifeMs } = ports.settings;
   const dispatcher = createDispatcher({ engine: ports.engine, live, replicaId, hears: () => words.hears() });
   const routing = createRouting({ engine: ports.engine, live, dispatcher, words, replicaId });
   const dials = createDials({ ...ports.dials, clock: ports.clock });
-  const tokens = createAccessTokens(ports);
+  const tokens = createAccessTokens({ ...ports, lifeMs: accessTokenLifeMs });
   const lease = createLease(ports.db, ports.settings, ports);
   const misuse = createMisuse(ports.engine);
   const pace = createPace({

@@ -86,7 +86,9 @@ export async function take(
       await guarded(ports, session, "", async () => {
         const { sessionId } = session;
         const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
-        session.send({ message: { case: "sessionToken", value: { accessToken } } });
+        session.send({
+          message: { case: "sessionToken", value: { accessToken, accessTokenLifeMs: ports.tokens.lifeMs } },
+        });
       });
       break;
     default:

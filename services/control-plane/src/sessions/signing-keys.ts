@@ -34,6 +34,8 @@ export interface AccessTokens {
   issue(claims: Omit<AccessTokenClaims, "installationId">): Promise<string>;
   /** Throws UNAUTHENTICATED or TOKEN_EXPIRED. */
   verify(jwt: string): Promise<AccessTokenClaims>;
+  /** Of each token. */
+  readonly lifeMs: number;
 }
 
 /** Long enough to be seen by every replica, in production. Shorter where keys live shorter than an hour (tests). */
@@ -58,11 +60,13 @@ interface KeyPorts {
   encryption: EncryptionKey;
   installationId: string;
   signingKeys: SigningKeySettings;
+  /** Of each token. */
+  lifeMs: number;
   log: Pick<Logger, "warn">;
 }
 
 export function createAccessTokens(ports: KeyPorts): AccessTokens {
-  const { installationId } = ports;
+  const { installationId, lifeMs } = ports;
   const publishMs = Math.min(publishBeforeUseMs, ports.signingKeys.lifeMs / 4);
   /** Ten looks before a key's first use. */
   const lookEveryMs = publishMs / 10;
@@ -87,13 +91,14 @@ export function createAccessTokens(ports: KeyPorts): AccessTokens {
   }
 
   return {
+    lifeMs,
     async issue(claims) {
       // Another incarnation: the keys of the history before are no more.
       const { signing, now } = await keys((found) => found.incarnation === claims.incarnation);
       const at = now();
       const current = signing.find(({ from }) => from <= at) ?? signing.at(-1);
       if (current === undefined) throw problem("INTERNAL");
-      return issueAccessToken(current.key, { ...claims, installationId }, { now: at });
+      return issueAccessToken(current.key, { ...claims, installationId }, { now: at, lifeMs });
     },
     async verify(jwt) {
       const kid = readKeyId(jwt);

@@ -124,7 +124,7 @@ function asEndReason(reason: string): EndReason {
   return reason === "RESTORED" || reason === "DECIDED" ? reason : "REPLICA_LOST";
 }
 
-/** Sessions in rows without a stream here, as `agent epoch`, at the last look. */
+/** Sessions in rows without a stream here, as `agent epoch poll`, at the last look. */
 type Forgotten = { seen: Set<string> };
 const createForgotten = (): Forgotten => ({ seen: new Set() });
 
@@ -140,16 +140,17 @@ async function endForgotten(
 ): Promise<void> {
   const rows = await ports.db
     .selectFrom("sessions")
-    .select(["agent_id", "epoch"])
+    .select(["agent_id", "epoch", "poll_number"])
     .where("replica_id", "=", replicaId)
     .where("state", "<>", "ENDED")
     .execute();
   const before = forgotten.seen;
   forgotten.seen = new Set();
-  for (const { agent_id: agentId, epoch } of rows) {
+  for (const { agent_id: agentId, epoch, poll_number: since } of rows) {
     if (live.of(agentId)?.epoch === epoch) continue;
-    const which = `${agentId} ${epoch}`;
-    if (before.has(which)) await endSession(ports, agentId, epoch, "CONNECTION_LOST", { heldBy: replicaId });
+    const which = `${agentId} ${epoch} ${since}`;
+    const held = { by: replicaId, since };
+    if (before.has(which)) await endSession(ports, agentId, epoch, "CONNECTION_LOST", { held });
     else forgotten.seen.add(which);
   }
 }
