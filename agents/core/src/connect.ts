@@ -83,8 +83,9 @@ export async function connect(ports: ConnectPorts, signal: AbortSignal): Promise
       case "serving": {
         const end: SessionEnd = await ports.serve(phase.transport, phase.assertion, signal);
         phase.transport.close(); // N1
-        ports.choice.ended(phase.transport.kind, end);
-        const stable = clock.monotonicMs() - phase.since >= stableAfterMs;
+        const livedMs = clock.monotonicMs() - phase.since;
+        ports.choice.ended(phase.transport.kind, end, livedMs);
+        const stable = livedMs >= stableAfterMs;
         phase = after(end, stable ? 0 : phase.attempt);
         break;
       }

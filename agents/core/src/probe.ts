@@ -9,16 +9,17 @@ const jitter = 0.2;
 
 /**
  * Resolves with true when a stream has passed; false: `signal` aborted. Looks
- * after 30 s, then after twice as long each time, at most `everyMs` apart.
+ * after 30 s, then after twice as long each time, at most `everyMs` apart; all
+ * of it `later` times as late (T3 of transports.ts).
  */
 export async function untilStreamPasses(
   transport: PollTransport,
-  ports: { token: () => string; everyMs: number; clock: Clock; random?: () => number },
+  ports: { token: () => string; everyMs: number; later: number; clock: Clock; random?: () => number },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { clock, everyMs, random = Math.random } = ports;
+  const { clock, everyMs, later, random = Math.random } = ports;
   for (let waitMs = Math.min(firstAfterMs, everyMs); !signal.aborted; waitMs = Math.min(waitMs * 2, everyMs)) {
-    await clock.sleep(waitMs * (1 + jitter * (2 * random() - 1)), signal);
+    await clock.sleep(waitMs * later * (1 + jitter * (2 * random() - 1)), signal);
     if (signal.aborted) return false;
     if (await transport.streamPasses(ports.token(), signal)) return true;
   }

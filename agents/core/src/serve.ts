@@ -87,6 +87,8 @@ export interface ServePorts {
   journal: Journal;
   converger: Converger;
   observer: Observer;
+  /** While a session polls: how many times later than usual it looks for a stream (T3). */
+  lookLater?: () => number;
   /** Told once the session serves, until `over` aborts. */
   serving?: (session: SessionCalls, over: AbortSignal) => void;
   clock: Clock;
@@ -119,6 +121,7 @@ export async function serve(
   let greeted = false;
   let serving = false;
   let accessToken = "";
+  let tokenLifeMs = accessTokenLifeMs;
   /** When this agent leaves because the server asked it to. */
   let leaveAt: number | undefined;
   const tokenCame = new Set<() => void>();
@@ -171,6 +174,7 @@ export async function serve(
           break;
         case "sessionToken":
           accessToken = message.value.accessToken;
+          tokenLifeMs = message.value.accessTokenLifeMs || accessTokenLifeMs;
           for (const resume of tokenCame) resume();
           tokenCame.clear();
           break;
@@ -255,6 +259,7 @@ export async function serve(
   async function welcomed(response: ConnectResponse): Promise<void> {
     greeted = true;
     accessToken = response.accessToken;
+    tokenLifeMs = response.accessTokenLifeMs || accessTokenLifeMs;
     channel.limitSilence(response.silenceLimitMs || silenceLimitMs);
     await journal.setNumber("epoch", Math.max(response.epoch, journal.number("epoch")));
     await journal.setNumber("incarnation", response.incarnation);
@@ -358,7 +363,12 @@ export async function serve(
 
   async function leaveForStream(): Promise<void> {
     if (transport.kind !== "poll" || ports.config.transport === "poll") return;
-    const probing = { token: () => accessToken, everyMs: ports.config.streamRetryMs, clock };
+    const probing = {
+      token: () => accessToken,
+      everyMs: ports.config.streamRetryMs,
+      later: ports.lookLater?.() ?? 1,
+      clock,
+    };
     if (!(await untilStreamPasses(transport, probing, channel.signal)) || channel.signal.aborted) return;
     log.info({}, "a stream passes again; the session moves to one");
     goodbye({ kind: "streams-pass" });
@@ -366,7 +376,7 @@ export async function serve(
 
   async function renewals(): Promise<void> {
     for (;;) {
-      await clock.sleep(accessTokenLifeMs / 2, channel.signal);
+      await clock.sleep(tokenLifeMs / 2, channel.signal);
       if (channel.signal.aborted) return;
       say({ case: "tokenRequest", value: {} });
     }

@@ -96,6 +96,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     const gatewayClasses = dataPlanes.map(({ name }) => `gateway-class/${name}`);
     const { dataDir, keyMaxAgeMs } = config;
     const rotation = createRotation({ keys: identity.keys, enrolled, dataDir, keyMaxAgeMs, clock, log });
+    const choice = chooseTransport(config.transport);
     const end = await connect(
       {
         sign: async (floor) =>
@@ -105,12 +106,13 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             counter: await identity.nextCounter(floor),
             now: clock.now(),
           }),
-        choice: chooseTransport(config.transport),
+        choice,
         dial: (kind) => dialler.dial(kind),
         serve: async (transport, assertion, ending) => {
           const served = await serve(
             {
               config,
+              lookLater: () => choice.lookLater(),
               serving: (session, over) => void rotation.run(session, over),
               processId,
               runtime,

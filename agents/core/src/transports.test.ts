@@ -6,11 +6,18 @@ const lost = (reason: string, greeted = false): SessionEnd => ({
   ...{ kind: "lost", reason, message: "", retryAfterMs: undefined, greeted },
 });
 
+const aMinute = 60_000;
+const anHour = 60 * aMinute;
+
 /** How the sessions after these ends are carried. */
-function carried(setting: Parameters<typeof chooseTransport>[0], ends: readonly SessionEnd[]): TransportKind[] {
+function carried(
+  setting: Parameters<typeof chooseTransport>[0],
+  ends: readonly SessionEnd[],
+  livedMs = aMinute,
+): TransportKind[] {
   const choice = chooseTransport(setting);
   return ends.map((end) => {
-    choice.ended(choice.next(), end);
+    choice.ended(choice.next(), end, livedMs);
     return choice.next();
   });
 }
@@ -25,7 +32,7 @@ test("what the server says, an address without a server, and a session that was 
   for (const reason of ["OVERLOADED", "TCP_REFUSED", "TLS_UNTRUSTED", "AGENT_CONFLICT", "DATABASE_UNAVAILABLE"]) {
     expect(carried("auto", Array(5).fill(lost(reason)))).toEqual(Array(5).fill("stream"));
   }
-  expect(carried("auto", Array(5).fill(lost("SILENT", true)))).toEqual(Array(5).fill("stream"));
+  expect(carried("auto", Array(5).fill(lost("SILENT", true)), anHour)).toEqual(Array(5).fill("stream"));
   expect(carried("auto", [lost("SILENT"), { kind: "drained", waitMs: 0 }, lost("SILENT")])).not.toContain("poll");
 });
 
@@ -38,6 +45,27 @@ test("a session that polled is followed by polling, until a stream has passed", 
   const broken = [lost("SILENT"), lost("SILENT")];
   const ends: SessionEnd[] = [...broken, lost("SILENT", true), { kind: "superseded" }, { kind: "streams-pass" }];
   expect(carried("auto", ends)).toEqual(["stream", "poll", "poll", "poll", "stream"]);
+});
+
+test("streams that break soon, three times in a row, are followed by polling; a server that was away between is no such stream", () => {
+  const cut = lost("UNAVAILABLE", true);
+  expect(carried("auto", [cut, cut, cut])).toEqual(["stream", "stream", "poll"]);
+  expect(carried("auto", [cut, cut, lost("TCP_REFUSED"), cut, cut])).not.toContain("poll");
+});
+
+test("a stream that breaks although one had passed is followed by polling at once, and each time the next look is later, up to a bound", () => {
+  const choice = chooseTransport("auto");
+  for (const _ of [1, 2]) choice.ended("stream", lost("SILENT"), 0);
+  const looks = [2, 4, 8, 16, 16].map((later) => {
+    choice.ended("poll", { kind: "streams-pass" }, anHour);
+    choice.ended(choice.next(), lost("SILENT", later > 4), aMinute); // before or after its greeting
+    expect(choice.next()).toBe("poll");
+    return choice.lookLater();
+  });
+  expect(looks).toEqual([2, 4, 8, 16, 16]);
+  choice.ended("poll", { kind: "streams-pass" }, anHour);
+  choice.ended("stream", lost("SILENT", true), anHour);
+  expect([choice.next(), choice.lookLater()]).toEqual(["stream", 1]);
 });
 
 test("who is told to stream or to poll does nothing else", () => {

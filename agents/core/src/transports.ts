@@ -2,12 +2,15 @@
  * How the next session is carried: by a stream where one passes, else by
  * polling.
  *
- * T1: polling is tried where a stream was broken twice in a row, in a way that
- *     no server says: the path speaks no HTTP/2, or nothing comes through.
+ * T1: polling is tried where a stream was broken in a way that no server says:
+ *     twice in a row before its greeting was answered (the path speaks no
+ *     HTTP/2, or nothing comes through), or three times soon after.
  * T2: where polling does not open either, both are tried by turns: it was not
  *     the streaming.
  * T3: a session that polls is left for a stream only after one has passed
- *     (probe.ts); where it breaks all the same, T1 counts anew.
+ *     (probe.ts). Where that stream breaks all the same, the next session
+ *     polls, and looks later, up to 16 times: a path that only seems to carry
+ *     streams costs a short gap, more and more seldom.
  */
 import type { TransportSetting } from "./config.ts";
 import type { SessionEnd } from "./serve.ts";
@@ -18,39 +21,68 @@ export interface TransportChoice {
   /** Of the next session. */
   next(): TransportKind;
   /** How a session ended that was carried like this. */
-  ended(kind: TransportKind, end: SessionEnd): void;
+  ended(kind: TransportKind, end: SessionEnd, livedMs: number): void;
+  /** How many times later than usual a session that polls looks for a stream. */
+  lookLater(): number;
 }
 
-/** Once may be a server that restarts in between. */
-const brokenTimes = 2;
+/** Without an answer: once may be a server that restarts in between. */
+const deadTimes = 2;
+/** A session that broke soon: a server that restarts twice is not the path's fault. */
+const youngTimes = 3;
+/** Longer than the silence limit, so that a stream that stands still soon after its greeting is one of them. */
+const youngMs = 120_000;
+/** With the usual five minutes: once in 80 minutes. */
+const latest = 16;
+
+const other = { stream: "poll", poll: "stream" } as const;
 
 export function chooseTransport(setting: TransportSetting): TransportChoice {
   let next: TransportKind = setting === "poll" ? "poll" : "stream";
-  let broken = 0;
+  /** Sessions of this kind that broke, in a row. */
+  let strikes = 0;
+  /** The stream that is tried has passed before. */
+  let trial = false;
+  let later = 1;
+
+  function broke(kind: TransportKind, limit: number): void {
+    if (trial) later = Math.min(later * 2, latest); // T3
+    strikes = trial ? limit : strikes + 1;
+    trial = false;
+    if (strikes < limit) return;
+    next = other[kind];
+    strikes = kind === "poll" ? deadTimes - 1 : 0; // T2
+  }
+
   return {
     next: () => next,
-    ended(kind, end) {
+    lookLater: () => later,
+    ended(kind, end, livedMs) {
       if (setting !== "auto") return;
       if (end.kind === "streams-pass") {
-        broken = 0;
         next = "stream";
-      } else if (kind === "stream") {
-        broken = end.kind === "lost" && !end.greeted && broke.has(end.reason) ? broken + 1 : 0; // T1
-        if (broken >= brokenTimes) next = "poll";
-      } else if (end.kind === "lost" && !end.greeted) {
-        broken = brokenTimes - 1; // T2
-        next = "stream";
+        strikes = 0;
+        trial = true;
+      } else if (end.kind === "lost" && !end.greeted && (kind === "poll" || ofThePath.has(end.reason))) {
+        broke(kind, kind === "poll" ? 1 : deadTimes); // T1, T2
+      } else if (end.kind === "lost" && end.greeted && livedMs < youngMs && ofThePath.has(end.reason)) {
+        broke(kind, youngTimes);
+      } else {
+        strikes = 0;
+        if (kind === "stream" && livedMs >= youngMs) {
+          trial = false;
+          later = 1;
+        }
       }
     },
   };
 }
 
 /**
- * What a stream ends with before its greeting was answered, where something
- * between is the cause: nothing of the server's, or a bare code of Connect's,
+ * What a session ends with where something between is the cause: nothing of the server's, or a bare code of Connect's,
  * which what stands between makes up.
  */
-const broke: ReadonlySet<string> = new Set<string>([
+const ofThePath: ReadonlySet<string> = new Set<string>([
   "HTTP2_UNAVAILABLE",
   "SILENT", // accepted, and never answered
   "STALLED",

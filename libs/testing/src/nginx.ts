@@ -14,8 +14,8 @@ import { type ProcessEnd, startProcess } from "./processes.ts";
 import { until } from "./until.ts";
 
 export interface NginxOptions {
-  /** Origin of the server behind it; clear text. */
-  upstream: string;
+  /** Origins of the servers behind it, which get requests by turns; clear text. */
+  upstreams: readonly string[];
   /** With it: TLS, HTTP/2 and HTTP/1.1, buffering. Without: clear text and HTTP/1.1 only. */
   certificate?: Certificate;
   /** Default: any free one. */
@@ -62,7 +62,7 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   };
 }
 
-function configurationOf({ upstream, certificate }: NginxOptions, port: number, folder: string): string {
+function configurationOf({ upstreams, certificate }: NginxOptions, port: number, folder: string): string {
   const files = certificate?.files();
   const listen =
     files === undefined
@@ -80,10 +80,13 @@ events { worker_connections 256; }
 http {
   access_log off;
   ${folders.join("\n  ")}
+  upstream servers {
+    ${upstreams.map((url) => `server ${new URL(url).host};`).join("\n    ")}
+  }
   server {
     ${listen}
     location / {
-      proxy_pass ${upstream};
+      proxy_pass http://servers;
       proxy_http_version 1.1;
       proxy_set_header Host $http_host;
       proxy_set_header Connection "";

@@ -15,8 +15,10 @@ import { atEnd } from "./endings.ts";
 export interface ReverseProxy {
   url: string;
   port: number;
-  /** Requests that came, by `METHOD path`. */
+  /** Requests that came, by `METHOD path`; `PRI *`: HTTP/2's preface, which was refused. */
   asked: string[];
+  /** What requests were authorised with. */
+  bearers: Set<string>;
   /** Stops listening and cuts what is open. */
   stop(): Promise<void>;
 }
@@ -29,9 +31,11 @@ export const startBufferingProxy = (upstream: string): Promise<ReverseProxy> => 
 
 async function startProxy(upstream: string, http2: boolean): Promise<ReverseProxy> {
   const asked: string[] = [];
+  const bearers = new Set<string>();
   const sockets = new Set<Socket>();
   const pass = (from: Request, to: Response): void => {
     asked.push(`${from.method} ${from.url?.split("?")[0]}`);
+    if (from.headers.authorization !== undefined) bearers.add(from.headers.authorization);
     void passWhole(upstream, from, to as ServerResponse);
   };
   const overHttp1 = createHttp1(pass);
@@ -42,7 +46,10 @@ async function startProxy(upstream: string, http2: boolean): Promise<ReverseProx
     socket.on("error", () => undefined).once("close", () => sockets.delete(socket));
     socket.once("data", (first: Buffer) => {
       const preface = first.subarray(0, 3).toString("latin1") === "PRI";
-      if (preface && !http2) return socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+      if (preface && !http2) {
+        asked.push("PRI *");
+        return socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+      }
       socket.pause();
       socket.unshift(first);
       (preface ? overHttp2 : overHttp1).emit("connection", socket);
@@ -58,7 +65,7 @@ async function startProxy(upstream: string, http2: boolean): Promise<ReverseProx
     });
   atEnd(stop);
   const { port } = tcp.address() as AddressInfo;
-  return { url: `http://127.0.0.1:${port}`, port, asked, stop };
+  return { url: `http://127.0.0.1:${port}`, port, asked, bearers, stop };
 }
 
 /** Headers of one connection, and HTTP/2's own. */

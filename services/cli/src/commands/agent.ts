@@ -221,7 +221,7 @@ const conflictWords: Record<string, string> = {
 
 const transportWords: Record<number, string> = {
   [Agent_Transport.STREAM]: "stream",
-  [Agent_Transport.POLL]: "long polling, because its network breaks streaming",
+  [Agent_Transport.POLL]: "polling, since no stream passes or it is told to",
 };
 
 /** Life and connectivity in one line: `offline since 08:40, missed heartbeats`. */
