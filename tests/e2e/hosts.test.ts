@@ -1,11 +1,12 @@
 /** The life of a host's agent, whole: its replacement, its keys. */
-import { cpSync, utimesSync } from "node:fs";
+import { cpSync, readFileSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "@jest/globals";
+import { Agent_Connectivity as Connectivity } from "@bowline/contract/agents";
 import { ProductPublish_State as State } from "@bowline/contract/products";
-import { isRunning, runProcess, temporaryFolder, testDatabase, until } from "@bowline/testing";
-import { programs, type Server, startAgent, startServer } from "./fixture.ts";
-import { joinAgent, live, makePlace, offline, online, serving } from "./operating.ts";
+import { isRunning, runProcess, startProcess, temporaryFolder, testDatabase, until } from "@bowline/testing";
+import { folderOfAnAgent, programs, type Server, startAgent, startServer } from "./fixture.ts";
+import { issueToken, joinAgent, live, makePlace, offline, online, serving } from "./operating.ts";
 import { servedVersion, startUpstream } from "./requests.ts";
 
 /** On two busy cores. */
@@ -108,4 +109,44 @@ test("rotate-key says where no agent has enrolled, and where none answers, with 
       withinMs: settledWithinMs,
     },
   );
+});
+
+test("what install writes starts an agent that enrols: the unit's program with the settings of its file, as systemd starts it", async () => {
+  const { api } = server;
+  const place = await makePlace(api);
+  const root = temporaryFolder();
+  const dataDir = folderOfAnAgent();
+  const installed = await runProcess({
+    command: [
+      "node",
+      programs.cli,
+      "agent",
+      "install",
+      server.url,
+      "--root",
+      root,
+      "--data-dir",
+      dataDir,
+      "--name",
+      "hall-3",
+    ],
+    env: { BOWLINE_REGISTRATION_TOKEN: await issueToken(place) },
+  });
+  expect(installed.code).toBe(0);
+  const unit = readFileSync(join(root, "etc/systemd/system/bowline-agent.service"), "utf8");
+  const started = startProcess({
+    command: [
+      "sh",
+      "-c",
+      `set -a; . "$1"; exec ${/^ExecStart=(.*)$/m.exec(unit)?.[1]}`,
+      "sh",
+      join(root, "etc/bowline/bowline-agent.env"),
+    ],
+  });
+  const listed = async () => (await api.agents.listAgents({ clusterId: place.clusterId })).agents;
+  await until(async () => (await listed()).some(({ connectivity }) => connectivity === Connectivity.ONLINE), {
+    withinMs: settledWithinMs,
+  });
+  expect(await listed()).toMatchObject([{ name: "hall-3" }]);
+  await started.end();
 });

@@ -71,6 +71,17 @@ export async function become(cli: Cli, file: string, args: readonly string[]): P
   cli.interrupted.removeEventListener("abort", pass);
 }
 
+/** Runs a program of the host to its end, with our terminal. Throws a Failure where it fails. */
+export async function runHere([file = "", ...args]: readonly string[]): Promise<void> {
+  const child = spawn(file, args, { stdio: ["ignore", "inherit", "inherit"] });
+  const how = await new Promise<string>((done) => {
+    child.on("error", (error) => done(error.message));
+    child.on("exit", (code, signal) => done(code === 0 ? "" : `ended with ${signal ?? String(code)}`));
+  });
+  if (how !== "")
+    throw new Failure(exitCodes.failed, `${[file, ...args].join(" ")}: ${how}`, { reason: "COMMAND_FAILED" });
+}
+
 function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
   return Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));
 }

@@ -10,7 +10,9 @@ import type { Agent } from "@bowline/contract/agents";
 import type { Command } from "commander";
 import { rotateKeyCommand } from "./agent-host.ts";
 import { bindCertificateCommand } from "./agent-certificate.ts";
+import { installCommand } from "./agent-install.ts";
 import { joinCommand } from "./agent-join.ts";
+import { uninstallCommand } from "./agent-uninstall.ts";
 import { acceptCommand, decisionWords, showDisputes } from "./agent-accept.ts";
 import { connected, listed, noun, verb } from "../cli.ts";
 import type { Cli, ConnectionFlags, ListFlags } from "../cli.ts";
@@ -23,6 +25,8 @@ import { clockTime, enumName, labels, nothing, since, when } from "../text.ts";
 export function agentCommand(cli: Cli): Command {
   const agent = noun("agent", "Agents: the processes in your clusters that dial out");
   joinCommand(cli, agent);
+  installCommand(cli, agent);
+  uninstallCommand(cli, agent);
   rotateKeyCommand(cli, agent);
   bindCertificateCommand(cli, agent);
 
