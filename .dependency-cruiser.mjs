@@ -103,10 +103,10 @@ export default {
     },
     {
       name: "agent-core-imports",
-      comment: "agents/core: kernel, contract, session, auth, dial. It knows no runtime and no data plane.",
+      comment: "agents/core: kernel, contract, session, auth, dial, traces. It knows no runtime and no data plane.",
       severity: "error",
       from: { path: "^agents/core/", pathNot: test },
-      to: { path: "^(libs|agents)/", pathNot: ["^agents/core/", "^libs/(kernel|contract|session|auth|dial)/"] },
+      to: { path: "^(libs|agents)/", pathNot: ["^agents/core/", "^libs/(kernel|contract|session|auth|dial|traces)/"] },
     },
     {
       name: "runtimes-know-no-sibling",

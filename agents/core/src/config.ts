@@ -7,7 +7,9 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { isLoopback, parseFingerprint, proxiesOf, proxyFor, type ProxySettings } from "@bowline/dial";
+import { readTraceSettings, type TraceSettings, TraceSettingsError } from "@bowline/traces";
 import { logLevels, type LogLevel } from "./log.ts";
+import { agentVersion } from "./version.ts";
 
 /** How sessions are carried; `auto`: by a stream, and by polling where none passes (transports.ts). */
 export const transportSettings = ["auto", "stream", "poll"] as const;
@@ -46,6 +48,8 @@ export interface AgentConfig {
   stopWorkloadsOnExit: boolean;
   /** What the runtime may pass on to workloads; it picks. */
   hostEnvironment: Readonly<Record<string, string | undefined>>;
+  /** From OTEL_*; undefined: this agent exports no traces. */
+  traces: TraceSettings | undefined;
   /** Crash points of fault tests; see kernel/faults.ts. */
   faults: string | undefined;
 }
@@ -111,6 +115,7 @@ export function readConfig(args: readonly string[], environment: NodeJS.ProcessE
     keyMaxAgeMs: ageOf(setting(flags["key-max-age"], "BOWLINE_AGENT_KEY_MAX_AGE")),
     stopWorkloadsOnExit: on(flags["stop-workloads-on-exit"], "BOWLINE_STOP_WORKLOADS_ON_EXIT"),
     hostEnvironment: environment,
+    traces: tracesOf(environment),
     faults: environment["BOWLINE_FAULT"],
   };
 }
@@ -133,6 +138,14 @@ export function readRequestConfig(
 function dataDirOf(flag: string | undefined, environment: NodeJS.ProcessEnv): string {
   const home = process.getuid?.() === 0 ? "/var/lib/bowline" : join(homedir(), ".bowline-agent");
   return resolve(flag ?? (environment["BOWLINE_AGENT_DATA_DIR"] || home));
+}
+
+function tracesOf(environment: NodeJS.ProcessEnv): TraceSettings | undefined {
+  try {
+    return readTraceSettings(environment, { name: "bowline-agent", version: agentVersion });
+  } catch (error) {
+    throw error instanceof TraceSettingsError ? new ConfigError(error.message) : error;
+  }
 }
 
 type Flags = ReturnType<typeof parse>;

@@ -20,6 +20,7 @@ import {
 } from "@bowline/contract/agent";
 import { Deployment_Desired, type Deployment } from "@bowline/contract/deployments";
 import { crashPoint, type Clock } from "@bowline/kernel";
+import { noTraces, type Traces } from "@bowline/traces";
 import { whyAborted, type AbortReason, type Gateways } from "./gateways.ts";
 import type { Journal, JournalledCommand } from "./journal.ts";
 import type { Log } from "./log.ts";
@@ -61,8 +62,9 @@ export function createConverger(ports: {
   journal: Journal;
   log: Log;
   clock: Clock;
+  traces?: Traces;
 }): Converger {
-  const { runtime, gateways, journal, log, clock } = ports;
+  const { runtime, gateways, journal, log, clock, traces = noTraces } = ports;
   const turns = new Map<string, Promise<void>>();
   const running = new Map<string, Running>();
   let stopping = false;
@@ -117,12 +119,25 @@ export function createConverger(ports: {
     const { signal } = entry.ending;
     if (whyAborted(signal) === "stopping") return; // V4
     entry.started = true;
-    const end = signal.aborted ? ({ kind: "cancelled" } as const) : await carryOut(command, entry.ending);
-    if (end.kind !== "succeeded" && whyAborted(signal) === "stopping") return; // V4
+    const { commandId, attempt: number, deploymentId, generation, traceParent = "" } = command;
+    const span = traces.part("agent.apply", {
+      parent: traceParent,
+      attributes: {
+        "bowline.command": commandId,
+        "bowline.attempt": number,
+        "bowline.deployment": deploymentId,
+        "bowline.generation": generation,
+      },
+    });
+    const end = signal.aborted
+      ? ({ kind: "cancelled" } as const)
+      : await carryOut(command, entry.ending, span.traceparent);
+    if (end.kind !== "succeeded" && whyAborted(signal) === "stopping") return span.end("STOPPING"); // V4
     const result = await resultOf(command, end, clock.monotonicMs() - startedAt);
     crashPoint("converge.before-result");
     await journal.finish(result, outcomeOf(command, end)); // V3
     crashPoint("converge.after-result");
+    span.end(end.kind === "failed" ? end.reason : end.kind === "cancelled" ? "CANCELLED" : undefined);
     log.info(
       {
         command: command.commandId,
@@ -137,7 +152,7 @@ export function createConverger(ports: {
     converger.listener?.finished(result);
   }
 
-  async function carryOut(command: JournalledCommand, ending: AbortController): Promise<ConvergeEnd> {
+  async function carryOut(command: JournalledCommand, ending: AbortController, trace: string): Promise<ConvergeEnd> {
     const highest = journal.highest(command.deploymentId);
     if (highest !== undefined && command.generation < highest.generation) {
       return { kind: "cancelled" }; // J3: a newer generation was received meanwhile; going back would undo it.
@@ -156,7 +171,9 @@ export function createConverger(ports: {
       if (!timer.signal.aborted) ending.abort("timeout" satisfies AbortReason);
     });
     try {
+      const span = traces.part(stepNames[gateways.kindOf(read.spec)], { parent: trace });
       const end = await converge(read.spec, command, ending.signal);
+      span.end(end.kind === "failed" ? end.reason : end.kind === "cancelled" ? "CANCELLED" : undefined);
       crashPoint("converge.effect");
       if (end.kind === "cancelled" && whyAborted(ending.signal) === "timeout") {
         const message = `not done after ${Math.round(command.runTimeoutMs / 1000)} s`;
@@ -228,6 +245,13 @@ const outcomes = {
   failed: DeployResult_Outcome.FAILED,
   cancelled: DeployResult_Outcome.CANCELLED,
 } as const satisfies Record<ConvergeEnd["kind"], DeployResult_Outcome>;
+
+/** What the runtime or the data plane does, and answers. */
+const stepNames = {
+  "data-plane": "dataplane.start",
+  routes: "dataplane.apply",
+  plain: "runtime.converge",
+} as const satisfies Record<ReturnType<Gateways["kindOf"]>, string>;
 
 function keyOf(commandId: string, attempt: number): string {
   return `${commandId} ${attempt}`;

@@ -12,8 +12,8 @@ export type Fetched =
   | { kind: "wrong-digest" };
 
 export interface Fetcher {
-  /** Rejects where the call failed; the command is pushed again. */
-  fetch(command: DeployCommand): Promise<Fetched>;
+  /** Rejects where the call failed; the command is pushed again. `traceParent`: the trace that the call is shown in. */
+  fetch(command: DeployCommand, traceParent?: string): Promise<Fetched>;
 }
 
 /** The contract's limit of one call. */
@@ -30,6 +30,7 @@ export function createFetcher(
   const client = createClient(AgentService, transport);
   interface Waiting {
     command: DeployCommand;
+    traceParent: string;
     resolve: (fetched: Fetched) => void;
     reject: (error: unknown) => void;
   }
@@ -40,7 +41,12 @@ export function createFetcher(
     const items = batch.map(({ command: { commandId, attempt } }) => ({ commandId, attempt }));
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const headers = { authorization: `Bearer ${ports.token()}` };
+        // Of several commands the call is shown in the trace of the first that has one.
+        const traceparent = batch.find((one) => one.traceParent !== "")?.traceParent;
+        const headers = {
+          authorization: `Bearer ${ports.token()}`,
+          ...(traceparent === undefined ? {} : { traceparent }),
+        };
         return (await client.fetchDeployments({ items }, { signal, headers })).deployments;
       } catch (error) {
         // UNAUTHENTICATED never fails a command: renew and ask again.
@@ -72,9 +78,9 @@ export function createFetcher(
   }
 
   return {
-    fetch: (command) =>
+    fetch: (command, traceParent = "") =>
       new Promise((resolve, reject) => {
-        waiting.push({ command, resolve, reject });
+        waiting.push({ command, traceParent, resolve, reject });
         if (!running) void drain();
       }),
   };

@@ -20,8 +20,9 @@ import {
   type DeployResult,
 } from "@bowline/contract/agent";
 import { crashPoint } from "@bowline/kernel";
+import { asTraceparent, type Traces } from "@bowline/traces";
 import type { Converger } from "./converge.ts";
-import type { Fetcher } from "./fetch.ts";
+import type { Fetched, Fetcher } from "./fetch.ts";
 import type { Journal, JournalledCommand } from "./journal.ts";
 import { commandPlaces, diskFree, minDiskFreeBytes } from "./load.ts";
 import type { Log } from "./log.ts";
@@ -38,6 +39,7 @@ export function createIntake(ports: {
   fetcher: Fetcher;
   dataDir: string;
   log: Log;
+  traces: Traces;
   receipt(receipt: CommandReceipt): void;
   result(result: DeployResult): void;
 }): Intake {
@@ -91,7 +93,8 @@ export function createIntake(ports: {
         return answer(command, Disposition.NOT_NOW, "DISK_FULL", "too little space is left on the agent's disk");
       }
     }
-    const fetched = await ports.fetcher.fetch(command);
+    const traceParent = asTraceparent(command.traceParent);
+    const fetched = await fetch(command, traceParent);
     if (fetched.kind === "not-in-flight") return; // The server moved on; what it wants now comes by itself.
     if (fetched.kind === "wrong-digest") {
       return answer(command, Disposition.REJECTED, "SPEC_INVALID", "the spec's bytes are not what the command names");
@@ -100,6 +103,7 @@ export function createIntake(ports: {
     const journalled: JournalledCommand = {
       ...{ commandId, attempt, deploymentId, generation, digest, productPublishId, runTimeoutMs, reduces, spec },
       starts: 0,
+      ...(traceParent === "" ? {} : { traceParent }),
     };
     crashPoint("intake.before-journal");
     await journal.receive([journalled]); // Q1
@@ -108,6 +112,20 @@ export function createIntake(ports: {
     crashPoint("intake.after-receipt");
     converger.run(journalled);
     if (fetching.get(keyOf(commandId, attempt)) === true) converger.cancel(commandId, attempt);
+  }
+
+  async function fetch(command: DeployCommand, parent: string): Promise<Fetched> {
+    const { commandId, attempt } = command;
+    const attributes = { "bowline.command": commandId, "bowline.attempt": attempt };
+    const span = ports.traces.part("agent.fetch", { kind: "client", parent, attributes });
+    try {
+      const fetched = await ports.fetcher.fetch(command, span.traceparent);
+      span.end(fetched.kind === "spec" ? undefined : fetched.kind);
+      return fetched;
+    } catch (error) {
+      span.end("FETCH_FAILED");
+      throw error;
+    }
   }
 
   /** E5: never below the highest journalled generation, and one generation has one digest. */

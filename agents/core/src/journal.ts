@@ -34,6 +34,8 @@ export interface JournalledCommand {
   spec: Uint8Array;
   /** How often it was started; the third start of an attempt is reported instead of run. */
   starts: number;
+  /** W3C traceparent of its enqueue; unset: it is not traced. */
+  traceParent?: string;
 }
 
 /** The last generation that a deployment converged to. */

@@ -7,6 +7,7 @@
  * Exit codes: 0 it was stopped; 1 it failed; 4 it was refused for good.
  */
 import { configureFaults } from "@bowline/kernel";
+import { openTraces } from "@bowline/traces";
 import { runCommand } from "./commands.ts";
 import { ConfigError, readConfig, type AgentConfig } from "./config.ts";
 import type { DataPlaneClass } from "./dataplane.ts";
@@ -60,6 +61,7 @@ export async function runProgram(parts: {
     process.stdin.on("end", cut).on("close", cut).on("error", cut).resume();
   }
 
+  const traces = await openTraces(config.traces, { log, dropped: () => undefined });
   try {
     const identity = await loadIdentity(config.dataDir);
     const openSecret = async (sealed: string): Promise<string> =>
@@ -67,7 +69,7 @@ export async function runProgram(parts: {
     const runtime = await parts.createRuntime({ config, log, openSecret });
     try {
       const end = await run(
-        { runtime, dataPlanes: parts.dataPlanes, config, identity, openSecret, log },
+        { runtime, dataPlanes: parts.dataPlanes, config, identity, openSecret, traces, log },
         ending.signal,
       );
       if (end.exitCode !== 0) {
@@ -76,6 +78,7 @@ export async function runProgram(parts: {
       }
     } finally {
       await runtime.close({ stopWorkloads });
+      await traces.shutdown();
     }
     log.info({}, "stopped");
   } catch (error) {

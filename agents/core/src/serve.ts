@@ -42,6 +42,7 @@ import type { AgentConfig } from "./config.ts";
 import type { Converger } from "./converge.ts";
 import { createFetcher } from "./fetch.ts";
 import { createIntake } from "./intake.ts";
+import type { Traces } from "@bowline/traces";
 import type { Journal } from "./journal.ts";
 import { capacityOf } from "./load.ts";
 import type { Log } from "./log.ts";
@@ -93,6 +94,7 @@ export interface ServePorts {
   serving?: (session: SessionCalls, over: AbortSignal) => void;
   clock: Clock;
   log: Log;
+  traces: Traces;
   random?: () => number;
 }
 
@@ -139,6 +141,7 @@ export async function serve(
   const fetcher = createFetcher(transport.unary, authorised, channel.signal);
   const intake = createIntake({
     ...{ journal, converger, fetcher, log },
+    traces: ports.traces,
     dataDir: ports.config.dataDir,
     receipt: (receipt) => say({ case: "commandReceipt", value: receipt }),
     result: sendResult,

@@ -79,6 +79,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
     stopWorkloadsOnExit: false,
     hostEnvironment: {},
     faults: undefined,
+    traces: undefined,
   };
   const life = run(
     {

@@ -15,6 +15,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { signAssertion } from "@bowline/auth";
 import { crashPoint, startStages, systemClock, type Clock, type Stage } from "@bowline/kernel";
+import { noTraces, type Traces } from "@bowline/traces";
 import type { AgentConfig } from "./config.ts";
 import { connect } from "./connect.ts";
 import { createConverger } from "./converge.ts";
@@ -42,6 +43,8 @@ export interface AgentParts {
   /** Opens what was sealed to this agent. Rejects what was not. */
   openSecret: (sealed: string) => Promise<string>;
   log: Log;
+  /** Unset: nothing is traced. */
+  traces?: Traces;
   clock?: Clock;
 }
 
@@ -54,7 +57,7 @@ const adoptAgainMs = 2_000;
 
 /** Runs until `signal` aborts or the server refuses this agent for good. Does not close the runtime. Throws where its own disk fails. */
 export async function run(parts: AgentParts, signal: AbortSignal): Promise<AgentEnd> {
-  const { runtime, dataPlanes, config, identity, log, clock = systemClock } = parts;
+  const { runtime, dataPlanes, config, identity, log, traces = noTraces, clock = systemClock } = parts;
   const over = new AbortController();
   const stopped = AbortSignal.any([signal, over.signal]);
   const dialler = createDialler(config, log);
@@ -66,7 +69,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     journal = await openJournal(config.dataDir, log, () => clock.now());
     const observer = await createObserver({ runtime, journal, log, clock });
     const gateways = createGateways({ runtime, dataPlanes, journal, log, clock, openSecret: parts.openSecret });
-    const converger = createConverger({ runtime, gateways, journal, log, clock });
+    const converger = createConverger({ runtime, gateways, journal, log, clock, traces });
     const stages: Stage[] = [
       {
         name: "observer",
@@ -122,6 +125,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
               observer,
               clock,
               log,
+              traces,
             },
             transport,
             assertion,

@@ -16,6 +16,7 @@ import * as drift from "./migrations/0008-drift.ts";
 import * as secrets from "./migrations/0009-secrets.ts";
 import * as clientCertificates from "./migrations/0010-client-certificates.ts";
 import * as history from "./migrations/0011-history.ts";
+import * as traces from "./migrations/0012-traces.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -29,6 +30,7 @@ const migrations: Record<string, Migration> = {
   "0009-secrets": secrets,
   "0010-client-certificates": clientCertificates,
   "0011-history": history,
+  "0012-traces": traces,
 };
 
 /** Names of all migrations, oldest first. */

@@ -283,6 +283,7 @@ export interface CommandsTable {
   retry_of: Generated<string>;
   created_by: string;
   created_at: Generated<Date>;
+  trace_parent: Generated<string>;
 }
 
 export interface CommandStatesTable {

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { type EncryptionKey, loadOrCreateKeyFile, writePrivateFile } from "@bowline/auth";
 import { type DatabaseAddress, migrate, type OpenDatabase, openDatabase, runEmbeddedPostgres } from "@bowline/db";
 import { newId, problem, type Stage, startStages, type StopAll, systemClock } from "@bowline/kernel";
+import { noTraces, openTraces, type Traces, type TraceSettings } from "@bowline/traces";
 import type { Logger } from "pino";
 import type { Config } from "./config.ts";
 import { bootstrap, type Bootstrapped } from "./identity/index.ts";
@@ -50,7 +51,12 @@ const redisWithinMs = 1_000;
 const databaseStopWithinMs = 15_000;
 
 /** Starts everything. Throws what is wrong; then nothing is left running. */
-export async function startServer(config: Config, log: Logger, report: StageReport): Promise<Server> {
+export async function startServer(
+  config: Config,
+  log: Logger,
+  report: StageReport,
+  traceSettings?: TraceSettings,
+): Promise<Server> {
   const clock = systemClock;
   let failedWith: (why: string) => void = () => undefined;
   const failed = new Promise<string>((resolve) => (failedWith = resolve));
@@ -60,6 +66,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
   const metrics = createMetrics();
 
   let address: DatabaseAddress = config.databaseUrl;
+  let traces: Traces = noTraces;
   let database: OpenDatabase;
   let encryption: EncryptionKey;
   let installation: Bootstrapped;
@@ -101,7 +108,8 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
           reloaded: (outcome) => metrics.tlsReloaded(outcome),
         });
       }
-      return { detail: config.dataDir, stop: nothing };
+      traces = await openTraces(traceSettings, { log, dropped: (spans) => metrics.dropped("spans", spans) });
+      return { detail: config.dataDir, stop: () => traces.shutdown() };
     }),
     timed("database", databaseStopWithinMs, async () => {
       if (config.databaseUrl !== "") return { detail: "PostgreSQL, separate", stop: nothing };
@@ -178,6 +186,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         replicaId,
         metrics,
         hints,
+        traces,
         publicUrl: () => config.publicUrl || listening().url,
         caFingerprint: () => tls?.material().caFingerprint,
       });
@@ -204,6 +213,7 @@ export async function startServer(config: Config, log: Logger, report: StageRepo
         sessions: () => wired.sessions.measured().sessions,
         queues: () => ({
           ...wired.sessions.measured().queues,
+          spans: traces.waiting(),
           events_remembered: wired.events.measured().remembered,
         }),
         pool: () => database.load(),

@@ -6,11 +6,13 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { readTraceSettings, type TraceSettings, TraceSettingsError } from "@bowline/traces";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { clientAddresses } from "./platform/client-address.ts";
 import { originsOf } from "./platform/cors.ts";
 import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
+import { serverVersion } from "./version.ts";
 
 const text = z.string();
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
@@ -180,6 +182,8 @@ export interface LoadedConfig {
   config: Config;
   origins: Record<SettingName, Origin>;
   file: string | undefined;
+  /** From OTEL_*; undefined: nothing is traced. */
+  traces: TraceSettings | undefined;
   /** Crash points of fault tests (libs/kernel/src/faults.ts). No setting, so that no help offers it. */
   faults: string | undefined;
   /** Arguments without a flag. */
@@ -234,11 +238,20 @@ export function loadConfig(
     config,
     origins,
     file,
+    traces: tracesOf(environment),
     faults: environment["BOWLINE_FAULT"],
     words,
     switches,
     json: isJson(flags["output"]),
   };
+}
+
+function tracesOf(environment: Readonly<Record<string, string | undefined>>): TraceSettings | undefined {
+  try {
+    return readTraceSettings(environment, { name: "bowline-control-plane", version: serverVersion });
+  } catch (error) {
+    throw error instanceof TraceSettingsError ? new ConfigError(error.message) : error;
+  }
 }
 
 function isJson(output: string | boolean | undefined): boolean {

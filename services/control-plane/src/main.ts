@@ -72,7 +72,7 @@ async function run(name: string, args: readonly string[]): Promise<number> {
 }
 
 async function start(args: readonly string[]): Promise<number> {
-  const { config, faults } = loadConfig(args);
+  const { config, faults, traces } = loadConfig(args);
   configureFaults(
     faults,
     () => process.kill(process.pid, "SIGKILL") as never,
@@ -86,8 +86,11 @@ async function start(args: readonly string[]): Promise<number> {
     format: config.logFormat || (process.stderr.isTTY ? "pretty" : "json"),
   });
   const stopped = stopRequest(config.lifelineStdin);
-  const server = await startServer(config, log, ({ name, detail, tookMs }) =>
-    log.info({ stage: name, detail, ms: Math.round(tookMs) }, "started"),
+  const server = await startServer(
+    config,
+    log,
+    ({ name, detail, tookMs }) => log.info({ stage: name, detail, ms: Math.round(tookMs) }, "started"),
+    traces,
   );
   const why = await Promise.race([
     stopped.then((signal) => ({ kind: "asked", signal })),
@@ -191,6 +194,8 @@ function help(code: number): number {
       const { help: text, fallback } = settings[name];
       return `  --${flagOf(name).padEnd(22)} ${text} Default: ${fallback === "" ? "empty" : String(fallback)}. ${environmentOf(name)}`;
     }),
+    "",
+    "Traces: OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_* of OTLP over HTTP; docs/operations/traces.md.",
     "",
     "Exit codes: 0 stopped when asked, 1 failed, 2 wrong usage.",
   ];

@@ -10,6 +10,7 @@ import type { OpenDatabase } from "@bowline/db";
 import { systemClock } from "@bowline/kernel";
 import { createRest } from "@bowline/rest";
 import { hangUpKey, hangUpOf, maxUnaryMessageBytes } from "@bowline/session";
+import type { Traces } from "@bowline/traces";
 import { sql } from "kysely";
 import type { Logger } from "pino";
 import { createAgents } from "./agents/index.ts";
@@ -65,6 +66,8 @@ export interface Foundations {
   replicaId: string;
   metrics: ReturnType<typeof createMetrics>;
   hints: Hints;
+  /** Unset: nothing is traced. */
+  traces?: Traces;
   publicUrl: () => string;
   /** Of the CA that agents may pin; undefined: a public one, or none that the server knows. */
   caFingerprint?: () => string | undefined;
@@ -89,7 +92,7 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, hints, publicUrl, caFingerprint }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, traces, publicUrl, caFingerprint }: Foundations,
 ): Wired {
   const { db } = database;
   const events = createEvents(db, log);
@@ -196,6 +199,7 @@ export function wire(
     foreignCommand: (agentId, about) => sessions.misused(agentId, "FOREIGN_COMMAND", { about }),
     random: Math.random,
     metrics,
+    traces,
     log,
   };
   const audit = createAudit({ db, events });
@@ -241,6 +245,7 @@ export function wire(
     log,
     observe: (call) => metrics.observe(call),
     rateLimits,
+    traces,
     dispatchDegraded: () => hints.degraded(),
   });
   const scrapes = createRateLimits(rateLimits);

@@ -101,6 +101,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.DeployCommand.product_publish_id": "For publishes; for logs, opaque to the agent.",
   "bowline.agent.v1.DeployCommand.reduces": "It removes or stops: it may use the extra place.",
   "bowline.agent.v1.DeployCommand.run_timeout_ms": "Longest run of this attempt, on the agent's monotonic clock.",
+  "bowline.agent.v1.DeployCommand.trace_parent":
+    "W3C traceparent of what enqueued it, for the agent's part of the trace. Empty: it is not traced. An agent takes any other text for empty.",
   "bowline.agent.v1.DeployResult": "Outcome of one attempt. Fsynced by the agent first, repeated until acknowledged.",
   "bowline.agent.v1.DeployResult.Outcome": "How it ended.",
   "bowline.agent.v1.DeployResult.Outcome.CANCELLED": "Ended on request.",

@@ -33,6 +33,8 @@ export interface PushedCommand {
   productPublishId: string;
   runTimeoutMs: number;
   reduces: boolean;
+  /** W3C traceparent of its enqueue; empty: it is not traced. */
+  traceParent: string;
   /** From its enqueue to this claim; undefined where it was claimed before. */
   waitedSeconds?: number | null;
 }
@@ -77,7 +79,7 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
     WHERE s.command_id = picked.command_id AND c.id = s.command_id
     RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
       c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
-      s.reduces, s.sequence, s.priority,
+      c.trace_parent AS "traceParent", s.reduces, s.sequence, s.priority,
       CASE WHEN s.attempt = 1 THEN extract(epoch FROM clock_timestamp() - c.created_at)::float8 END AS "waitedSeconds"`.execute(
     work.tx,
   );
@@ -161,6 +163,7 @@ export async function unreceipted(
       "c.product_publish_id as productPublishId",
       "c.run_timeout_ms as runTimeoutMs",
       "s.reduces",
+      "c.trace_parent as traceParent",
     ])
     .where("s.agent_id", "=", agentId)
     .where("s.state", "=", "ASSIGNED")

@@ -8,6 +8,7 @@
  */
 import type { Database } from "@bowline/db";
 import { newId } from "@bowline/kernel";
+import { noTraces } from "@bowline/traces";
 import { type InsertObject, sql } from "kysely";
 import { addGenerations, type Wish, type WishedDeployment } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
@@ -49,6 +50,8 @@ export interface ConvergeWish extends Wish {
   limits?: Partial<Limits>;
   createdBy: string;
   retryOf?: string;
+  /** W3C traceparent of the call that wishes it. */
+  traceParent?: string;
 }
 
 export interface Enqueued {
@@ -63,6 +66,7 @@ export interface Enqueued {
  */
 export async function converge(ports: EnginePorts, work: Work, wishes: readonly ConvergeWish[]): Promise<Enqueued[]> {
   const { tx } = work;
+  const { traces = noTraces } = ports;
   const wished = await addGenerations(tx, wishes); // E3: locks the deployments, in order of id
   const changes: ChangedCommand[] = [];
   const enqueued: Enqueued[] = [];
@@ -83,7 +87,12 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
       blocked ||= command.state !== "SUPERSEDED";
     }
     const limits = { ...defaultLimits, ...wish.limits };
-    commands.push(rowOf(commandId, wish, deployment, limits));
+    const span = traces.part("command.enqueue", {
+      parent: wish.traceParent ?? "",
+      attributes: { "bowline.command": commandId, "bowline.deployment": deployment.id, "bowline.agent": wish.agentId },
+    });
+    work.after(() => span.end());
+    commands.push({ ...rowOf(commandId, wish, deployment, limits), trace_parent: span.traceparent });
     states.push({
       command_id: commandId,
       agent_id: wish.agentId,

@@ -142,5 +142,6 @@ export async function findEnded(tx: Tx, ids: readonly string[]): Promise<LockedC
     cancelReason: null,
     newerWaits: false,
     timeLeft: false,
+    traceParent: "",
   }));
 }

@@ -1,5 +1,6 @@
 /** What the engine needs from others, and what it tells those who own deployments. */
 import type { CommandState } from "@bowline/db";
+import type { Traces } from "@bowline/traces";
 import type { Events } from "../platform/events.ts";
 import type { Metrics } from "../platform/metrics.ts";
 import type { Db, Work } from "../platform/transactions.ts";
@@ -29,6 +30,8 @@ export interface LockedCommand {
   newerWaits: boolean;
   timeLeft: boolean;
   outcomeAttempt: number | null;
+  /** W3C traceparent of its enqueue; empty: it is not traced. */
+  traceParent: string;
 }
 
 /** A command right after a change, with what its owner's slice may show. */
@@ -81,6 +84,8 @@ export interface EnginePorts {
   /** An agent spoke about a command of another one; what it said changed nothing. */
   foreignCommand?(agentId: string, commandId: string): void;
   random: () => number;
+  /** Undefined: nothing is traced. */
+  traces?: Traces;
   /** Undefined: nobody measures (tests of slices). */
   metrics?: Metrics;
   log: { error(fields: object, message: string): void; warn(fields: object, message: string): void };

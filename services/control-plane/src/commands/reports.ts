@@ -15,6 +15,7 @@ import {
   ResultAck_Disposition,
 } from "@bowline/contract/agent";
 import { crashPoint } from "@bowline/kernel";
+import { noTraces } from "@bowline/traces";
 import { sql } from "kysely";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
@@ -34,7 +35,7 @@ export type ResultAnswer = { agentId: string; commandId: string; attempt: number
 
 /** Records receipts. One that comes too late or from elsewhere changes nothing. */
 export async function recordReceipts(ports: EnginePorts, receipts: readonly From<CommandReceipt>[]): Promise<void> {
-  await reported(ports, receipts, async (work, { message }, command, fence, changes) => {
+  await reported(ports, "command.receipt", receipts, async (work, { message }, command, fence, changes) => {
     const event = receiptEvent(message, fence);
     if (event !== undefined) {
       await apply(ports, work, command, event, changes, {
@@ -69,6 +70,7 @@ export async function recordResults(
   };
   const seen = await reported(
     ports,
+    "command.result",
     results,
     async (work, from, command, fence, changes) => {
       answer(from, await recordResult(ports, work, from.message, command, fence, changes));
@@ -206,6 +208,7 @@ async function ownOf(
 /** What all reports share: locks in order (T2), the fence, the owners. Returns the messages whose command is their agent's. */
 async function reported<Message extends { commandId: string; attempt: number }>(
   ports: EnginePorts,
+  what: "command.receipt" | "command.result",
   messages: readonly From<Message>[],
   each: (
     work: Work,
@@ -217,6 +220,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
   reset: () => void = () => undefined,
 ): Promise<Set<From<Message>>> {
   if (messages.length === 0) return new Set();
+  const at = Date.now();
   return transact(ports.db, async (work) => {
     reset();
     // The order of locks (T2): sessions (E1), deployments (E3), commands; owners lock their rows after these.
@@ -231,6 +235,10 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       const command = commands.get(from.message.commandId);
       if (command === undefined || command.agentId !== from.agentId) continue; // another agent's: as if unknown
       seen.add(from);
+      const { id, attempt, traceParent: parent } = command;
+      const attributes = { "bowline.command": id, "bowline.attempt": attempt };
+      const span = (ports.traces ?? noTraces).part(what, { parent, at, attributes });
+      work.after(() => span.end());
       const fence = {
         attempt: from.message.attempt,
         epoch: from.epoch,

@@ -57,6 +57,7 @@ export async function lockCommands(
       "c.product_publish_id as productPublishId",
       "c.owner_kind as ownerKind",
       "c.owner_id as ownerId",
+      "c.trace_parent as traceParent",
       "s.state",
       "s.attempt",
       "s.failures",

@@ -21,6 +21,8 @@ export interface RequestFacts {
   remoteAddress: string;
   /** `sha256:…` of the client certificate that the connection came with, from the CA of clients; else empty. */
   clientCertificate?: string;
+  /** W3C traceparent for what the request causes; empty or unset: it is not traced. */
+  traceParent?: string;
 }
 
 export const principalKey = createContextKey<Principal | undefined>(undefined, { description: "principal" });
@@ -43,6 +45,11 @@ export const systemPrincipal: Principal = {
 export interface Caller {
   principal: Principal;
   request: RequestFacts;
+}
+
+/** Who wishes for something to be done, and the trace that it belongs to. */
+export function by({ principal, request }: Caller): { createdBy: string; traceParent: string } {
+  return { createdBy: principal.id, traceParent: request.traceParent ?? "" };
 }
 
 /** The caller of a handler. Throws UNAUTHENTICATED where the access interceptor let nobody in (public methods). */

@@ -12,6 +12,7 @@ import { methodAccess, restStatus } from "@bowline/contract";
 import { newId, problem, type Problem } from "@bowline/kernel";
 import { type Principal, principalKey, requestKey } from "./context.ts";
 import { connectErrorOf, problemOf } from "./problems.ts";
+import { asTraceparent, noTraces, type Span, type Traces } from "@bowline/traces";
 import { createRateLimits, type RateLimits, type RateLimitSettings } from "./rate-limits.ts";
 
 export interface InterceptorPorts {
@@ -21,6 +22,8 @@ export interface InterceptorPorts {
   /** Services beside our own that need no credential, by type name. */
   openServices?: ReadonlySet<string>;
   observe(call: { method: string; code: string; reason?: string | undefined; seconds: number }): void;
+  /** Unset: nothing is traced. */
+  traces?: Traces;
   /** True while what a call starts is dispatched slower than usual. */
   dispatchDegraded?: () => boolean;
   /** Undefined: as many calls as come. */
@@ -67,7 +70,7 @@ const facts: Interceptor = (next) => (request) => {
   return next(request);
 };
 
-/** What AIP-155 calls `request_id` may come as the header that HTTP clients send; REST's own mapping does the same. */
+/** What AIP-155 calls `factsid` may come as the header that HTTP clients send; REST's own mapping does the same. */
 const idempotencyKey: Interceptor = (next) => (request) => {
   const key = request.header.get("idempotency-key");
   if (key !== null && !request.stream && "requestId" in request.message && request.message.requestId === "") {
@@ -82,9 +85,13 @@ function observed(next: Next, ports: InterceptorPorts): Next {
   return async (request) => {
     const started = performance.now();
     const method = `${request.service.typeName}/${request.method.name}`;
-    const { requestId, remoteAddress } = request.contextValues.get(requestKey);
+    const about = request.contextValues.get(requestKey);
+    const { requestId, remoteAddress } = about;
+    const span = spanOf(request, ports);
+    request.contextValues.set(requestKey, { ...about, traceParent: span.traceparent });
     const done = (failure?: Problem): void => {
       const seconds = (performance.now() - started) / 1000;
+      span.end(failure?.reason);
       ports.observe({ method, code: failure?.code ?? "ok", reason: failure?.reason, seconds });
       const fields = {
         method,
@@ -128,6 +135,16 @@ function observed(next: Next, ports: InterceptorPorts): Next {
       throw fail(error);
     }
   };
+}
+
+/** Agents' own calls, and what only looks whether the server is there, are parts of a trace and begin none. */
+function spanOf(request: UnaryRequest | StreamRequest, ports: InterceptorPorts): Span {
+  const { traces = noTraces } = ports;
+  const parent = asTraceparent(request.header.get("traceparent"));
+  const name = `${request.service.typeName}/${request.method.name}`;
+  const begins =
+    !request.stream && !name.startsWith("bowline.agent.") && !ports.openServices?.has(request.service.typeName);
+  return begins ? traces.start(name, { kind: "server", parent }) : traces.part(name, { kind: "server", parent });
 }
 
 async function* translated<T>(

@@ -60,7 +60,7 @@ export interface Metrics {
   woken(via: WakeVia, count: number): void;
   commandEnded(state: string): void;
   /** Something did not fit into a bounded queue. */
-  dropped(queue: string): void;
+  dropped(queue: string, count?: number): void;
   /** A message of an agent was not taken; `reason` is one of ours. */
   messageRefused(reason: string): void;
   /** An agent did what none does by itself. */
@@ -183,7 +183,7 @@ export function createMetrics(): Metrics {
     claimed: (via, count) => claimed.inc({ via }, count),
     woken: (via, count) => wakeups.inc({ via }, count),
     commandEnded: (state) => commandsEnded.inc({ state }),
-    dropped: (queue) => dropped.inc({ queue }),
+    dropped: (queue, count = 1) => dropped.inc({ queue }, count),
     messageRefused: (reason) => messages.inc({ reason }),
     misused: (kind) => misuse.inc({ kind }),
     auditSuppressed: () => suppressed.inc(),

@@ -11,7 +11,7 @@
  */
 import type { Database } from "@bowline/db";
 import { type Insertable, sql } from "kysely";
-import type { Caller } from "../platform/context.ts";
+import { by, type Caller } from "../platform/context.ts";
 import { type Db, MovedOn, type Tx, type Work } from "../platform/transactions.ts";
 import { converge, type ConvergeWish, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
 import { newDeploymentId } from "../deployments/index.ts";
@@ -88,7 +88,7 @@ export async function attach(
   const found = await lockedPlaces(work.tx, place, agentIds);
   for (const agentId of agentIds) {
     const { dataPlane, routes } = found(agentId);
-    const about = { agentId, clusterId: place.clusterId, createdBy: caller.principal.id, limits: serving.limits };
+    const about = { agentId, clusterId: place.clusterId, ...by(caller), limits: serving.limits };
     if (dataPlane.isNew || dataPlane.isHeld) {
       wishes.push({
         ...about,

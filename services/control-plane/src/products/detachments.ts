@@ -2,7 +2,7 @@
 import type { ProductManifest } from "@bowline/contract/products";
 import { sql } from "kysely";
 import { converge, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
-import type { Caller } from "../platform/context.ts";
+import { by, type Caller } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
 import { lockPlaces } from "./attachments.ts";
 import { listenersOf } from "./catalogue/index.ts";
@@ -44,7 +44,7 @@ export async function detach(
       kind: "product-publish",
       ownerId: place.publishId,
       productPublishId: place.publishId,
-      createdBy: caller.principal.id,
+      ...by(caller),
       limits,
       build: () => {
         const routes = routesSpec(

@@ -17,6 +17,7 @@ import { again, type ChangedCommand, defaultLimits, type EnginePorts, type Owner
 import type { Work } from "../platform/transactions.ts";
 import { detached, forgetPlaces } from "./detachments.ts";
 import { hasNewer } from "./publish-rows.ts";
+import { traceOutcomes } from "./publish-traces.ts";
 import { aggregate, type PublishState, type TargetState, targetStateOf } from "./publish-states.ts";
 
 /** Owner of routes deployments. */
@@ -201,18 +202,24 @@ export async function settle(ports: EnginePorts, work: Work, publishIds: readonl
     const reason = because?.reason ?? (own.length === 0 && state === "PENDING" ? "NO_AGENT" : "");
     return [{ id: publish.id, state, reason, message: because?.message ?? "" }];
   });
-  const { rows } = await sql<NotedPublish & { state: string; seconds: number | null }>`
+  const { rows } = await sql<NotedPublish & { state: string; reason: string; seconds: number | null }>`
     UPDATE product_publishes AS p SET version = p.version + 1, updated_at = now(), state = coalesce(n.state, p.state),
       reason = coalesce(n.reason, p.reason), message = coalesce(n.message, p.message),
       live_at = CASE WHEN n.state = 'LIVE' THEN coalesce(p.live_at, now()) ELSE p.live_at END
     FROM unnest(${ids}::text[]) AS one (id) LEFT JOIN unnest(${settled.map((one) => one.id)}::text[],
       ${settled.map((one) => one.state)}::text[], ${settled.map((one) => one.reason)}::text[],
       ${settled.map((one) => one.message)}::text[]) AS n (id, state, reason, message) ON n.id = one.id
-    WHERE p.id = one.id RETURNING p.id, p.organisation_id, p.cluster_id, p.state,
+    WHERE p.id = one.id RETURNING p.id, p.organisation_id, p.cluster_id, p.state, p.reason,
       extract(epoch FROM now() - p.deployed_at)::float8 AS seconds`.execute(work.tx);
   const liveBefore = new Set(publishes.filter((one) => one.state === "LIVE").map((one) => one.id));
   const nowLive = rows.filter((row) => row.state === "LIVE" && !liveBefore.has(row.id));
   work.after(() => nowLive.forEach((row) => ports.metrics?.published(row.seconds ?? 0)));
+  const before = new Map(publishes.map((one) => [one.id, one.state]));
+  await traceOutcomes(
+    ports,
+    work,
+    rows.filter((row) => before.get(row.id) !== row.state),
+  );
   await notePublishes(ports, work, rows);
 }
 

@@ -17,6 +17,7 @@ import {
   withReady,
 } from "../commands/index.ts";
 import { crashPoint } from "@bowline/kernel";
+import { noTraces, type Span } from "@bowline/traces";
 import { createBell } from "../platform/bell.ts";
 import type { WakeVia } from "../platform/metrics.ts";
 import { transact } from "../platform/transactions.ts";
@@ -66,12 +67,20 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
   let rescanAt = Number.POSITIVE_INFINITY;
   let underWay: Promise<void> = Promise.resolve();
 
+  function partOf(command: PushedCommand, name: string, at?: number): Span {
+    const { traceParent: parent, commandId, attempt } = command;
+    const attributes = { "bowline.command": commandId, "bowline.attempt": attempt };
+    return (ports().traces ?? noTraces).part(name, { parent, attributes, at });
+  }
+
   function push(command: PushedCommand): void {
     const session = live.of(command.agentId);
     if (session?.phase === "serving" && session.epoch === command.epoch) {
       if (command.reduces) session.pushedRemovals.add(command.commandId);
       session.times?.pushed(command.commandId);
+      const span = partOf(command, "command.push");
       session.send({ message: { case: "deployCommand", value: deployCommand(command) } });
+      span.end();
     }
   }
 
@@ -115,6 +124,7 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     });
     const engine = ports();
     const startedAt = performance.now();
+    const began = Date.now();
     // Each end of a try wakes its agent, and each claim looks again: most rounds find nothing, and shall cost little.
     const ready = await withReady(
       engine,
@@ -128,6 +138,7 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
       return taken;
     });
     if (claimed.length > 0) crashPoint("claim.committed");
+    for (const command of claimed) partOf(command, "command.claim", began).end();
     for (const command of claimed) push(command);
     const polled = claimed.filter((command) => foundByPoll.has(command.agentId)).length;
     if (polled > 0) engine.metrics?.claimed("poll", polled);
@@ -212,5 +223,6 @@ function deployCommand(command: PushedCommand): MessageInitShape<typeof DeployCo
     attempt: command.attempt,
     runTimeoutMs: command.runTimeoutMs,
     reduces: command.reduces,
+    traceParent: command.traceParent,
   };
 }
