@@ -32,11 +32,11 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
   const server = createServer((near) => {
     near.on("error", () => {}); // Its peer's affair.
     const chosen = ready[(turn += 1) % Math.max(1, ready.length)];
-    if (chosen === undefined) return void near.resetAndDestroy();
+    if (chosen === undefined) return void near.destroy();
     const { hostname: host, port } = new URL(chosen);
     const far = connect({ host, port: Number(port), noDelay: true });
     near.setNoDelay(true);
-    far.on("error", () => near.resetAndDestroy());
+    far.on("error", () => near.destroy()); // No reset: Node loses a socket that is shutting down then.
     for (const [socket, other] of [
       [near, far],
       [far, near],

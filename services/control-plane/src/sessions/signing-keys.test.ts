@@ -1,0 +1,72 @@
+/** Access tokens of several replicas on one database, while the key that signs them changes. */
+import { randomBytes } from "node:crypto";
+import { beforeAll, expect, test } from "@jest/globals";
+import { type EncryptionKey, encryptionKey, readKeyId } from "@bowline/auth";
+import { isProblem } from "@bowline/kernel";
+import { testDatabase, type TestDatabase, until } from "@bowline/testing";
+import { sql } from "kysely";
+import { type AccessTokens, createAccessTokens } from "./signing-keys.ts";
+
+/** A key is made at half its life, and used from three quarters on. */
+const signingKeys = { lifeMs: 6_000 };
+const installationId = "installation_test";
+
+let database: TestDatabase;
+let encryption: EncryptionKey;
+
+beforeAll(async () => {
+  database = await testDatabase();
+  encryption = encryptionKey(randomBytes(32));
+  await database.db.insertInto("installation").values({ id: installationId }).execute();
+});
+
+/** A replica's view of the keys. */
+function replica(): AccessTokens {
+  const warn = (): void => undefined;
+  return createAccessTokens({
+    db: database.db,
+    encryption,
+    installationId,
+    signingKeys,
+    lifeMs: 600_000,
+    log: { warn },
+  });
+}
+
+const claims = { agentId: "agent_1", sessionId: "session_1", epoch: 1, incarnation: 1 };
+const keysInRows = async (): Promise<string[]> => {
+  const rows = await database.db.selectFrom("signing_keys").select("id").orderBy("usable_from").execute();
+  return rows.map(({ id }) => id);
+};
+const reasonOf = (error: unknown): string => (isProblem(error) ? error.reason : String(error));
+
+test("a new key is in the rows before it signs; then another replica takes its tokens at once, and those of the old key until they end", async () => {
+  const [a, b] = [replica(), replica()];
+  const first = await a.issue(claims);
+  expect(await b.verify(first)).toMatchObject(claims);
+  const [old] = await keysInRows();
+  expect(readKeyId(first)).toBe(old);
+  expect(readKeyId(await b.issue(claims))).toBe(old); // two replicas that start make one key
+
+  const [, next] = await until(async () => {
+    await a.issue(claims); // looks at the keys now and then
+    const ids = await keysInRows();
+    return ids.length > 1 && ids;
+  });
+  expect(readKeyId(await a.issue(claims))).toBe(old);
+  const second = await until(async () => {
+    const token = await a.issue(claims);
+    return readKeyId(token) === next && token;
+  });
+  expect(await b.verify(second)).toMatchObject(claims);
+  expect(await replica().verify(second)).toMatchObject(claims);
+  for (const one of [a, b, replica()]) expect(await one.verify(first)).toMatchObject(claims);
+
+  const expire = (hours: number) =>
+    sql`UPDATE signing_keys SET usable_until = now() - make_interval(hours => ${hours}) WHERE id = ${old}`;
+  await expire(23).execute(database.db);
+  expect(await replica().verify(first)).toMatchObject(claims);
+  await expire(25).execute(database.db);
+  expect(await replica().verify(first).catch(reasonOf)).toBe("UNAUTHENTICATED");
+  expect(await replica().verify(second)).toMatchObject(claims);
+});
