@@ -326,6 +326,28 @@ test("a watch whose connection is lost goes on from its cursor", async () => {
   expect(cursors).toEqual(["", "x"]);
 });
 
+test("a watch whose cursor is too old begins anew by itself, and says so; one that is refused without a cursor ends", async () => {
+  const cursors: string[] = [];
+  let refuseAll = false;
+  const api = await scripted((router) =>
+    router.service(ProductPublishService, {
+      getProductPublish: () => publish(State.PENDING),
+      async *watchProductPublish({ cursor }) {
+        cursors.push(cursor);
+        if (cursor !== "" || refuseAll) throw refusal(Code.OutOfRange, "CURSOR_EXPIRED", "no longer kept");
+        yield { productPublish: publish(cursors.length === 1 ? State.APPLYING : State.LIVE), cursor: "x" };
+        throw refusal(Code.Unavailable, "REPLICA_DRAINING", "the replica is going away");
+      },
+    }),
+  );
+  const end = await bowline(api.env, "publish", "watch", publishId);
+  expect(end.code).toBe(0);
+  expect(end.stderr).toContain("What changed meanwhile is no longer kept by the server");
+  expect(cursors).toEqual(["", "x", ""]);
+  refuseAll = true;
+  expect((await bowline(api.env, "publish", "watch", publishId)).code).toBe(1);
+});
+
 test("what destroys needs --yes where nobody can be asked, and asks the server for nothing", async () => {
   const api = await scripted((router) =>
     router.service(AgentsService, {

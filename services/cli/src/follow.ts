@@ -3,6 +3,8 @@
  * is lost.
  *
  * W1: nothing is skipped: after a loss it goes on where the last event was.
+ * W2: what the server no longer keeps is replaced by a snapshot, and the reader
+ *     is told (`anew`): what a snapshot does not show, it has to ask for.
  */
 import { systemClock, fullJitter } from "@bowline/kernel";
 import type { CallOptions } from "@connectrpc/connect";
@@ -23,6 +25,7 @@ export async function* follow<E extends { cursor: string }>(
   cli: Cli,
   open: (cursor: string, options: CallOptions) => AsyncIterable<E>,
   signal: AbortSignal,
+  anew: () => void = () => {},
 ): AsyncGenerator<E> {
   let cursor = "";
   for (let tries = 0; ;) {
@@ -41,8 +44,10 @@ export async function* follow<E extends { cursor: string }>(
     } catch (error) {
       if (signal.aborted) return;
       const { reason, code } = apiError(error) ?? { reason: "", code: "" };
-      if (reason === "CURSOR_EXPIRED") {
-        cursor = ""; // what is kept no longer is in the snapshot
+      if (reason === "CURSOR_EXPIRED" && cursor !== "") {
+        cursor = "";
+        anew(); // W2
+        cli.note("What changed meanwhile is no longer kept by the server; it goes on from how things are now.");
       } else {
         const passing = code === "unavailable" || (reason === "" && ["unknown", "internal", "aborted"].includes(code));
         if (!passing || tries >= maxTries - 1) throw error;

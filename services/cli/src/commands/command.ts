@@ -6,12 +6,12 @@ import type { Command } from "commander";
 import { connected, limited, listArgument, listed, noun, verb, waiting } from "../cli.ts";
 import type { Cli, ConnectionFlags, ListFlags, WaitFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
-import { commandRow, commandText, expectEnd, followCommand } from "../command-wait.ts";
-import { exitCodes, Failure, usage } from "../failure.ts";
-import { follow, timeLimit } from "../follow.ts";
-import { hint, json, printDone, printJsonLine, printList, printOne } from "../output.ts";
+import { commandText, expectEnd, followCommand } from "../command-wait.ts";
+import { watchAll, type WatchFlags } from "../command-watch.ts";
+import { usage } from "../failure.ts";
+import { hint, printDone, printList, printOne } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
-import { columns, enumName, nothing, plain, when } from "../text.ts";
+import { enumName, nothing, when } from "../text.ts";
 
 export function commandCommand(cli: Cli): Command {
   const command = noun("command", "Commands: durable instructions to agents, and what became of them");
@@ -139,29 +139,6 @@ export function commandCommand(cli: Cli): Command {
       cli.print(flags.quiet === true ? end.id : `${end.id} at ${end.agent}: ${enumName(State, end.state)}`);
   });
   return command;
-}
-
-type WatchFlags = ConnectionFlags & { cluster?: string; publish?: string; timeout?: number };
-
-/** Changes are the result here, so they go to standard output. */
-async function watchAll(cli: Cli, flags: WatchFlags): Promise<void> {
-  const api = await openApi(cli, flags);
-  await api.auth.getMe({}); // what is refused or not reached at all is told at once
-  const { limit, signal } = timeLimit(cli, flags.timeout);
-  const filter = { clusterId: flags.cluster, productPublishId: flags.publish };
-  hint(cli, flags, "Commands that change are shown until Ctrl-C.");
-  for await (const event of follow(
-    cli,
-    (cursor, options) => api.commands.watchCommands({ ...filter, cursor }, options),
-    signal,
-  )) {
-    if (event.command === undefined) continue;
-    if (flags.output === "json") printJsonLine(cli, json(CommandSchema, event.command));
-    else if (flags.quiet === true) cli.print(event.command.id);
-    else cli.print(columns([[...commandRow(event.command).cells, event.command.id].map(plain)])[0] ?? "");
-  }
-  if (!limit.aborted)
-    throw new Failure(exitCodes.interrupted, "Interrupted; what is under way goes on.", { reason: "INTERRUPTED" });
 }
 
 function readState(text: string): State {
