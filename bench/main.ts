@@ -3,8 +3,10 @@
  *
  *   scenarios/smoke.ts      an idle control plane's memory, time to LIVE, commands per second
  *   scenarios/publishes.ts  what a publish costs the server and its PostgreSQL, also against another checkout
+ *   scenarios/history.ts    what ended commands cost those who read every second
  */
 import { parseArgs } from "node:util";
+import { history } from "./scenarios/history.ts";
 import { publishes } from "./scenarios/publishes.ts";
 import { smoke } from "./scenarios/smoke.ts";
 
@@ -23,9 +25,12 @@ switch (positionals[0]) {
   case "publishes":
     await publishes({ json, against: values.against, turns: Number(values.turns ?? defaultTurns) });
     break;
+  case "history":
+    await history({ json });
+    break;
   default:
     process.stderr.write(
-      "npm run bench -- smoke [--json]\nnpm run bench -- publishes [--turns 7] [--against FOLDER] [--json]\n",
+      "npm run bench -- smoke [--json]\nnpm run bench -- history [--json]\nnpm run bench -- publishes [--turns 7] [--against FOLDER] [--json]\n",
     );
     process.exitCode = 2;
 }
