@@ -43,6 +43,8 @@ export interface Converger {
   phaseOf(commandId: string, attempt: number): string | undefined;
   /** Runs `work` in the deployment's turn, as a command would. */
   inTurn(deploymentId: string, work: () => Promise<void>): void;
+  /** Whether something waits for this deployment's turn to end. */
+  isAwaited(deploymentId: string): boolean;
   listener: Listener | undefined;
   /** V4. Resolves when nothing runs any more. */
   stop(): Promise<void>;
@@ -66,6 +68,8 @@ export function createConverger(ports: {
 }): Converger {
   const { runtime, gateways, journal, log, clock, traces = noTraces } = ports;
   const turns = new Map<string, Promise<void>>();
+  /** How many wait for the turn of a deployment. */
+  const waiting = new Map<string, number>();
   const running = new Map<string, Running>();
   let stopping = false;
 
@@ -100,12 +104,19 @@ export function createConverger(ports: {
     },
     inTurn(deploymentId, work) {
       const before = turns.get(deploymentId) ?? Promise.resolve();
-      const turn = before.then(work); // V1
+      waiting.set(deploymentId, (waiting.get(deploymentId) ?? 0) + 1);
+      const turn = before.then(() => {
+        const left = (waiting.get(deploymentId) ?? 1) - 1;
+        if (left > 0) waiting.set(deploymentId, left);
+        else waiting.delete(deploymentId);
+        return work(); // V1
+      });
       turns.set(deploymentId, turn);
       void turn.finally(() => {
         if (turns.get(deploymentId) === turn) turns.delete(deploymentId);
       });
     },
+    isAwaited: (deploymentId) => waiting.has(deploymentId),
     async stop() {
       stopping = true;
       for (const { ending } of running.values()) ending.abort("stopping" satisfies AbortReason);

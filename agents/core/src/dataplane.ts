@@ -9,6 +9,8 @@
  *     answers with this generation.
  * D2: what the data plane refuses is taken out again; the last good generation
  *     of those routes serves on, and no other routes are disturbed.
+ * D3: nothing is removed because nobody names it: an agent whose journal got
+ *     lost finds routes that it has no record of, and they serve on.
  */
 import type { DataPlane, Deployment, Routes } from "@bowline/contract/deployments";
 import type { ConvergeEnd, ConvergeProgress, Runtime } from "./runtime.ts";
@@ -36,13 +38,15 @@ export interface DataPlaneClass {
   /**
    * Called after the runtime converged the compiled deployment and after every
    * restart of the agent: attaches to the running data plane and hands it the
-   * last good generation of everything in `attached`. Fails with
-   * DATA_PLANE_NOT_READY or PORT_TAKEN.
+   * last good generation of everything in `attached`. Else what the agent knows
+   * is served no longer; what it does not know is left as it is (D3). Fails
+   * with DATA_PLANE_NOT_READY or PORT_TAKEN.
    */
   start(
     deploymentId: string,
     dataPlane: DataPlane,
     attached: readonly AttachedRoutes[],
+    isKnown: (deploymentId: string) => boolean,
     runtime: Runtime,
     signal: AbortSignal,
   ): Promise<ConvergeEnd>;

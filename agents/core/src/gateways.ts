@@ -153,7 +153,7 @@ export function createGateways(ports: {
       if (spec.dataPlane === undefined || spec.desired !== Deployment_Desired.RUNNING) return succeeded;
       const found = classOf(spec);
       if (found === undefined) return unsupported(spec);
-      const end = await found.start(spec.id, spec.dataPlane, await attachedTo(spec.id), runtime, signal);
+      const end = await found.start(spec.id, spec.dataPlane, await attachedTo(spec.id), isKnown, runtime, signal);
       if (end.kind === "succeeded") setReady(place, found);
       return end;
     },
@@ -168,7 +168,7 @@ export function createGateways(ports: {
     if (found === undefined) return unsupported(spec);
     const end = await runtime.converge(found.compile(spec, dataPlane, runtime), report, signal);
     if (end.kind !== "succeeded" || spec.desired !== Deployment_Desired.RUNNING) return end;
-    return await found.start(spec.id, dataPlane, await attachedTo(spec.id), runtime, signal);
+    return await found.start(spec.id, dataPlane, await attachedTo(spec.id), isKnown, runtime, signal);
   }
 
   async function bringBack(before: Deployment): Promise<DataPlaneClass | undefined> {
@@ -197,6 +197,12 @@ export function createGateways(ports: {
       place.applying -= 1;
       wake(place);
     }
+  }
+
+  /** What is under way may have served before this journal began; it ends by itself. */
+  function isKnown(deploymentId: string): boolean {
+    const underWay = journal.inFlight().some((command) => command.deploymentId === deploymentId);
+    return !underWay && journal.highest(deploymentId) !== undefined;
   }
 
   /** The last good generation of everything that attaches to a data plane, oldest first. */

@@ -184,7 +184,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     }
   }
 
-  /** In the deployments' turns, so that a command for one of them comes after. */
+  /** In the deployments' turns, so that a command for one of them comes after; it does not wait for more than a try. */
   function adoptDataPlanes(
     journal: Journal,
     gateways: ReturnType<typeof createGateways>,
@@ -203,6 +203,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             { deployment: good.deploymentId, reason, detail: message, tries },
             "a data plane could not be adopted",
           );
+          if (converger.isAwaited(good.deploymentId)) return; // a command brings it up, or takes it away
           await clock.sleep(adoptAgainMs, stopped);
         }
       });

@@ -54,14 +54,14 @@ test("a listener whose port is taken fails the start with PORT_TAKEN and serves 
   });
   const signal = AbortSignal.timeout(30_000);
   succeeded(await runtime.converge(dataPlane.compile(spec, description, runtime), () => {}, signal));
-  expect(await dataPlane.start(dataPlaneId, description, [], runtime, signal)).toMatchObject({
+  expect(await dataPlane.start(dataPlaneId, description, [], () => true, runtime, signal)).toMatchObject({
     kind: "failed",
     reason: "PORT_TAKEN",
     message: expect.stringContaining(`listener "web"`),
   });
   squatter.close();
   await once(squatter, "close");
-  succeeded(await dataPlane.start(dataPlaneId, description, [], runtime, signal));
+  succeeded(await dataPlane.start(dataPlaneId, description, [], () => true, runtime, signal));
   expect((await ask(port, "/")).status).toBe(404);
   await runtime.close({ stopWorkloads: true });
 });

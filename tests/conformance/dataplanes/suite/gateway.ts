@@ -36,7 +36,7 @@ export interface Gateway extends AsyncDisposable {
   apply(served: Served, previous?: Served, signal?: AbortSignal): Promise<ConvergeEnd>;
   remove(id: string): Promise<ConvergeEnd>;
   /** As an agent after its restart. */
-  start(attached: Served[]): Promise<ConvergeEnd>;
+  start(attached: Served[], isKnown?: (deploymentId: string) => boolean): Promise<ConvergeEnd>;
 }
 
 export function attachedRoutes({ id = "deployment_a", generation = 1, ...served }: Served): AttachedRoutes {
@@ -74,7 +74,7 @@ export async function startGateway(
   for (const workload of compiled.workloads) Object.assign(workload.environment, environment);
   try {
     succeeded(await runtime.converge(compiled, () => {}, signal));
-    succeeded(await dataPlane.start(dataPlaneId, description, [], runtime, signal));
+    succeeded(await dataPlane.start(dataPlaneId, description, [], () => true, runtime, signal));
   } catch (error) {
     await runtime.close({ stopWorkloads: true });
     throw error;
@@ -95,8 +95,10 @@ export async function startGateway(
         until,
       ),
     remove: (id) => dataPlane.remove(dataPlaneId, id, 1, runtime, AbortSignal.timeout(60_000)),
-    start: (attached) =>
-      dataPlane.start(dataPlaneId, description, attached.map(attachedRoutes), runtime, AbortSignal.timeout(60_000)),
+    start: (attached, isKnown = () => true) => {
+      const until = AbortSignal.timeout(60_000);
+      return dataPlane.start(dataPlaneId, description, attached.map(attachedRoutes), isKnown, runtime, until);
+    },
     async [Symbol.asyncDispose]() {
       await runtime.close({ stopWorkloads: true });
     },

@@ -123,6 +123,18 @@ export function publishing(dataPlane: DataPlaneClass): void {
       expect((await gateway.ask("/stale")).status).toBe(404);
     });
 
+    test("an agent that returns leaves what it has no record of as it is, also over a restart of the data plane", async () => {
+      succeeded(await gateway.apply(hello("forgotten", 1, one.url)));
+      succeeded(await gateway.apply(hello("removed", 1, one.url)));
+      succeeded(await gateway.start([hello("found", 1, two.url)], (id) => id !== "forgotten"));
+      await gateway.runtime.crash(dataPlaneId);
+      await gateway.runtime.restart(dataPlaneId);
+      expect(await upstreamOf("/forgotten")).toBe("one");
+      expect(await upstreamOf("/found")).toBe("two");
+      expect((await gateway.ask("/removed")).status).toBe(404);
+      succeeded(await gateway.start([])); // for the tests after this one
+    });
+
     test("an apply without a data plane fails as not ready, worth a retry", async () => {
       const end = await dataPlane.apply(
         "deployment_unknown",

@@ -41,20 +41,22 @@ export function embeddedDataPlane(options: EmbeddedOptions = {}): DataPlaneClass
 
     compile: (spec, dataPlane) => compileWorkload(spec, dataPlane),
 
-    async start(deploymentId, dataPlane, attached, runtime, signal) {
+    async start(deploymentId, dataPlane, attached, isKnown, runtime, signal) {
       return ending(signal, async () => {
         const volume = await runtime.volumePath(deploymentId, configVolume);
         if (volume === undefined) {
           return failed("UNSUPPORTED", "the runtime offers no path of the volume in which routes are kept", false);
         }
-        await keepOnly(volume, new Set(attached.map((routes) => routes.deploymentId)));
+        const named = new Set(attached.map((routes) => routes.deploymentId));
+        const stays = (id: string): boolean => named.has(id) || !isKnown(id); // D3
+        await keepOnly(volume, stays);
         for (const routes of attached) await keepLastGood(volume, routes);
 
         const admin = await waitFor(readyWithinMs, signal, () => reachStatus(runtime, deploymentId, signal));
         if (admin === undefined) return notReady(deploymentId);
         const problem = await waitForListeners(admin.client, dataPlane, signal);
         if (problem !== undefined) return problem;
-        await reconcile(admin.client, admin.status, attached, signal);
+        await reconcile(admin.client, admin.status, attached, stays, signal);
         return succeeded;
       });
     },
@@ -227,14 +229,14 @@ async function reconcile(
   client: AdminClient,
   status: DataPlaneStatus,
   attached: readonly AttachedRoutes[],
+  stays: (deploymentId: string) => boolean,
   signal: AbortSignal,
 ): Promise<void> {
   const served = new Map(status.attached.map(({ deploymentId, generation }) => [deploymentId, generation]));
   for (const routes of attached) {
     if (served.get(routes.deploymentId) !== routes.generation) await client.put(routes, signal);
-    served.delete(routes.deploymentId);
   }
-  for (const deploymentId of served.keys()) await client.delete(deploymentId, signal);
+  for (const deploymentId of served.keys()) if (!stays(deploymentId)) await client.delete(deploymentId, signal);
 }
 
 async function rollBack(

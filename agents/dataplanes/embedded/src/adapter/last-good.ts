@@ -36,11 +36,11 @@ export async function forgetLastGood(volume: string, deploymentId: string): Prom
   await syncFolder(volume);
 }
 
-/** Leaves only the files of these. */
-export async function keepOnly(volume: string, deploymentIds: ReadonlySet<string>): Promise<void> {
+/** Leaves only the files of deployments that stay. */
+export async function keepOnly(volume: string, stays: (deploymentId: string) => boolean): Promise<void> {
   await mkdir(join(volume, routesFolder), { recursive: true });
   for (const name of await readdir(join(volume, routesFolder))) {
-    if (!name.endsWith(".json") || !deploymentIds.has(name.slice(0, -".json".length))) {
+    if (!name.endsWith(".json") || !stays(name.slice(0, -".json".length))) {
       await rm(join(volume, routesFolder, name), { force: true, recursive: true });
     }
   }
