@@ -64,6 +64,11 @@ export interface LiveSession {
 }
 
 /** Why an agent is asked to connect again. */
+/** What an agent is told at such an end. After an operator's decision it comes back at once: somebody looks on. */
+export function lastWord(why: EndReason): Outgoing | undefined {
+  return why === "DECIDED" ? { message: { case: "drain", value: { spreadMs: 0 } } } : undefined;
+}
+
 export type LeaveReason = Extract<EndReason, "REPLICA_DRAINING" | "SESSION_MOVED">;
 
 /** Ends that an agent makes which was asked to connect again: then what it was asked for is why. */

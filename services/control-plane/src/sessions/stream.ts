@@ -16,7 +16,14 @@ import type { Dials } from "./dials.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
-import { type EndReason, endsInOrder, type LeaveReason, type LiveSession, type LiveSessions } from "./live.ts";
+import {
+  type EndReason,
+  endsInOrder,
+  lastWord,
+  type LeaveReason,
+  type LiveSession,
+  type LiveSessions,
+} from "./live.ts";
 import { isFlood, type Pace } from "./pace.ts";
 import { take } from "./messages.ts";
 import { endSession, type OpenedSession, openSession } from "./open.ts";
@@ -82,7 +89,7 @@ export async function* serveStream(
       leaving ??= why;
       session.send({ message: { case: "drain", value: { spreadMs } } });
     },
-    close(why, last) {
+    close(why, last = lastWord(why)) {
       reason ??= why;
       session.phase = "ended";
       if (last !== undefined) channel.send(create(ServerMessageSchema, last));
