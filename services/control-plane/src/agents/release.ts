@@ -40,6 +40,10 @@ export async function releaseAgent(
     // The next process takes nobody's place.
     await work.tx.updateTable("sessions").set({ process_id: "" }).where("agent_id", "=", id).execute();
     await work.tx.deleteFrom("displaced_processes").where("agent_id", "=", id).execute();
+    // An engine that took another's place has nothing of it. The conflict has ended the session.
+    const converged = moves
+      ? await ports.agentAfresh(work, { id, epoch: undefined, createdBy: caller.principal.id })
+      : 0;
     const after = await lockAgent(work.tx, caller.principal, id);
     await audit(ports.events, work, caller, {
       action: "agent.release",
@@ -47,7 +51,11 @@ export async function releaseAgent(
       resourceId: id,
       organisationId: "",
       before: toJson(AgentSchema, agentOf(before)),
-      after: { ...(toJson(AgentSchema, agentOf(after)) as object), acceptedRuntimeIdentity: moves },
+      after: {
+        ...(toJson(AgentSchema, agentOf(after)) as object),
+        acceptedRuntimeIdentity: moves,
+        deploymentsConvergedAgain: converged,
+      },
     });
     await ports.events.note(work, [{ topic: "agent", subjectId: id, clusterId }]);
     await ports.agentChanged?.(work, id);

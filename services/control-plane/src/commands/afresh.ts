@@ -1,13 +1,19 @@
 /**
- * An agent begins anew on a host that has nothing of it: everything that it has
- * to run is wished once more, at a generation of its own.
+ * An agent begins anew on a host that has nothing of it, or comes back with
+ * less than it had: what it has to run is wished once more, at a generation of
+ * its own.
  *
  * A1: what was observed at the host before counts no more, nor do the numbers
  *     of its observations: the new host counts from one.
  * A2: what was in flight stays so until the new host's Sync proves it absent
  *     (E7); the new wish waits behind it.
+ * A3: an agent that comes back with less than it had (an older disk, no journal) is behind, so nobody has to decide
+ *     (disputes are about what is ahead): what the server has recorded as
+ *     converged and a complete Sync does not have is wished again. What has an
+ *     open command gets it from that.
  */
-import { forgetObserved, lockPresent } from "../deployments/index.ts";
+import { sql } from "kysely";
+import { forgetObserved, lockPresent, restartObservations } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import type { EnginePorts } from "./ports.ts";
 import { sessionEnded } from "./reconcile.ts";
@@ -25,15 +31,58 @@ export async function beginAfresh(
   const present = await lockPresent(work.tx, agent.id); // E3: before their commands
   if (agent.epoch !== undefined) await sessionEnded(ports, work, agent.id, agent.epoch);
   const wanted = await forgetObserved(work.tx, present); // A1
-  const last = await lastCommands(work, wanted);
-  for (const deploymentId of wanted) {
-    await again(ports, work, deploymentId, {
-      createdBy: agent.createdBy,
-      ...last.get(deploymentId),
-      fromNothing: true,
-    });
-  }
+  await wishAgain(ports, work, wanted, { createdBy: agent.createdBy, fromNothing: true });
   return wanted.length;
+}
+
+/** What an agent told in a complete Sync that names everything it has. */
+export interface Told {
+  agentId: string;
+  journalWhole: boolean;
+  /** What runs, what is under way, and the highest generation of everything else. */
+  told: readonly { deploymentId: string; generation: number }[];
+}
+
+/** `created_by` of commands for what a journal has lost. */
+export const afterLostJournal = "lost-journal";
+
+/** A3. The caller holds the session's row. Returns how many are converged. */
+export async function convergeLost(ports: EnginePorts, work: Work, sync: Told): Promise<number> {
+  if (sync.journalWhole && (await lostOf(work, sync)).length === 0) return 0; // nearly every time, without a lock
+  const present = await lockPresent(work.tx, sync.agentId);
+  if (present.length === 0) return 0;
+  await restartObservations(work.tx, present); // an older journal counts them from an older number
+  const lost = await lostOf(work, sync);
+  await wishAgain(ports, work, lost, { createdBy: afterLostJournal, fromNothing: false });
+  return lost.length;
+}
+
+/** In order of id. Not what only the agent has the bytes of. */
+async function lostOf(work: Work, { agentId, told }: Told): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    SELECT d.id FROM deployments AS d
+    JOIN deployment_generations AS g ON g.deployment_id = d.id AND g.generation = d.generation AND octet_length(g.spec) > 0
+    LEFT JOIN (
+      SELECT id, max(generation) AS generation FROM unnest(
+        ${told.map((one) => one.deploymentId)}::text[], ${told.map((one) => one.generation)}::int[]) AS t (id, generation)
+      GROUP BY id) AS told ON told.id = d.id
+    WHERE d.agent_id = ${agentId} AND NOT d.is_absent AND d.observed_generation > coalesce(told.generation, 0)
+      AND NOT EXISTS (SELECT 1 FROM command_states WHERE deployment_id = d.id
+        AND state IN ('BLOCKED', 'READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT'))
+    ORDER BY d.id`.execute(work.tx);
+  return rows.map(({ id }) => id);
+}
+
+async function wishAgain(
+  ports: EnginePorts,
+  work: Work,
+  deploymentIds: readonly string[],
+  how: { createdBy: string; fromNothing: boolean },
+): Promise<void> {
+  const last = await lastCommands(work, deploymentIds);
+  for (const deploymentId of deploymentIds) {
+    await again(ports, work, deploymentId, { ...last.get(deploymentId), ...how });
+  }
 }
 
 /** How the newest command of each deployment behaves, so that the next one behaves alike. */

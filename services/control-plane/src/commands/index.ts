@@ -5,14 +5,14 @@
  *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
  *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
  *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
- *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets
+ *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets, and a lost journal
  *   forks.ts        what agents have of another history
  *   repair.ts       drift, where it is to be repaired
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   history.ts      what has ended and was replaced leaves
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
-export { beginAfresh } from "./afresh.ts";
+export { beginAfresh, convergeLost, type Told } from "./afresh.ts";
 export {
   agentsWithReady,
   type Cancelling,

@@ -18,6 +18,7 @@ export {
   lockPresent,
   newDeploymentId,
   recordConverged,
+  restartObservations,
   settleAbsent,
   type Wish,
   type WishedDeployment,

@@ -238,6 +238,15 @@ export async function forgetObserved(tx: Tx, ids: readonly string[]): Promise<st
   return rows.map((row) => row.id).toSorted();
 }
 
+/** Whatever number the next observations have, they are newer than these. The caller has locked them. */
+export async function restartObservations(tx: Tx, ids: readonly string[]): Promise<void> {
+  await tx
+    .updateTable("instances")
+    .set({ observation: 0 })
+    .where("deployment_id", "in", [...ids])
+    .execute();
+}
+
 export function desiredName(desired: Deployment_Desired): DesiredName {
   switch (desired) {
     case Deployment_Desired.STOPPED:

@@ -20,6 +20,8 @@ export interface OpenedSession {
   clusterId: string;
   incarnation: number;
   journalWhole: boolean;
+  /** Its Sync names everything that it has: what is missing there is lost (commands/afresh.ts, A3). */
+  tellsAll: boolean;
 }
 
 /** An agent opens far fewer sessions in its life; above it is room for an integer of the database to grow. */
@@ -131,7 +133,14 @@ export async function openSession(
       .where("id", "=", agentId)
       .execute();
     await noteAgent(ports, work, agentId, agent.cluster_id);
-    return { sessionId, epoch, clusterId: agent.cluster_id, incarnation, journalWhole };
+    return {
+      sessionId,
+      epoch,
+      clusterId: agent.cluster_id,
+      incarnation,
+      journalWhole,
+      tellsAll: greeting.stateDigest !== "",
+    };
   });
   // Refused after the commit: what was found out stays.
   if (typeof opened === "string") throw conflictProblem(opened);

@@ -28,7 +28,14 @@ import type { Dispatcher } from "./dispatcher.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
-import { type EndReason, endsInOrder, type LeaveReason, type LiveSession, type LiveSessions } from "./live.ts";
+import {
+  type EndReason,
+  endsInOrder,
+  lastWord,
+  type LeaveReason,
+  type LiveSession,
+  type LiveSessions,
+} from "./live.ts";
 import { createMailbox, type Mailbox } from "./mailbox.ts";
 import { endSession, moveSession, type OpenedSession, openSession } from "./open.ts";
 import type { SessionRow } from "./poll-fence.ts";
@@ -144,7 +151,7 @@ export function createPolls(ports: PollPorts): Polls {
           leaving ??= why;
           half.session.send({ message: { case: "drain", value: { spreadMs } } });
         },
-        close(reason, last) {
+        close(reason, last = lastWord(reason)) {
           if (last !== undefined && !over.signal.aborted) mailbox.put(last);
           end(reason);
         },
@@ -184,7 +191,7 @@ export function createPolls(ports: PollPorts): Polls {
       const serving = state === "SERVING";
       const half = hold(
         agentId,
-        { sessionId, epoch, clusterId, incarnation, journalWhole },
+        { sessionId, epoch, clusterId, incarnation, journalWhole, tellsAll: false }, // the greeting went elsewhere
         serving ? "serving" : "syncing",
         number,
       );

@@ -8,7 +8,7 @@ import {
   SyncDecision_Action,
   type SyncReplySchema,
 } from "@bowline/contract/agent";
-import { type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
+import { convergeLost, type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
 import { transact } from "../platform/transactions.ts";
 import { awaitsDecision } from "./disputes.ts";
 import type { Dispatcher } from "./dispatcher.ts";
@@ -39,7 +39,7 @@ export function entriesOf(page: Sync): number {
 export async function finishSync(
   ports: SyncPorts,
   session: LiveSession,
-  opened: Pick<OpenedSession, "journalWhole">,
+  opened: Pick<OpenedSession, "journalWhole" | "tellsAll">,
   pages: readonly Sync[],
   answer: (reply: MessageInitShape<typeof SyncReplySchema>) => void,
 ): Promise<void> {
@@ -64,6 +64,8 @@ export async function finishSync(
     session.phase = "serving"; // the agent's state keeps claims away
     return;
   }
+  if (opened.tellsAll && !(await convergeWhatIsLost(engine, session, opened, pages)))
+    return session.close("SUPERSEDED");
   const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
   if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
   answer({
@@ -74,6 +76,26 @@ export async function finishSync(
   session.phase = "serving";
   await ports.dispatcher.pushUnreceipted(session);
   ports.dispatcher.wake([agentId]);
+}
+
+/**
+ * In a transaction of its own: it takes other locks than the one before. Again where this replica dies in between, since
+ * the session is not served yet. False: another session took over.
+ */
+async function convergeWhatIsLost(
+  engine: EnginePorts,
+  { agentId, epoch }: LiveSession,
+  { journalWhole }: Pick<OpenedSession, "journalWhole">,
+  pages: readonly Sync[],
+): Promise<boolean> {
+  const told = pages.flatMap((page) => [...page.deployments, ...page.highest, ...page.journal]);
+  return transact(engine.db, async (work) => {
+    if ((await lockSessions(work.tx, [agentId])).get(agentId) !== epoch) return false;
+    const count = await convergeLost(engine, work, { agentId, journalWhole, told });
+    if (count > 0)
+      engine.log.warn({ agentId, count }, "an agent's journal has lost what it had; it is converged again");
+    return true;
+  });
 }
 
 /** H1: what the agent has in flight goes on, and its results stay with it. */
