@@ -7,7 +7,9 @@
  *     twice makes two.
  * I2: nothing that was signed or handed out in a lost history is taken: signing
  *     keys are new, registration tokens that are not spent are void.
- * I3: nothing is dispatched until an operator confirms. A revocation that got
+ * I3: events of the new history stand above every position of a lost one: a
+ *     watch that is resumed with a cursor from there starts again (CURSOR_EXPIRED).
+ * I4: nothing is dispatched until an operator confirms. A revocation that got
  *     lost with the tail can be made anew before.
  */
 import { sql } from "kysely";
@@ -25,6 +27,9 @@ export interface Restored {
   /** Sessions that were open. */
   endedSessions: number;
 }
+
+/** More events than there are in the minute that two incarnations are apart at least; positions stay exact in a double. */
+const positionsPerIncarnation = 100_000_000;
 
 /** Also while servers run on it: they notice with the next opening and claim. */
 export async function markRestored(db: Db, events: Events): Promise<Restored> {
@@ -53,10 +58,13 @@ export async function markRestoredIn(work: Work, events: Events): Promise<Restor
     .updateTable("installation")
     .set({
       incarnation: sql<number>`greatest(incarnation + 1, floor(extract(epoch FROM now()) / 60)::int)`, // I1
-      dispatch_held_at: sql<Date>`now()`, // I3
+      dispatch_held_at: sql<Date>`now()`, // I4
     })
     .returning("incarnation")
     .executeTakeFirstOrThrow();
+  const above = sql<string>`${incarnation} * ${positionsPerIncarnation}::bigint`; // I3
+  await sql`SELECT setval('event_position', greatest(last_value, ${above})) FROM event_position`.execute(tx);
+  await sql`UPDATE event_floor SET position = greatest(position, ${above})`.execute(tx);
   await tx.deleteFrom("signing_keys").execute(); // I2
   const voided = await sql`UPDATE registration_tokens SET revoked_at = now()
     WHERE revoked_at IS NULL AND uses < max_uses AND expires_at > now()`.execute(tx);

@@ -1,7 +1,7 @@
 /**
  * Who was shut out after the backup was taken. A restore over the database that
  * knows it carries it on; where that database is lost an operator has to
- * (restored.ts, I3).
+ * (restored.ts, I4).
  */
 import { sql } from "kysely";
 import { audit } from "../platform/audit-trail.ts";
