@@ -100,6 +100,8 @@ export interface ServePorts {
 
 /** Reasons after which dialling again is pointless until an operator acts. */
 const forGood = new Set(["AGENT_REVOKED", "AGENT_RETIRED", "AGENT_KEY_REPLACED", "ASSERTION_INVALID"]);
+/** Where the server names none. */
+const heartbeatIntervalMs = 15_000;
 /** Heartbeats vary by this share, so that a fleet's don't come together. */
 const heartbeatJitter = 0.1;
 /** A result without an answer for this long is sent again with the next heartbeat. */
@@ -267,7 +269,7 @@ export async function serve(
     await journal.setNumber("epoch", Math.max(response.epoch, journal.number("epoch")));
     await journal.setNumber("incarnation", response.incarnation);
     for (const page of syncPages(journal, converger, !response.stateKnown)) say({ case: "sync", value: page });
-    void heartbeats(response.heartbeatIntervalMs);
+    void heartbeats(response.heartbeatIntervalMs || heartbeatIntervalMs);
     void renewals();
     void leaveForStream();
     log.info({ session: response.sessionId, epoch: response.epoch, transport: transport.kind }, "connected");

@@ -22,7 +22,9 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { newToken, validatePublicJwk, verifyAssertion, type PublicJwk } from "@bowline/auth";
 import {
   AgentService,
+  type ConnectResponseSchema,
   DeployCommandSchema,
+  type FetchDeploymentsResponseSchema,
   ResultAck_Disposition,
   ServerMessageSchema,
   SyncDecision_Action,
@@ -32,6 +34,7 @@ import {
   type DeployCommand,
   type DeployResult,
   type Sync,
+  type SyncReplySchema,
 } from "@bowline/contract/agent";
 import { DeploymentSchema, type Deployment } from "@bowline/contract/deployments";
 import { newId, systemClock } from "@bowline/kernel";
@@ -62,6 +65,12 @@ export interface Ways {
   decide: SyncDecision_Action;
   /** Fetches fail this many times more, as UNAVAILABLE or UNAUTHENTICATED. */
   failFetches: { times: number; code: Code };
+  /** Changes what a fetch answers, with what the server would have answered. */
+  fetched: (answer: MessageInitShape<typeof FetchDeploymentsResponseSchema>) => typeof answer;
+  /** Changes the answer to a greeting. */
+  greeted: (answer: MessageInitShape<typeof ConnectResponseSchema>) => typeof answer;
+  /** Changes the answer to the last page of Sync. */
+  synced: (answer: MessageInitShape<typeof SyncReplySchema>) => typeof answer;
   /** So many enrolments are carried out and not answered. */
   loseEnrolments: number;
   /** Dials are refused with this. */
@@ -102,6 +111,9 @@ export async function startScriptedServer(options: { heartbeatIntervalMs?: numbe
     acknowledge: ResultAck_Disposition.RECORDED,
     decide: SyncDecision_Action.CONTINUE,
     failFetches: { times: 0, code: Code.Unavailable },
+    fetched: (answer) => answer,
+    greeted: (answer) => answer,
+    synced: (answer) => answer,
     loseEnrolments: 0,
     refuse: undefined,
   };
@@ -131,14 +143,14 @@ export async function startScriptedServer(options: { heartbeatIntervalMs?: numbe
               ways.failFetches.times -= 1;
               throw new ConnectError("not now", ways.failFetches.code);
             }
-            return {
+            return ways.fetched({
               deployments: items.map(({ commandId, attempt }) => {
                 const found = commands.get(`${commandId} ${attempt}`);
                 if (found === undefined) return { commandId, attempt, reason: "NOT_IN_FLIGHT" };
                 const { deploymentId, generation, digest } = found.command;
                 return { commandId, attempt, deploymentId, generation, digest, spec: found.spec };
               }),
-            };
+            });
           },
         }),
     }),
@@ -221,7 +233,7 @@ export async function startScriptedServer(options: { heartbeatIntervalMs?: numbe
       switch (message.case) {
         case "connectRequest":
           greeting = message.value;
-          send({ case: "connectResponse", value: greeted() });
+          send({ case: "connectResponse", value: ways.greeted(greeted()) });
           break;
         case "heartbeat":
           send({ case: "heartbeatAck", value: { number: message.value.number, serverTime: timestampNow() } });
@@ -236,7 +248,7 @@ export async function startScriptedServer(options: { heartbeatIntervalMs?: numbe
           sync.push(message.value);
           if (!message.value.last || greeting === undefined) break;
           for (const page of sync) for (const result of page.results) acknowledge(result);
-          send({ case: "syncReply", value: { decisions: decisions(sync), last: true } });
+          send({ case: "syncReply", value: ways.synced({ decisions: decisions(sync), last: true }) });
           served.push({
             ...{ greeting, sync, received, send, resultsOf, ended },
             push: (command) => send({ case: "deployCommand", value: command }),
