@@ -61,6 +61,20 @@ test("behind an nginx that ends TLS and buffers an agent is online by polling an
   await goesLive(place, upstream);
 });
 
+test("behind an nginx that is set up for streams an agent is online by a stream, and curl gets its answers", async () => {
+  const { ca, server: certificate } = certificates();
+  const nginx = await startNginx({ upstreams: [server.url], certificate, streams: true });
+  const flags = ["--ca-file", ca.files().cert];
+  const { place, id } = await join(server.api, nginx.url, { flags });
+  await carriedBy(server.api, id, Agent_Transport.STREAM);
+  await goesLive(place, upstream);
+  expect((await server.api.agents.getAgent({ id })).epoch).toBe(1);
+  const curl = await runProcess({
+    command: ["curl", "-sS", "--http1.1", "--cacert", ca.files().cert, `${nginx.url}/ready`],
+  });
+  expect(curl).toMatchObject({ code: 0, stderr: "" });
+});
+
 test("an agent that is told to stream does not poll where no stream passes", async () => {
   const proxy = await startHttp1Proxy(server.url);
   const place = await makePlace(server.api);

@@ -116,6 +116,16 @@ test("behind a proxy that speaks HTTP/2 and buffers an agent enrols, and is onli
   await goesLive(place, upstream);
 });
 
+test("where every request is cut after two seconds, polls wait less, and the session stays", async () => {
+  const proxy = await startHttp1Proxy(a.url, { cutAfterMs: 2_000 });
+  const { place, id } = await join(api, proxy.url);
+  const epoch = await carriedBy(api, id, Agent_Transport.POLL);
+  const polls = () => proxy.asked.filter((line) => line.endsWith("/ReceiveCommands")).length;
+  await until(() => polls() >= 15, { withinMs: 90_000 });
+  await goesLive(place, upstream);
+  expect(await carriedBy(api, id, Agent_Transport.POLL)).toBe(epoch);
+});
+
 test("a replica is killed: who polls goes on at another, in the same session", async () => {
   const { place, id } = await join(api, nginx.url);
   const epoch = await carriedBy(api, id, Agent_Transport.POLL);

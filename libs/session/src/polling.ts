@@ -35,8 +35,10 @@ import { refusalOf } from "./refusal.ts";
 const retry: BackoffBounds = { floorMs: 200, baseMs: 500, capMs: 5_000 };
 /** What a poll waits at the server; below the 30 s after which the hastiest proxies give up. */
 const longestWaitMs = 25_000;
-/** Where polls are cut sooner, they wait less: down to this. */
+/** Where polls are cut sooner, they wait half as long as those lasted: down to this. */
 const shortestWaitMs = 1_000;
+/** After as many answers in a row they wait twice as long again: what cut them may be gone. */
+const answersToTrust = 20;
 /** Beyond its wait, a poll that is not answered for this long is lost. */
 const pollGraceMs = 10_000;
 
@@ -138,8 +140,10 @@ export function openPolling(
     let cursor = "";
     let waitMs = longestWaitMs;
     let failures = 0;
+    let answers = 0;
     let answeredAt = clock.monotonicMs();
     for (let number = 1; !polling.signal.aborted; number += 1) {
+      const askedAt = clock.monotonicMs();
       try {
         const headers = { authorization: `Bearer ${token}` };
         const request = { number, cursor, wait: durationFromMs(waitMs), removalsOnly };
@@ -147,6 +151,8 @@ export function openPolling(
         const answer = await client.receiveCommands(request, { headers, signal: polling.signal, timeoutMs });
         ({ cursor } = answer);
         failures = 0;
+        answers += 1;
+        if (answers % answersToTrust === 0) waitMs = Math.min(longestWaitMs, waitMs * 2);
         answeredAt = clock.monotonicMs();
         heard(undefined); // an empty answer is a sign of life too
         for (const message of answer.messages) inbox.put(message);
@@ -158,7 +164,10 @@ export function openPolling(
             new ConnectError("no poll was answered in time", Code.Unavailable, undefined, undefined, error),
           );
         }
-        waitMs = Math.max(shortestWaitMs, waitMs / 2);
+        const lastedMs = Math.min(waitMs, clock.monotonicMs() - askedAt);
+        // What fails at once is a server that is away, and not the wait.
+        if (lastedMs >= shortestWaitMs) waitMs = Math.max(shortestWaitMs, Math.round(lastedMs / 2));
+        answers = 0;
         await clock.sleep(fullJitter(retry, failures), polling.signal);
         failures += 1;
       }

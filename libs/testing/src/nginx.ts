@@ -1,7 +1,8 @@
 /**
  * A real nginx in front of a server, as networks have them: one that speaks
- * HTTP/1.1 only, or one that ends TLS, speaks HTTP/2 and HTTP/1.1, and buffers
- * whole requests and answers.
+ * HTTP/1.1 only, one that ends TLS, speaks HTTP/2 and HTTP/1.1, and buffers
+ * whole requests and answers, or one that is set up for streams as
+ * docs/operations/proxies.md says.
  */
 import { connect } from "node:net";
 import { writeFileSync } from "node:fs";
@@ -18,6 +19,8 @@ export interface NginxOptions {
   upstreams: readonly string[];
   /** With it: TLS, HTTP/2 and HTTP/1.1, buffering. Without: clear text and HTTP/1.1 only. */
   certificate?: Certificate;
+  /** As docs/operations/proxies.md says; with a certificate. */
+  streams?: boolean;
   /** Default: any free one. */
   port?: number;
 }
@@ -62,7 +65,7 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   };
 }
 
-function configurationOf({ upstreams, certificate }: NginxOptions, port: number, folder: string): string {
+function configurationOf({ upstreams, certificate, streams }: NginxOptions, port: number, folder: string): string {
   const files = certificate?.files();
   const listen =
     files === undefined
@@ -86,18 +89,29 @@ http {
   server {
     ${listen}
     location / {
+      ${streams === true ? streaming : buffering}
+    }
+  }
+}
+`;
+}
+
+const buffering = `
       proxy_pass http://servers;
       proxy_http_version 1.1;
       proxy_set_header Host $http_host;
       proxy_set_header Connection "";
       proxy_buffering on;
       proxy_request_buffering on;
-      client_max_body_size 8m;
-    }
-  }
-}
-`;
-}
+      client_max_body_size 8m;`;
+
+const streaming = `
+      grpc_pass grpc://servers;
+      grpc_set_header Host $http_host;
+      grpc_read_timeout 120s;
+      grpc_send_timeout 120s;
+      client_body_timeout 120s;
+      client_max_body_size 0;`;
 
 function answers(port: number): Promise<boolean> {
   return new Promise((resolve) => {

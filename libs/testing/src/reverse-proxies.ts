@@ -26,10 +26,12 @@ export interface ReverseProxy {
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
 
-export const startHttp1Proxy = (upstream: string): Promise<ReverseProxy> => startProxy(upstream, false);
-export const startBufferingProxy = (upstream: string): Promise<ReverseProxy> => startProxy(upstream, true);
+/** `cutAfterMs`: no request may take longer. */
+export const startHttp1Proxy = (upstream: string, { cutAfterMs = 0 } = {}): Promise<ReverseProxy> =>
+  startProxy(upstream, false, cutAfterMs);
+export const startBufferingProxy = (upstream: string): Promise<ReverseProxy> => startProxy(upstream, true, 0);
 
-async function startProxy(upstream: string, http2: boolean): Promise<ReverseProxy> {
+async function startProxy(upstream: string, http2: boolean, cutAfterMs: number): Promise<ReverseProxy> {
   const asked: string[] = [];
   const bearers = new Set<string>();
   const sockets = new Set<Socket>();
@@ -37,6 +39,9 @@ async function startProxy(upstream: string, http2: boolean): Promise<ReverseProx
     asked.push(`${from.method} ${from.url?.split("?")[0]}`);
     if (from.headers.authorization !== undefined) bearers.add(from.headers.authorization);
     void passWhole(upstream, from, to as ServerResponse);
+    if (cutAfterMs === 0) return;
+    const late = setTimeout(() => to.destroy(), cutAfterMs);
+    to.once("close", () => clearTimeout(late));
   };
   const overHttp1 = createHttp1(pass);
   const overHttp2 = createHttp2(pass);
