@@ -89,3 +89,17 @@ test("a number is never used twice, over a restart too", async () => {
     await journal.close();
   }
 });
+
+test("of more instances than fit into a report those with a problem are told", async () => {
+  const listed = deployment("deployment_1", 150);
+  const [bad] = listed.instances.slice(140);
+  if (bad !== undefined) Object.assign(bad, { health: "UNHEALTHY", reason: "answers nothing" });
+  const { observer } = await observe(await newJournal(), [listed]);
+  const reports: StateReport[] = [];
+  observer.report((report) => reports.push(report));
+  await until(() => reports.length > 0);
+  const told = reports[0]?.deployments[0]?.instances ?? [];
+  expect(told).toHaveLength(100);
+  expect(told[0]).toMatchObject({ index: 140, health: "UNHEALTHY" });
+  expect(told.slice(1).map(({ index }) => index)).toEqual(Array.from({ length: 99 }, (_, index) => index));
+});

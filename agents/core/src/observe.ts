@@ -156,8 +156,12 @@ export async function createObserver(ports: {
   }
 }
 
-/** As the stream carries it: of a deployment with more instances than fit, the first ones. */
-export function deploymentState(observed: ObservedDeployment): DeploymentState {
+/** As the stream carries it: of a deployment with more instances than fit, those with a problem and then the first ones. */
+export function deploymentState(all: ObservedDeployment): DeploymentState {
+  const observed =
+    all.instances.length <= maxInstances
+      ? all
+      : { ...all, instances: all.instances.toSorted((a, b) => Number(isAsWanted(a)) - Number(isAsWanted(b))) };
   let state = stateOf(observed, maxInstances);
   // Ports are what makes an instance large; halving ends at a few quickly.
   for (let most = maxInstances; most > 1 && toBinary(DeploymentStateSchema, state).byteLength > maxReportBytes;) {
@@ -165,6 +169,11 @@ export function deploymentState(observed: ObservedDeployment): DeploymentState {
     state = stateOf(observed, most);
   }
   return state;
+}
+
+/** As far as the instance alone can tell. What is cut off must not be what somebody has to look at. */
+function isAsWanted({ phase, health, exitCode }: ObservedDeployment["instances"][number]): boolean {
+  return phase === "EXITED" ? exitCode === 0 : phase === "RUNNING" && health !== "UNHEALTHY";
 }
 
 function stateOf(observed: ObservedDeployment, most: number): DeploymentState {
