@@ -5,9 +5,14 @@
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { createMetrics } from "../services/control-plane/src/platform/metrics.ts";
+import { type QueueName, queues } from "../services/control-plane/src/platform/queues.ts";
 import { table } from "./errors-page.ts";
 
 export const metricsPagePath = fileURLToPath(new URL("../docs/operations/metrics.md", import.meta.url));
+
+function mapOf(value: number): Record<QueueName, number> {
+  return Object.fromEntries(Object.keys(queues).map((name) => [name, value])) as Record<QueueName, number>;
+}
 
 interface Listed {
   name: string;
@@ -21,7 +26,7 @@ export function listedMetrics(): Listed[] {
   const metrics = createMetrics();
   metrics.watch({
     sessions: () => [],
-    queues: () => ({}),
+    queues: () => mapOf(0),
     pool: () => ({ total: 0, idle: 0, waiting: 0 }),
     connections: () => 0,
     certificateEnds: () => undefined,
@@ -70,11 +75,20 @@ export function metricsPage(): string {
     "them are of the whole installation and the same on each replica: take the maximum. They are counted in the database",
     "at most every 10 s and to at most 100000; `bowline_census_age_seconds` says how old they are.",
     "",
-    "What one would set an alert on: [alerts](README.md#alerts), with rules in `deploy/prometheus/alerts.yaml`.",
+    "What one would set an alert on: [alerts](alerts.md), with rules in `deploy/prometheus/alerts.yaml`.",
     "",
     "## The server",
     "",
     ...table(["Name", "Type", "Labels", "Meaning"], rows(ours)),
+    "",
+    "## Bounded queues",
+    "",
+    "`bowline_queue_length{queue=…}` has all of them; `bowline_queue_dropped_total{queue=…}` those that leave something out.",
+    "",
+    ...table(
+      ["Queue", "What waits, and what finds no place"],
+      Object.entries(queues).map(([name, meaning]) => [`\`${name}\``, meaning]),
+    ),
     "",
     "## The process",
     "",

@@ -1,4 +1,5 @@
 /** What a server counts of a command's way and of its agents, as a scrape shows it. */
+import { readFileSync } from "node:fs";
 import { expect, test } from "@jest/globals";
 import { startServer, type TestServer, until } from "@bowline/testing";
 
@@ -39,4 +40,18 @@ test("a command's way, its session and its publish are counted once each, and no
   expect(samples.get("bowline_database_acquire_seconds_count")).toBeGreaterThan(0);
   expect(samples.get('bowline_defects_total{kind="blocked_promoted"}')).toBe(0);
   expect([...samples.keys()].join("\n")).not.toMatch(/secret-|agent_0|cluster_0|command_0/);
+});
+
+test("each bounded queue that the page names has its length, and each that leaves something out counts it from 0", async () => {
+  const page = readFileSync(new URL("../../docs/operations/metrics.md", import.meta.url), "utf8");
+  const table = /^## Bounded queues$([\s\S]*?)^## /m.exec(page)?.[1] ?? "";
+  const named = [...table.matchAll(/^\| `(\w+)`/gm)].map(([, name = ""]) => name);
+  expect(named).toEqual(expect.arrayContaining(["outbox", "results", "words", "presence", "spans"]));
+  const samples = await scrape(await startServer());
+  const of = (metric: string) =>
+    [...samples.keys()].flatMap((key) => new RegExp(`^${metric}\\{queue="(\\w+)"\\}$`).exec(key)?.[1] ?? []);
+  expect(of("bowline_queue_length").toSorted()).toEqual(named.toSorted());
+  const dropping = of("bowline_queue_dropped_total");
+  expect(dropping).toEqual(expect.arrayContaining(["outbox", "results", "progress", "words", "presence", "spans"]));
+  for (const queue of dropping) expect(samples.get(`bowline_queue_dropped_total{queue="${queue}"}`)).toBe(0);
 });

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { PassThrough } from "node:stream";
 import { afterAll, expect, test } from "@jest/globals";
 import type { Command } from "commander";
@@ -66,4 +67,21 @@ test.each(all)("%s --help tells what it is, an example and the exit codes", (nam
 test("no flag takes a token itself", () => {
   const flags = all.flatMap(([, command]) => command.options.map((option) => option.flags));
   expect(flags.filter((flag) => /--(api-|registration-)?token </.test(flag))).toEqual([]);
+});
+
+test("each command that docs/operations tells to type exists, with its flags", () => {
+  const folder = new URL("../../../docs/operations/", import.meta.url);
+  const typed = readdirSync(folder)
+    .filter((file) => file.endsWith(".md"))
+    .flatMap((file) => [...readFileSync(new URL(file, folder), "utf8").matchAll(/(?:`|^ {4,})bowline ([^`\n#…]+)/gm)])
+    .map(([, words = ""]) => words.trim())
+    .filter((words) => !words.includes("<"));
+  expect(typed.length).toBeGreaterThan(20);
+  const known = new Map(all.map(([name, command]) => [name.replace("bowline ", ""), command]));
+  for (const words of typed) {
+    const command = [...known].find(([name]) => `${words} `.startsWith(`${name} `));
+    expect([words, command?.[0]]).toEqual([words, expect.any(String)]);
+    const flags = new Set(command?.[1].options.flatMap(({ long, short }) => [long, short]));
+    for (const [flag] of words.matchAll(/(?<=\s)--?[a-z][\w-]*/g)) expect([words, ...flags]).toContain(flag);
+  }
 });

@@ -213,6 +213,7 @@ export async function startServer(
         sessions: () => wired.sessions.measured().sessions,
         queues: () => ({
           ...wired.sessions.measured().queues,
+          ...hints.waiting(),
           spans: traces.waiting(),
           events_remembered: wired.events.measured().remembered,
         }),

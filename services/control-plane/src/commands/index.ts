@@ -4,8 +4,9 @@
  *
  *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
  *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
- *   reports.ts      receipts, progress, results   reconcile.ts  sessions end, agents return
- *   retire.ts       what a dead host owes         afresh.ts     what its replacement gets, and a lost journal
+ *   reports.ts      receipts, results, states     reconcile.ts  sessions end, agents return
+ *   progress.ts     how far it is                 afresh.ts     what a replacement gets, and a lost journal
+ *   retire.ts       what a dead host owes
  *   forks.ts        what agents have of another history
  *   repair.ts       drift, where it is to be repaired
  *   requests.ts     cancel, retry                 sweep.ts      what time does
@@ -29,15 +30,8 @@ export { deletesSpecs, movesEnded } from "./history.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
 export { readCommands } from "./queries.ts";
 export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";
-export {
-  lockSessions,
-  recordProgress,
-  recordReceipts,
-  recordResults,
-  recordStates,
-  type From,
-  type ResultAnswer,
-} from "./reports.ts";
+export { lockSessions, recordReceipts, recordResults, recordStates, type From, type ResultAnswer } from "./reports.ts";
+export { recordProgress } from "./progress.ts";
 export { again } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";

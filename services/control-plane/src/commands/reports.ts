@@ -1,6 +1,6 @@
 /**
- * What agents report about commands: receipts, progress, results. Sets from
- * the start; many agents share a commit.
+ * What agents report about commands: receipts, results, observed state. Sets
+ * from the start; many agents share a commit. progress.ts has progress.
  *
  * E1: the session's row is locked FOR SHARE, and its epoch must be that of the
  *     stream on which the message came.
@@ -9,14 +9,12 @@
 import {
   CommandReceipt_Disposition,
   type CommandReceipt,
-  type CommandProgress,
   DeployResult_Outcome,
   type DeployResult,
   ResultAck_Disposition,
 } from "@bowline/contract/agent";
 import { crashPoint } from "@bowline/kernel";
 import { noTraces } from "@bowline/traces";
-import { sql } from "kysely";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
 import { findEnded } from "./history.ts";
@@ -134,51 +132,8 @@ function outcomeName(outcome: DeployResult_Outcome): string {
       : "FAILED";
 }
 
-/** Keeps the newest progress per command. Of another attempt or an ended command: dropped. */
-export async function recordProgress(ports: EnginePorts, reports: readonly From<CommandProgress>[]): Promise<void> {
-  if (reports.length === 0) return;
-  await transact(ports.db, async (work) => {
-    const late: From<CommandProgress>[] = [];
-    for (const from of reports) {
-      const { agentId, epoch, message } = from;
-      const { rows } = await sql<{ organisation_id: string; cluster_id: string; owner_kind: string }>`
-        INSERT INTO command_progress (command_id, attempt, phase, percent, message, workloads)
-        SELECT c.id, ${message.attempt}, ${message.phase}, ${Math.min(100, message.percent)}, ${message.message}, ${JSON.stringify(
-          message.workloads.map(({ workload, phase, percent, message: text }) => ({
-            workload,
-            phase,
-            percent,
-            message: text,
-          })),
-        )}::jsonb
-        FROM commands AS c JOIN command_states AS s ON s.command_id = c.id
-        WHERE c.id = ${message.commandId} AND s.agent_id = ${agentId} AND s.attempt = ${message.attempt}
-          AND s.bound_epoch = ${epoch} AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')
-        ON CONFLICT (command_id) DO UPDATE SET attempt = excluded.attempt, phase = excluded.phase,
-          percent = excluded.percent, message = excluded.message, workloads = excluded.workloads, updated_at = now()
-        RETURNING (SELECT organisation_id FROM commands WHERE id = command_id), (SELECT cluster_id FROM commands WHERE id = command_id),
-          (SELECT owner_kind FROM commands WHERE id = command_id)`.execute(work.tx);
-      const row = rows[0];
-      if (row === undefined) {
-        late.push(from);
-        continue;
-      }
-      await ports.events.note(work, [
-        {
-          topic: "command",
-          subjectId: message.commandId,
-          organisationId: row.organisation_id,
-          clusterId: row.cluster_id,
-        },
-      ]);
-      await ports.owners.get(row.owner_kind)?.progressed?.(work, message.commandId);
-    }
-    await ownOf(ports, work, late); // most of it is late; who speaks of another's is told
-  });
-}
-
 /** The commands that messages are about, where they are their agent's; words about another agent's are told. */
-async function ownOf(
+export async function ownOf(
   ports: EnginePorts,
   work: Work,
   messages: readonly From<{ commandId: string }>[],

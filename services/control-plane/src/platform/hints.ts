@@ -20,7 +20,7 @@ export interface HintsPorts {
   replicaId: string;
   clock: Clock;
   log: { info(fields: object, message: string): void; warn(fields: object, message: string): void };
-  metrics: Pick<Metrics, "redisCommand" | "wordSent" | "breakerOpen" | "presenceLag" | "presenceOnline">;
+  metrics: Pick<Metrics, "redisCommand" | "wordSent" | "breakerOpen" | "presenceLag" | "presenceOnline" | "dropped">;
 }
 
 export interface Hints {
@@ -28,6 +28,8 @@ export interface Hints {
   presence: Presence;
   /** True while Redis is set and away: everything works, slower. */
   degraded(): boolean;
+  /** What waits to be told to others, by queue. */
+  waiting(): Record<"words" | "presence", number>;
   /** Whether a Redis is set. */
   redisIsSet: boolean;
   /** Redis answered within `ms`; true where none is set. */
@@ -69,12 +71,20 @@ export function createHints(ports: HintsPorts): Hints {
     redis: link,
     notices,
     sent: (way) => ports.metrics.wordSent(way),
+    dropped: () => ports.metrics.dropped("words"),
   });
-  const presence = createPresence({ redis: link, replicaId, clock, log });
+  const presence = createPresence({
+    redis: link,
+    replicaId,
+    clock,
+    log,
+    dropped: () => ports.metrics.dropped("presence"),
+  });
   const hints: Hints = {
     words,
     presence,
     redisIsSet: link !== undefined,
+    waiting: () => ({ words: words.waiting(), presence: presence.waiting() }),
     degraded: () => link?.isAway() === true,
     answered: async (ms) => link === undefined || link.answered(ms),
     on: { word: () => undefined, gap: () => undefined },

@@ -1,11 +1,12 @@
 /** Gauges: what is read when somebody scrapes. metrics.ts has what is counted. */
 import { Gauge, type Registry } from "prom-client";
 import type { Census } from "./census.ts";
+import type { QueueName } from "./queues.ts";
 
 export interface GaugeSources {
   sessions(): readonly { phase: string; transport: string; count: number }[];
   /** What waits in each bounded queue of this replica. */
-  queues(): Readonly<Record<string, number>>;
+  queues(): Readonly<Record<QueueName, number>>;
   pool(): { total: number; idle: number; waiting: number };
   connections(): number;
   /** When the certificate in force ends; undefined: no TLS. */

@@ -9,6 +9,7 @@
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type GaugeSources, watchGauges } from "./metrics-gauges.ts";
+import { type DroppingQueue, droppingQueues } from "./queues.ts";
 
 /** The way of a command, in the order of its steps. */
 export type CommandStep =
@@ -60,7 +61,7 @@ export interface Metrics {
   woken(via: WakeVia, count: number): void;
   commandEnded(state: string): void;
   /** Something did not fit into a bounded queue. */
-  dropped(queue: string, count?: number): void;
+  dropped(queue: DroppingQueue, count?: number): void;
   /** A message of an agent was not taken; `reason` is one of ours. */
   messageRefused(reason: string): void;
   /** An agent did what none does by itself. */
@@ -165,6 +166,7 @@ export function createMetrics(): Metrics {
   );
   for (const kind of ["blocked_promoted", "journal_incomplete", "domain_error"] satisfies Defect[])
     defects.inc({ kind }, 0);
+  for (const queue of droppingQueues) dropped.inc({ queue }, 0);
   for (const kind of misuseKinds) misuse.inc({ kind }, 0);
 
   return {

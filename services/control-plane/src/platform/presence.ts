@@ -30,6 +30,8 @@ export interface PresencePorts {
   replicaId: string;
   clock: Clock;
   log: { warn(fields: object, message: string): void };
+  /** A session found no place among those that wait to be written. */
+  dropped: () => void;
 }
 
 /** An agent as its session's row shows it. */
@@ -55,6 +57,8 @@ export interface Presence extends Seen {
   changed(session: HeldSession, open: boolean): void;
   /** Writes all entries again soon: what was there may be lost. */
   rewrite(): void;
+  /** Sessions that wait to be written. */
+  waiting(): number;
   /** Agents in the sorted set, and ms since this replica's entries were all written. Undefined: not yet. */
   facts(): { online: number | undefined; lagMs: number | undefined };
   /** What this replica holds; set before `run`. */
@@ -102,7 +106,7 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 return redis.call('ZCARD', KEYS[1])`;
 
-export function createPresence({ redis, replicaId, clock, log }: PresencePorts): Presence {
+export function createPresence({ redis, replicaId, clock, log, dropped }: PresencePorts): Presence {
   const bell = createBell();
   const opened = new Map<string, HeldSession>();
   const ended = new Map<string, HeldSession>();
@@ -218,8 +222,10 @@ export function createPresence({ redis, replicaId, clock, log }: PresencePorts):
       const [to, from] = open ? [opened, ended] : [ended, opened];
       if (from.get(session.agentId)?.sessionId === session.sessionId) from.delete(session.agentId);
       if (to.size < maxChanged) to.set(session.agentId, session);
+      else dropped();
       bell.ring();
     },
+    waiting: () => opened.size + ended.size,
     rewrite() {
       refreshAt = 0;
       bell.ring();

@@ -33,6 +33,8 @@ export interface WordsPorts {
   notices: { send(channel: string, payload: string): boolean; listening(): boolean } | undefined;
   /** A message was sent. */
   sent(way: Way): void;
+  /** An id found no place. */
+  dropped(): void;
 }
 
 export interface Words {
@@ -43,6 +45,8 @@ export interface Words {
   receive(text: string, way: Way): void;
   /** True where words reach this replica as they should: by Redis if it is set, else by NOTIFY, else there is nobody to send any. */
   hears(): boolean;
+  /** Ids that wait to be sent. */
+  waiting(): number;
   /** Set before `run`. */
   on: { word(word: Word, way: Way): void };
   run(signal: AbortSignal): Promise<void>;
@@ -94,7 +98,10 @@ export function createWords(ports: WordsPorts): Words {
       if (redis === undefined && notices === undefined) return;
       const sets = gather(to);
       for (const kind of kinds) {
-        for (const id of word[kind] ?? []) if (sets[kind].size < maxWaiting) sets[kind].add(id);
+        for (const id of word[kind] ?? []) {
+          if (sets[kind].size < maxWaiting) sets[kind].add(id);
+          else ports.dropped();
+        }
       }
       sets.placed ||= word.placed === true;
       bell.ring();
@@ -109,6 +116,8 @@ export function createWords(ports: WordsPorts): Words {
       if (redis !== undefined) return !redis.isAway();
       return notices === undefined || notices.listening();
     },
+    waiting: () =>
+      [...gathered.values()].reduce((sum, sets) => sum + kinds.reduce((of, kind) => of + sets[kind].size, 0), 0),
     async run(signal) {
       while (!signal.aborted) {
         const seen = bell.count();

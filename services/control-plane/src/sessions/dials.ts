@@ -23,6 +23,8 @@ export interface DialPorts {
 export interface Dials {
   /** Runs one step of an opening in the database. Throws OVERLOADED where too many are in work. */
   working<T>(step: () => Promise<T>): Promise<T>;
+  /** Openings in work. */
+  waiting(): number;
   /** Counts a dial of an agent that proved itself. Throws OVERLOADED with a time to wait. */
   count(agentId: string): Promise<void>;
 }
@@ -67,6 +69,7 @@ export function createDials({ perSecond, clock, random = Math.random, refused }:
         inWork -= 1;
       }
     },
+    waiting: () => inWork,
     async count(agentId) {
       if (perSecond === 0) return;
       try {

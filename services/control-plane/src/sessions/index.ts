@@ -21,6 +21,7 @@ import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { Logger } from "pino";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
 import { requestKey } from "../platform/context.ts";
+import type { QueueName } from "../platform/queues.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Presence } from "../platform/presence.ts";
 import type { Way, Word, Words } from "../platform/words.ts";
@@ -112,7 +113,7 @@ export interface Sessions {
 
 export interface Measured {
   sessions: { phase: string; transport: string; count: number }[];
-  queues: Record<string, number>;
+  queues: Record<Exclude<QueueName, "words" | "presence" | "events_remembered" | "spans">, number>;
   /** Since the lease was renewed last. */
   leaseAgeSeconds: number;
 }
@@ -196,7 +197,10 @@ export function createSessions(ports: SessionsPorts): Sessions {
       }
       return {
         sessions: [...sessions.values()],
-        queues: { outbox, signals: routing.waiting(), ...intakeOf().waiting() },
+        queues: {
+          ...{ outbox, signals: routing.waiting(), openings: dials.waiting(), misuse: misuse.waiting() },
+          ...intakeOf().waiting(),
+        },
         leaseAgeSeconds: lease.ageMs() / 1000,
       };
     },

@@ -43,7 +43,7 @@ export function createIntake(
   ports: EnginePorts,
   clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
 ): Intake {
-  const overloaded = (queue: string) => () => {
+  const overloaded = (queue: "receipts" | "results") => () => {
     ports.metrics?.dropped(queue);
     return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
   };

@@ -28,6 +28,8 @@ export interface Misuse {
   note: (agentId: string, kind: MisuseKind, facts?: MisuseFacts) => void;
   /** Notes a refusal that is one of these. */
   refused(agentId: string, error: unknown, facts?: MisuseFacts): void;
+  /** Events that are being written. */
+  waiting(): number;
   /** Resolves when the events that are being written are written. */
   settled(): Promise<void>;
 }
@@ -90,6 +92,7 @@ export function createMisuse(engine: () => EnginePorts): Misuse {
       const kind = misuseKinds.find((known) => isProblem(error) && error.reason === known);
       if (kind !== undefined) note(agentId, kind, facts);
     },
+    waiting: () => writing.size,
     async settled() {
       await Promise.all(writing);
     },

@@ -44,7 +44,10 @@ export function createRouting({ engine, live, dispatcher, words, replicaId }: Ro
   const gathered: Record<Kind, Set<string>> = { wake: new Set(), tell: new Set(), look: new Set() };
 
   function gather(kind: Kind, agentIds: readonly string[]): void {
-    for (const agentId of agentIds) if (gathered[kind].size < maxWaiting) gathered[kind].add(agentId);
+    for (const agentId of agentIds) {
+      if (gathered[kind].size < maxWaiting) gathered[kind].add(agentId);
+      else engine().metrics?.dropped("signals");
+    }
     if (agentIds.length > 0) bell.ring();
   }
 
