@@ -106,7 +106,7 @@ function checkVersion(dataFolder: string, binaries: Binaries): void {
     throw new EmbeddedPostgresError(
       "POSTGRES_VERSION_MISMATCH",
       `${dataFolder} was written by PostgreSQL ${found}, and this is PostgreSQL ${binaries.major}: ` +
-        `start the version of Bowline that wrote it, or choose another data directory`,
+        `back it up with the version of Bowline that wrote it and restore that here (docs/operations/backup.md), or choose another data directory`,
     );
   }
 }
