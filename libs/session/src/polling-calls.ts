@@ -1,21 +1,72 @@
-/** One message up as one request of PollingService, and what its failure means for the session. */
-import type { MessageInitShape } from "@bufbuild/protobuf";
+/** Messages up as requests of PollingService, and what a failure means for the session. */
+import { type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type CallOptions, type Client, Code } from "@connectrpc/connect";
-import { type AgentMessage, type PollingService, type ServerMessageSchema, type Sync } from "@bowline/contract/agent";
+import {
+  type AgentMessage,
+  AgentMessageSchema,
+  type PollingService,
+  type ServerMessageSchema,
+  type Sync,
+} from "@bowline/contract/agent";
 import { isReason } from "@bowline/kernel";
 import { refusalOf } from "./refusal.ts";
 
 /** What the server answers, as it would say it down a stream. */
 export type Answers = MessageInitShape<typeof ServerMessageSchema>["message"][];
 
-/** Sends one message. `pages` are those of the Sync that its last page ends. */
+type Said = AgentMessage["message"];
+type Kind = NonNullable<Said["case"]>;
+type Next = IteratorResult<AgentMessage, undefined>;
+
+/** What one request takes many of. */
+const together: ReadonlySet<Said["case"]> = new Set<Kind>(["commandReceipt", "commandProgress", "deployResult"]);
+/** The contract's limit. */
+const maxTogether = 64;
+/** A server reads requests of 1 MiB; each message has at most 64 KiB. */
+const maxTogetherBytes = 512 * 1024;
+
+/** What waits to be said, in order: what follows one another and goes together, in one group. */
+export async function* inGroups(
+  said: AsyncIterable<AgentMessage> & { readonly queued: number },
+): AsyncGenerator<Said[]> {
+  const messages = said[Symbol.asyncIterator]();
+  let next: Next = await messages.next();
+  try {
+    while (next.done !== true) {
+      const { message } = next.value;
+      const group = [message];
+      let bytes = toBinary(AgentMessageSchema, next.value).byteLength;
+      let ahead: Next | undefined;
+      while (together.has(message.case) && group.length < maxTogether && said.queued > 0) {
+        const following: Next = await messages.next();
+        ahead = following;
+        if (following.done === true || following.value.message.case !== message.case) break;
+        bytes += toBinary(AgentMessageSchema, following.value).byteLength;
+        if (bytes > maxTogetherBytes) break;
+        group.push(following.value.message);
+        ahead = undefined;
+      }
+      yield group;
+      next = ahead ?? (await messages.next());
+    }
+  } finally {
+    await messages.return?.();
+  }
+}
+
+/** Sends a group. `pages` are those of the Sync that its last page ends. */
 export async function ask(
   client: Client<typeof PollingService>,
-  message: AgentMessage["message"],
+  group: readonly Said[],
   pages: Sync[],
   options: CallOptions,
 ): Promise<Answers> {
-  switch (message.case) {
+  const all = <K extends Kind>(kind: K) =>
+    group.flatMap((said) =>
+      said.case === kind ? [said.value as Extract<Said, { case: K; value: object }>["value"]] : [],
+    );
+  const [message] = group;
+  switch (message?.case) {
     case "connectRequest":
       return [{ case: "connectResponse", value: await client.openSession(message.value, options) }];
     case "sync":
@@ -25,14 +76,14 @@ export async function ask(
     case "tokenRequest":
       return [{ case: "sessionToken", value: await client.renewSession({}, options) }];
     case "deployResult": {
-      const { acks } = await client.sendResults({ results: [message.value] }, options);
+      const { acks } = await client.sendResults({ results: all(message.case) }, options);
       return acks.map((value) => ({ case: "resultAck", value }));
     }
     case "commandReceipt":
-      await client.sendReceipts({ receipts: [message.value] }, options);
+      await client.sendReceipts({ receipts: all(message.case) }, options);
       return [];
     case "commandProgress":
-      await client.sendProgress({ progress: [message.value] }, options);
+      await client.sendProgress({ progress: all(message.case) }, options);
       return [];
     case "stateReport":
       await client.sendState(message.value, options);

@@ -3,7 +3,7 @@
  * PollingService. What is said goes up in requests, one after the other; what
  * the server says is polled beside them.
  *
- *   polling-calls.ts  one message as one request, and what its failure means
+ *   polling-calls.ts  messages as requests, and what a failure means
  *
  * W1: what was said is sent until it is answered, in order; what a network loses
  *     is sent again, and the server does nothing twice by it.
@@ -28,7 +28,7 @@ import { createChannel } from "./channel.ts";
 import { silenceLimitMs } from "./limits.ts";
 import { type AgentChannel, closeGraceMs } from "./open.ts";
 import { orderOfServerMessages } from "./order.ts";
-import { type Answers, ask, verdictOf } from "./polling-calls.ts";
+import { type Answers, ask, inGroups, verdictOf } from "./polling-calls.ts";
 import { refusalOf } from "./refusal.ts";
 
 /** Waits between tries of one request. The channel's silence limit ends them. */
@@ -82,15 +82,16 @@ export function openPolling(
   return Object.defineProperties(channel, { released: { value: release(), enumerable: true } }) as AgentChannel;
 
   async function sayAll(): Promise<void> {
-    for await (const { message } of outbox) {
-      note(message);
-      if (message.case === "sync") {
+    for await (const group of inGroups(outbox)) {
+      for (const message of group) note(message);
+      const [message] = group;
+      if (message?.case === "sync") {
         pages.push(message.value);
         if (!message.value.last) continue;
       }
-      if (!(await say(message))) return;
-      if (message.case === "sync") void poll();
-      if (message.case === "goodbye") return;
+      if (!(await say(group))) return;
+      if (message?.case === "sync") void poll();
+      if (message?.case === "goodbye") return;
     }
   }
 
@@ -103,22 +104,24 @@ export function openPolling(
   }
 
   /** W1. False where the session is over. */
-  async function say(message: AgentMessage["message"]): Promise<boolean> {
+  async function say(group: AgentMessage["message"][]): Promise<boolean> {
+    const [message] = group;
     for (let attempt = 0; !cut.signal.aborted; attempt += 1) {
       try {
-        const headers = { authorization: `Bearer ${message.case === "connectRequest" ? assertion : token}` };
-        const answers: Answers = await ask(client, message, pages, { headers, signal: cut.signal });
+        const headers = { authorization: `Bearer ${message?.case === "connectRequest" ? assertion : token}` };
+        const answers: Answers = await ask(client, group, pages, { headers, signal: cut.signal });
         for (const answer of answers) heard(answer);
         return true;
       } catch (error) {
-        const verdict = message.case === "connectRequest" ? "over" : verdictOf(error);
+        const verdict = message?.case === "connectRequest" ? "over" : verdictOf(error);
         if (verdict === "over") {
           inbox.fail(error);
           return false;
         }
+        if (verdict === "refused" && group.length > 1) return sayEach(group);
         if (verdict === "refused") {
           const { reason, message: why } = refusalOf(error);
-          const commandId = message.value !== undefined && "commandId" in message.value ? message.value.commandId : "";
+          const commandId = message?.value !== undefined && "commandId" in message.value ? message.value.commandId : "";
           heard({ case: "messageRefused", value: { reason, message: why, commandId } });
           return true;
         }
@@ -126,6 +129,12 @@ export function openPolling(
       }
     }
     return false;
+  }
+
+  /** One of them is not taken; the others are no worse for it. */
+  async function sayEach(group: AgentMessage["message"][]): Promise<boolean> {
+    for (const message of group) if (!(await say([message]))) return false;
+    return true;
   }
 
   function heard(message: Answers[number]): void {
