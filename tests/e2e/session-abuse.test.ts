@@ -146,6 +146,21 @@ test("a flood of results that nobody asked for is answered, each UNKNOWN", async
   expect(acks).toHaveLength(500);
 });
 
+test("an agent that says much and reads nothing loses its session as NOT_READING, with a bounded queue of answers", async () => {
+  const raw = openRawStream(server.url, `Bearer ${await agent.assertion()}`);
+  raw.stopReading();
+  const { runtimeIdentity } = agent;
+  const greeting = { processId: "deaf", protocolMin: 1, protocolMax: 1, runtimeIdentity };
+  raw.envelope(bytesOf({ case: "connectRequest", value: greeting }));
+  raw.envelope(bytesOf({ case: "sync", value: { last: true } }));
+  // Far more answers than the windows of HTTP/2 and the server's queue have room for.
+  for (let attempt = 1; attempt <= 6_000; attempt += 1) {
+    const value = { commandId: `command_${"x".repeat(40)}`, attempt, outcome: Outcome.SUCCEEDED };
+    raw.envelope(bytesOf({ case: "deployResult", value }));
+  }
+  await until(async () => (await endReason()) === "NOT_READING");
+});
+
 test("numbers and characters that a database cannot hold cost nothing, to nobody", async () => {
   const most = 4_294_967_295;
   const publish = await server.operator.publish(`abuse-${cases}`, { to: `abuse-${cases}` });

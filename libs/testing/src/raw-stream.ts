@@ -12,6 +12,8 @@ export interface RawStream {
   envelope(payload: Uint8Array, length?: number): void;
   /** Ends the request's body. */
   finish(): void;
+  /** Reads nothing more of the answer: flow control holds it back. */
+  stopReading(): void;
   /** Cuts the connection. */
   cut(): void;
   /** Resolves with the end: HTTP status (0: none came), the answer's body, and RST_STREAM's code (0: in order). */
@@ -50,6 +52,7 @@ export function openRawStream(
       stream.write(Buffer.concat([head, payload]));
     },
     finish: () => void stream.end(),
+    stopReading: () => void stream.pause(),
     cut: () => connection.destroy(),
     ended,
   };

@@ -108,6 +108,13 @@ function observed(next: Next, ports: InterceptorPorts): Next {
           "call",
         );
     };
+    /** The caller is gone, or was hung up on: nothing here has failed. */
+    const unwritten = (): void => {
+      const seconds = (performance.now() - started) / 1000;
+      span.end("CANCELED");
+      ports.observe({ method, code: "canceled", seconds });
+      ports.log.info({ method, requestId, remoteAddress, ms: Math.round(seconds * 1000) }, "the caller is gone");
+    };
     const fail = (error: unknown): ConnectError => {
       if (error instanceof ConnectError) {
         const known = error.cause;
@@ -130,7 +137,7 @@ function observed(next: Next, ports: InterceptorPorts): Next {
         done();
         return response;
       }
-      return { ...response, message: translated(response.message, fail, done) };
+      return { ...response, message: translated(response.message, { fail, unwritten, done }) };
     } catch (error) {
       throw fail(error);
     }
@@ -149,14 +156,20 @@ function spanOf(request: UnaryRequest | StreamRequest, ports: InterceptorPorts):
 
 async function* translated<T>(
   messages: AsyncIterable<T>,
-  fail: (error: unknown) => ConnectError,
-  done: () => void,
+  ends: { fail: (error: unknown) => ConnectError; unwritten: () => void; done: () => void },
 ): AsyncGenerator<T> {
+  let written = true;
   try {
-    yield* messages;
-    done();
+    for await (const message of messages) {
+      written = false; // An error that is thrown in here is of whoever writes the message.
+      yield message;
+      written = true;
+    }
+    ends.done();
   } catch (error) {
-    throw fail(error);
+    if (written) throw ends.fail(error);
+    ends.unwritten();
+    throw error;
   }
 }
 
