@@ -1,5 +1,7 @@
-/** What the agent's program does besides being the agent: `--help`, `rotate-key`. */
-import { ConfigError, readRequestConfig } from "./config.ts";
+/** What the agent's program does besides being the agent: `--help`, `doctor`, `rotate-key`. */
+import { ConfigError, readDoctorConfig, readRequestConfig } from "./config.ts";
+import { reportOf } from "./doctor-report.ts";
+import { diagnose, serverOfFolder } from "./doctor.ts";
 import { helpText } from "./help.ts";
 import { type CommandEnd, rotateKeyCommand } from "./rotate-command.ts";
 
@@ -19,6 +21,10 @@ export async function runCommand(args: readonly string[]): Promise<number | unde
       case "rotate-key": {
         const { dataDir, waitMs, output } = readRequestConfig(rest);
         return tell(await rotateKeyCommand(dataDir, waitMs), output);
+      }
+      case "doctor": {
+        const { config, output } = readDoctorConfig(rest, serverOfFolder);
+        return tell(reportOf(await diagnose(config)), output);
       }
       default:
         throw new ConfigError(`there is no command ${name}; --help lists them`);

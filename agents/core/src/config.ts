@@ -1,6 +1,7 @@
 /**
  * The agent's settings: flag over environment over default. Only this file
- * reads the environment; every runtime's main.ts uses it.
+ * reads the environment; every runtime's main.ts uses it. Long because each
+ * setting is described, read and checked here and nowhere else.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -66,7 +67,25 @@ const maxLabels = 64;
 
 /** Throws a ConfigError. With `--token-stdin` it reads standard input to its end. */
 export function readConfig(args: readonly string[], environment: NodeJS.ProcessEnv = process.env): AgentConfig {
-  const flags = parse(args);
+  return configOf(parse(args), environment);
+}
+
+/** Settings of `doctor`: the agent's, where the folder may know the server. Throws a ConfigError. */
+export function readDoctorConfig(
+  args: readonly string[],
+  serverOfFolder: (dataDir: string) => string | undefined,
+  environment: NodeJS.ProcessEnv = process.env,
+): { config: AgentConfig; output: "text" | "json" } {
+  const { output, ...flags } = values(args, { ...agentFlags, output: { type: "string" } });
+  const server =
+    flags.server ?? (environment["BOWLINE_SERVER"] || serverOfFolder(dataDirOf(flags["data-dir"], environment)));
+  return {
+    config: configOf({ ...flags, ...(server === undefined ? {} : { server }) }, environment),
+    output: choice("--output", output ?? "text", ["text", "json"]),
+  };
+}
+
+function configOf(flags: Flags, environment: NodeJS.ProcessEnv): AgentConfig {
   const setting = (flag: string | undefined, variable: string): string | undefined =>
     flag ?? (environment[variable] === "" ? undefined : environment[variable]);
   const on = (flag: boolean | undefined, variable: string): boolean =>

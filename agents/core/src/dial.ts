@@ -11,7 +11,15 @@ import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readPrivateFile, writePrivateFile } from "@bowline/auth";
-import { DialError, dialHttp2, dialledAgent, type DialTarget, fingerprintOf, pinAuthority } from "@bowline/dial";
+import {
+  DialError,
+  dialHttp2,
+  dialledAgent,
+  type DialOptions,
+  type DialTarget,
+  fingerprintOf,
+  pinAuthority,
+} from "@bowline/dial";
 import { type AgentTransport, createAgentTransport, createPollTransport } from "@bowline/session";
 import type { AgentConfig } from "./config.ts";
 import type { TransportKind } from "./transports.ts";
@@ -24,6 +32,8 @@ export type DiallerConfig = Pick<
 export interface Dialler {
   /** What is dialled now. Rejects with a DialError where a CA is to be found by its fingerprint and is not. */
   target(signal?: AbortSignal): Promise<DialTarget>;
+  /** The same, and nothing is kept; `report` is told of the steps of a look for the CA. */
+  look(report: DialOptions["report"]): Promise<DialTarget>;
   /** Connections for a stream and its calls, or for polls; nothing is dialled before the first of them. */
   dial(kind: TransportKind): AgentTransport;
 }
@@ -41,7 +51,7 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
   const { origin, protocol } = new URL(server);
   const pinFile = join(config.dataDir, "server-ca.json");
 
-  async function target(signal?: AbortSignal): Promise<DialTarget> {
+  async function targetOf(options: DialOptions, keeps: boolean): Promise<DialTarget> {
     if (protocol !== "https:") return { url: server, proxies };
     const plain: DialTarget = { url: server, proxies, clientCertificate: await readCertificate() };
     if (caFile !== undefined) return { ...plain, ca: await readPem(caFile) };
@@ -50,11 +60,14 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
     if (pinned !== undefined && fingerprintOf(new X509Certificate(pinned.ca)) === caFingerprint) {
       return { ...plain, ca: pinned.ca };
     }
-    const ca = await pinAuthority(plain, caFingerprint, { signal });
+    const ca = await pinAuthority(plain, caFingerprint, options);
+    if (!keeps) return { ...plain, ca };
     await writePrivateFile(pinFile, `${JSON.stringify({ server: origin, ca } satisfies Pinned, null, 2)}\n`); // T1
     log.info({ fingerprint: caFingerprint, file: pinFile }, "the server's CA has the given fingerprint; kept");
     return { ...plain, ca };
   }
+
+  const target = (signal?: AbortSignal) => targetOf({ signal }, true);
 
   async function readCertificate(): Promise<DialTarget["clientCertificate"]> {
     const { clientCertificate: files } = config;
@@ -81,6 +94,7 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
   const poll = () => createPollTransport({ url: server, agent: dialledAgent(server, () => target()), stream });
   return {
     target,
+    look: (report) => targetOf({ report }, false),
     dial: (kind) => (kind === "poll" ? poll() : stream()),
   };
 }

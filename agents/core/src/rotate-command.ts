@@ -6,7 +6,7 @@ import { askForRotation, readRequest } from "./rotation-request.ts";
 
 /** What one command of the agent's program says, and how it ends. */
 export interface CommandEnd {
-  exitCode: 0 | 1 | 3;
+  exitCode: 0 | 1 | 3 | 4 | 5;
   /** For people. */
   text: string;
   /** For `--output json`: one document. */

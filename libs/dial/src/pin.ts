@@ -9,7 +9,7 @@
 import { X509Certificate } from "node:crypto";
 import type { DetailedPeerCertificate, TLSSocket } from "node:tls";
 import { fingerprintOf } from "./certificates.ts";
-import { type DialOptions, dialSocket } from "./dial.ts";
+import { type DialOptions, dialSocket, type StepReport } from "./dial.ts";
 import { DialError } from "./reasons.ts";
 import { authorityOf, type DialTarget, endpointOf } from "./target.ts";
 
@@ -26,8 +26,10 @@ export async function pinAuthority(
   fingerprint: string,
   options: DialOptions = {},
 ): Promise<string> {
-  const { signal } = options;
-  const looked = (await dialSocket(target, { signal, protocol: "h2", trust: "anyone" })) as TLSSocket;
+  const { signal, report } = options;
+  // What was seen without any check is no step that worked.
+  const way = (step: StepReport): void => void (step.step !== "tls" && report?.(step));
+  const looked = (await dialSocket(target, { signal, report: way, protocol: "h2", trust: "anyone" })) as TLSSocket;
   const chain = chainOf(looked);
   looked.destroy(); // F1
   const found = chain.find((certificate) => fingerprintOf(certificate) === fingerprint);
@@ -41,7 +43,8 @@ export async function pinAuthority(
     );
   }
   const ca = found.toString();
-  (await dialSocket({ ...target, ca }, { ...options, protocol: "h2" })).destroy(); // F1
+  const checked = (step: StepReport): void => void (step.step === "tls" && report?.(step));
+  (await dialSocket({ ...target, ca }, { signal, report: checked, protocol: "h2" })).destroy(); // F1
   return ca;
 }
 

@@ -63,7 +63,12 @@ export async function startHttpProxy(options: HttpProxyOptions = {}): Promise<Ht
     const upstream = keep(
       options.intercept === undefined
         ? connect(Number(port || 80), host)
-        : connectTls({ host, port: Number(port), rejectUnauthorized: false, ALPNProtocols: ["h2"] }),
+        : connectTls({
+            host,
+            port: Number(port),
+            rejectUnauthorized: false,
+            ALPNProtocols: [...(options.interceptProtocols ?? []), "h2"],
+          }),
     );
     upstream.once("error", () => say("502 Bad Gateway"));
     upstream.once(options.intercept === undefined ? "connect" : "secureConnect", () => {

@@ -94,6 +94,12 @@ export function environmentText(settings: Readonly<Record<string, string | undef
   return ["# Settings of the Bowline agent; see `bowline agent join --help`.", ...lines, ""].join("\n");
 }
 
+/** All that environmentText wrote. */
+export function readAllEnvironment(text: string): Record<string, string> {
+  const names = [...text.matchAll(/^([A-Z_]+)="/gm)].map(([, name = ""]) => name);
+  return Object.fromEntries(names.map((name) => [name, readEnvironment(text, name) ?? ""]));
+}
+
 /** A value of environmentText; undefined where it is not set. */
 export function readEnvironment(text: string, name: string): string | undefined {
   const found = text.split("\n").find((line) => line.startsWith(`${name}="`) && line.endsWith('"'));

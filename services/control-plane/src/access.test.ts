@@ -117,6 +117,7 @@ test("every method declares who may call it", () => {
 test("what needs no credential is this and nothing more", () => {
   expect(methods.filter((method) => methodAccess(method).kind === "public").map(nameOf)).toEqual([
     "AgentService.Enroll",
+    "AgentService.Examine",
   ]);
 });
 

@@ -31,8 +31,7 @@ async function start() {
   /** Dials with a key, as a stream would. */
   const dial = async (by: typeof key) => {
     const assertion = await signAssertion(by, { agentId, audience: installationId, counter: 1, now: Date.now() });
-    const headers = new Headers({ authorization: `Bearer ${assertion}` });
-    return verifyDialler(db, installationId, headers).then(
+    return verifyDialler(db, installationId, assertion).then(
       () => "ok",
       (error: unknown) => (isProblem(error) ? error.reason : error),
     );

@@ -158,6 +158,7 @@ export function wire(
     encryption,
     installationId: installation.installationId,
     enrol: agents.enrol,
+    examining: agents,
     rotateKey: agents.rotateKey,
     sealSecrets: (versions, key) => secrets.seal(versions, key),
     settings: {

@@ -16,6 +16,8 @@ export const comments: Readonly<Record<string, string>> = {
     "The one long-lived stream. `authorization: Bearer <assertion>`, a JWT that the agent's Ed25519 key signed: `sub` the agent, `aud` the server's audience, `exp` at most 60 s ahead, `counter` above every one before.\n\nThe first message up is ConnectRequest, then Sync pages; the last is Goodbye. A message is at most 64 KiB.",
   "bowline.agent.v1.AgentService.Enroll":
     "Spends a registration token and creates the agent; or, where the token says so, gives an agent that exists these keys and this runtime: it keeps its id, name and deployments, its session ends, a conflict too, what it has to run is pushed again, and the keys before are answered AGENT_KEY_REPLACED.\n\nThe reply may be lost: the same key with the same token within ten minutes gets the same agent back. Errors: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING, CLIENT_CERTIFICATE_REQUIRED, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key), AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED (the agent that the token enrolled or is for is gone for good).",
+  "bowline.agent.v1.AgentService.Examine":
+    "Says whether a registration token would enrol, or an agent's key would open a session, and changes nothing: it spends no token, counts no assertion and opens no session, also beside an agent that runs. Its credential is in its message.\n\nErrors: those that Enroll and Connect would answer, as far as they can be known: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLUSTER_DELETING, CLIENT_CERTIFICATE_REQUIRED, CLIENT_CERTIFICATE_MISMATCH, ASSERTION_INVALID, CLOCK_SKEW, AGENT_KEY_REPLACED, AGENT_REVOKED, AGENT_RETIRED, AGENT_CONFLICT, OVERLOADED; UNAUTHENTICATED without either.",
   "bowline.agent.v1.AgentService.FetchDeployments":
     "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
   "bowline.agent.v1.AgentService.RotateKey":
@@ -147,6 +149,22 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.EnrollResponse.installation_id": "The installation; `aud` of assertions.",
   "bowline.agent.v1.EnrollResponse.name": "Its name, unique in the cluster.",
   "bowline.agent.v1.EnrollResponse.server_time": "The server's time.",
+  "bowline.agent.v1.ExamineRequest": "See AgentService.Examine. One of the two.",
+  "bowline.agent.v1.ExamineRequest.assertion":
+    "An assertion as Connect takes it; any counter will do, and is not kept.",
+  "bowline.agent.v1.ExamineRequest.registration_token": "A registration token, `bwr_<id>_<secret>`.",
+  "bowline.agent.v1.ExamineResponse": "See AgentService.Examine.",
+  "bowline.agent.v1.ExamineResponse.agent": "Its name.",
+  "bowline.agent.v1.ExamineResponse.agent_id":
+    "The agent that the assertion is of, or to which the token gives new keys; else empty.",
+  "bowline.agent.v1.ExamineResponse.awaiting_decision":
+    "True: the agent awaits an operator's decision, and gets no commands.",
+  "bowline.agent.v1.ExamineResponse.cluster": "The cluster of that agent, or that the token enrols in; by name.",
+  "bowline.agent.v1.ExamineResponse.protocol_max": "Highest protocol version that it speaks.",
+  "bowline.agent.v1.ExamineResponse.protocol_min": "Lowest protocol version that it speaks.",
+  "bowline.agent.v1.ExamineResponse.server_time": "The server's time.",
+  "bowline.agent.v1.ExamineResponse.server_version":
+    "The server's build, for people. The protocol range decides, not this.",
   "bowline.agent.v1.FetchDeploymentsRequest": "See AgentService.FetchDeployments.",
   "bowline.agent.v1.FetchDeploymentsRequest.items": "What is fetched. At most 64.",
   "bowline.agent.v1.FetchDeploymentsResponse": "See AgentService.FetchDeployments.",

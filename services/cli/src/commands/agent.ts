@@ -8,7 +8,7 @@ import {
 } from "@bowline/contract/agents";
 import type { Agent } from "@bowline/contract/agents";
 import type { Command } from "commander";
-import { rotateKeyCommand } from "./agent-host.ts";
+import { doctorCommand, rotateKeyCommand } from "./agent-host.ts";
 import { bindCertificateCommand } from "./agent-certificate.ts";
 import { installCommand } from "./agent-install.ts";
 import { joinCommand } from "./agent-join.ts";
@@ -27,6 +27,7 @@ export function agentCommand(cli: Cli): Command {
   joinCommand(cli, agent);
   installCommand(cli, agent);
   uninstallCommand(cli, agent);
+  doctorCommand(cli, agent);
   rotateKeyCommand(cli, agent);
   bindCertificateCommand(cli, agent);
 

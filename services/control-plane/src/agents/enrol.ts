@@ -167,11 +167,8 @@ async function admit(
     if (agent.signing_thumbprint !== keys.thumbprint) return problem("AGENT_KEY_REPLACED");
     if (before.recent) return answerOf(tx, agent, cluster); // N4
   }
-  if (state !== "ACTIVE") {
-    const [reason, message] = whyNot[state];
-    return problem(reason, message);
-  }
-  if (cluster.deleting) return problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
+  const unusable = tokenProblem(state, cluster);
+  if (unusable !== undefined) return unusable;
   if (cluster.runtime !== request.runtime) {
     return problem(
       "CLUSTER_MISMATCH",
@@ -180,11 +177,7 @@ async function admit(
     );
   }
   const presented = caller.request.clientCertificate ?? "";
-  const unproven = certificateProblem(
-    cluster.policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED,
-    "",
-    presented,
-  );
+  const unproven = certificateProblem(requiresCertificate(cluster), "", presented);
   if (unproven !== undefined) return unproven;
   const owner = await ownerOfKey(tx, keys.thumbprint);
   if (owner !== undefined) {
@@ -210,6 +203,21 @@ async function admit(
   await ports.events.note(work, [{ topic: "agent", subjectId: agent.id, clusterId: cluster.id }]);
   await ports.agentEnrolled(work, { id: agent.id, name: agent.name, clusterId: cluster.id });
   return answerOf(tx, agent, cluster);
+}
+
+/** Whether the cluster's policy asks its agents for a client certificate. */
+export function requiresCertificate(cluster: LockedCluster): boolean {
+  return cluster.policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED;
+}
+
+/** Why a token enrols nobody; undefined: it does. */
+export function tokenProblem(state: keyof typeof whyNot | "ACTIVE", cluster: LockedCluster): Problem | undefined {
+  if (state !== "ACTIVE") {
+    const [reason, message] = whyNot[state];
+    return problem(reason, message);
+  }
+  if (cluster.deleting) return problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
+  return undefined;
 }
 
 const whyNot = {

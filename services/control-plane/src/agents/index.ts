@@ -7,13 +7,15 @@
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
  *   release.ts   the way out of a conflict     keys.ts     an agent's keys, and those before
  *   rekey.ts     a token gives an agent new keys  rotate.ts  an agent replaces its own
+ *   examine.ts   what an enrolment or a dial would be answered
  *   residence.ts what a cluster asks of its agents   certificates.ts  client certificates
  */
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import type { EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
 import type { AgentCounts, Resident } from "../clusters/index.ts";
-import { type Principal, requestKey } from "../platform/context.ts";
+import { type Principal, type RequestFacts, requestKey } from "../platform/context.ts";
 import { enrol } from "./enrol.ts";
+import { examineAgent, examineToken } from "./examine.ts";
 import type { AgentPorts } from "./model.ts";
 import { rekeyable } from "./rekey.ts";
 import { countByCluster, residence } from "./residence.ts";
@@ -22,6 +24,7 @@ import { registerAgents } from "./rpc.ts";
 
 export { bindCertificate, certificateProblemOf } from "./certificates.ts";
 export { enrol, type EnrolFacts } from "./enrol.ts";
+export type { Examined } from "./examine.ts";
 export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
 
 export interface Agents {
@@ -35,6 +38,10 @@ export interface Agents {
     request: RotateKeyRequest,
     context: HandlerContext,
   ) => Promise<string>;
+  /** AgentService.Examine, with a registration token. */
+  readonly examineToken: (token: string, request: RequestFacts) => ReturnType<typeof examineToken>;
+  /** The same for an agent whose assertion was verified. */
+  readonly examineAgent: (agentId: string, request: RequestFacts) => ReturnType<typeof examineAgent>;
   /** The agent that a registration token may give new keys. Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */
   readonly rekeyable: (
     principal: Principal,
@@ -52,6 +59,8 @@ export function createAgents(ports: AgentPorts): Agents {
     enrol: (request, context) => enrol(ports, request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
     rotateKey: (claims, installationId, request, context) =>
       rotateKey(ports, claims, installationId, request, context.values.get(requestKey)),
+    examineToken: (token, request) => examineToken(ports, token, request),
+    examineAgent: (agentId, request) => examineAgent(ports, agentId, request),
     rekeyable: (principal, idOrName) => rekeyable(ports, principal, idOrName),
     countByCluster: (clusterIds) => countByCluster(ports.db, clusterIds),
     resident: residence(ports),

@@ -35,8 +35,7 @@ function replacedProblem(key: { because: string; replaced_at: Date }) {
 }
 
 /** Verifies the assertion that opens a stream. Throws ASSERTION_INVALID, CLOCK_SKEW, AGENT_KEY_REPLACED, AGENT_REVOKED. */
-export async function verifyDialler(db: Db, installationId: string, headers: Headers): Promise<Asserted> {
-  const jwt = bearer(headers);
+export async function verifyDialler(db: Db, installationId: string, jwt: string): Promise<Asserted> {
   const agentId = readAssertionSubject(jwt);
   if (agentId === undefined) throw problem("ASSERTION_INVALID", "This is not an assertion.");
   const agent = await db

@@ -1,7 +1,7 @@
 /**
  * Agents' sessions: their streams in, commands out.
  *
- *   certificates.ts  client certificates of agents
+ *   certificates.ts  client certificates of agents   examine.ts  a dial that opens nothing
  *   greet.ts    who dials                     open.ts        opening and ending, in rows
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
@@ -20,7 +20,7 @@ import { type Clock, problem } from "@bowline/kernel";
 import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
 import type { Logger } from "pino";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
-import { requestKey } from "../platform/context.ts";
+import { type RequestFacts, requestKey } from "../platform/context.ts";
 import type { QueueName } from "../platform/queues.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Presence } from "../platform/presence.ts";
@@ -28,6 +28,7 @@ import type { Way, Word, Words } from "../platform/words.ts";
 import { createCertificateGuard } from "./certificates.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
+import { examine, type ExaminePorts } from "./examine.ts";
 import { type FetchPorts, fetchDeployments, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
@@ -58,6 +59,7 @@ export interface SessionsPorts {
   /** See fetch.ts. */
   sealSecrets: FetchPorts["sealSecrets"];
   enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  examining: Pick<ExaminePorts, "examineToken" | "examineAgent">;
   /** Resolves with the thumbprint of the key that the agent has now. */
   rotateKey(
     claims: SessionClaims,
@@ -162,15 +164,17 @@ export function createSessions(ports: SessionsPorts): Sessions {
   };
   const fetching: FetchPorts & { misuse: Misuse } = { db: ports.db, sealSecrets: ports.sealSecrets, misuse };
   type Called = Pick<HandlerContext, "requestHeader" | "values">;
-  const dialled = async ({ requestHeader, values }: Called): Promise<Asserted> => {
-    if (leaving) throw problem("REPLICA_DRAINING", undefined, { retryAfterMs: elsewhereMs });
-    const asserted = await dials
-      .working(() => verifyDialler(ports.db, ports.installationId, requestHeader))
+  const verified = (assertion: string, request: RequestFacts): Promise<Asserted> =>
+    dials
+      .working(() => verifyDialler(ports.db, ports.installationId, assertion))
       .catch((error: unknown) => {
         // Those that are a misuse are said only after the signature was found to be the agent's (U1).
-        misuse.refused(readAssertionSubject(bearer(requestHeader)) ?? "", error, values.get(requestKey));
+        misuse.refused(readAssertionSubject(assertion) ?? "", error, request);
         throw error;
       });
+  const dialled = async ({ requestHeader, values }: Called): Promise<Asserted> => {
+    if (leaving) throw problem("REPLICA_DRAINING", undefined, { retryAfterMs: elsewhereMs });
+    const asserted = await verified(bearer(requestHeader), values.get(requestKey));
     await dials.count(asserted.agentId);
     return asserted;
   };
@@ -209,6 +213,11 @@ export function createSessions(ports: SessionsPorts): Sessions {
         AgentService,
         {
           enroll: (request, context) => ports.enrol(request, context),
+          examine: (request, { values }) => {
+            const { serverVersion } = ports.settings;
+            const verify = (assertion: string) => verified(assertion, values.get(requestKey));
+            return examine({ ...ports.examining, serverVersion, verify }, request, values.get(requestKey));
+          },
           connect: async function* (messages, context) {
             const asserted = await dialled(context);
             const request = context.values.get(requestKey);

@@ -20,7 +20,191 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bowline/agent/v1/agent.proto.
  */
 export const file_bowline_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chxib3dsaW5lL2FnZW50L3YxL2FnZW50LnByb3RvEhBib3dsaW5lLmFnZW50LnYxIsgDCg1FbnJvbGxSZXF1ZXN0EhkKBXRva2VuGAEgASgJQgq6SAdyBRABGIACEh8KC3NpZ25pbmdfa2V5GAIgASgJQgq6SAdyBRABGIAIEh8KC3NlYWxpbmdfa2V5GAMgASgJQgq6SAdyBRABGIAIEhkKBXByb29mGAQgASgJQgq6SAdyBRABGIAgEjQKBG5hbWUYBSABKAlCJrpII3IhGD8yHV4oW2EtejAtOV1bYS16MC05Li1dezAsNjJ9KT8kEhoKCGhvc3RuYW1lGAYgASgJQgi6SAVyAxj9ARJFCgZsYWJlbHMYByADKAsyKy5ib3dsaW5lLmFnZW50LnYxLkVucm9sbFJlcXVlc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEjEKB3J1bnRpbWUYCCABKAlCILpIHXIbUgZkb2NrZXJSCmt1YmVybmV0ZXNSBWxvY2FsEiQKEHJ1bnRpbWVfaWRlbnRpdHkYCSABKAlCCrpIB3IFEAEYgAISHgoNYWdlbnRfdmVyc2lvbhgKIAEoCUIHukgEcgIYQBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIp8BCg5FbnJvbGxSZXNwb25zZRIQCghhZ2VudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAkSDwoHY2x1c3RlchgEIAEoCRIXCg9pbnN0YWxsYXRpb25faWQYBSABKAkSLwoLc2VydmVyX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlEKF0ZldGNoRGVwbG95bWVudHNSZXF1ZXN0EjYKBWl0ZW1zGAEgAygLMhsuYm93bGluZS5hZ2VudC52MS5GZXRjaEl0ZW1CCrpIB5IBBAgBEEAiMAoJRmV0Y2hJdGVtEhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDSJUChhGZXRjaERlcGxveW1lbnRzUmVzcG9uc2USOAoLZGVwbG95bWVudHMYASADKAsyIy5ib3dsaW5lLmFnZW50LnYxLkZldGNoZWREZXBsb3ltZW50IpcCChFGZXRjaGVkRGVwbG95bWVudBISCgpjb21tYW5kX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEhUKDWRlcGxveW1lbnRfaWQYBCABKAkSEgoKZ2VuZXJhdGlvbhgFIAEoDRIOCgZkaWdlc3QYBiABKAkSDAoEc3BlYxgHIAEoDBJOCg5zZWFsZWRfc2VjcmV0cxgIIAMoCzI2LmJvd2xpbmUuYWdlbnQudjEuRmV0Y2hlZERlcGxveW1lbnQuU2VhbGVkU2VjcmV0c0VudHJ5GjQKElNlYWxlZFNlY3JldHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIo0BChBSb3RhdGVLZXlSZXF1ZXN0Eh8KC3NpZ25pbmdfa2V5GAEgASgJQgq6SAdyBRABGIAIEh8KC3NlYWxpbmdfa2V5GAIgASgJQgq6SAdyBRABGIAIEhkKBXByb29mGAMgASgJQgq6SAdyBRABGIAgEhwKCGFwcHJvdmFsGAQgASgJQgq6SAdyBRABGIAgIicKEVJvdGF0ZUtleVJlc3BvbnNlEhIKCnRodW1icHJpbnQYASABKAkigwQKDEFnZW50TWVzc2FnZRI7Cg9jb25uZWN0X3JlcXVlc3QYASABKAsyIC5ib3dsaW5lLmFnZW50LnYxLkNvbm5lY3RSZXF1ZXN0SAASMAoJaGVhcnRiZWF0GAIgASgLMhsuYm93bGluZS5hZ2VudC52MS5IZWFydGJlYXRIABI3Cg1kZXBsb3lfcmVzdWx0GAMgASgLMh4uYm93bGluZS5hZ2VudC52MS5EZXBsb3lSZXN1bHRIABImCgRzeW5jGAQgASgLMhYuYm93bGluZS5hZ2VudC52MS5TeW5jSAASNQoMc3RhdGVfcmVwb3J0GAUgASgLMh0uYm93bGluZS5hZ2VudC52MS5TdGF0ZVJlcG9ydEgAEjsKD2NvbW1hbmRfcmVjZWlwdBgGIAEoCzIgLmJvd2xpbmUuYWdlbnQudjEuQ29tbWFuZFJlY2VpcHRIABI9ChBjb21tYW5kX3Byb2dyZXNzGAcgASgLMiEuYm93bGluZS5hZ2VudC52MS5Db21tYW5kUHJvZ3Jlc3NIABI3Cg10b2tlbl9yZXF1ZXN0GAggASgLMh4uYm93bGluZS5hZ2VudC52MS5Ub2tlblJlcXVlc3RIABIsCgdnb29kYnllGAkgASgLMhkuYm93bGluZS5hZ2VudC52MS5Hb29kYnllSABCCQoHbWVzc2FnZSK8BQoNU2VydmVyTWVzc2FnZRI9ChBjb25uZWN0X3Jlc3BvbnNlGAEgASgLMiEuYm93bGluZS5hZ2VudC52MS5Db25uZWN0UmVzcG9uc2VIABI5Cg5kZXBsb3lfY29tbWFuZBgCIAEoCzIfLmJvd2xpbmUuYWdlbnQudjEuRGVwbG95Q29tbWFuZEgAEjEKCnN5bmNfcmVwbHkYAyABKAsyGy5ib3dsaW5lLmFnZW50LnYxLlN5bmNSZXBseUgAEjkKDmNhbmNlbF9jb21tYW5kGAQgASgLMh8uYm93bGluZS5hZ2VudC52MS5DYW5jZWxDb21tYW5kSAASMQoKcmVzdWx0X2FjaxgFIAEoCzIbLmJvd2xpbmUuYWdlbnQudjEuUmVzdWx0QWNrSAASNwoNaGVhcnRiZWF0X2FjaxgGIAEoCzIeLmJvd2xpbmUuYWdlbnQudjEuSGVhcnRiZWF0QWNrSAASNwoNc2Vzc2lvbl90b2tlbhgHIAEoCzIeLmJvd2xpbmUuYWdlbnQudjEuU2Vzc2lvblRva2VuSAASQwoTY3JlZGVudGlhbHNfY2hhbmdlZBgIIAEoCzIkLmJvd2xpbmUuYWdlbnQudjEuQ3JlZGVudGlhbHNDaGFuZ2VkSAASMwoLb3Blbl90dW5uZWwYCSABKAsyHC5ib3dsaW5lLmFnZW50LnYxLk9wZW5UdW5uZWxIABIoCgVkcmFpbhgKIAEoCzIXLmJvd2xpbmUuYWdlbnQudjEuRHJhaW5IABIyCgpzdXBlcnNlZGVkGAsgASgLMhwuYm93bGluZS5hZ2VudC52MS5TdXBlcnNlZGVkSAASOwoPbWVzc2FnZV9yZWZ1c2VkGAwgASgLMiAuYm93bGluZS5hZ2VudC52MS5NZXNzYWdlUmVmdXNlZEgAQgkKB21lc3NhZ2UysQMKDEFnZW50U2VydmljZRJ1CgZFbnJvbGwSHy5ib3dsaW5lLmFnZW50LnYxLkVucm9sbFJlcXVlc3QaIC5ib3dsaW5lLmFnZW50LnYxLkVucm9sbFJlc3BvbnNlIiiK5xgCGAGS5xgDCMkBgtPkkwIVOgEqIhAvdjEvYWdlbnQvZW5yb2xsElcKB0Nvbm5lY3QSHi5ib3dsaW5lLmFnZW50LnYxLkFnZW50TWVzc2FnZRofLmJvd2xpbmUuYWdlbnQudjEuU2VydmVyTWVzc2FnZSIHiucYAwoBBigBMAEScgoQRmV0Y2hEZXBsb3ltZW50cxIpLmJvd2xpbmUuYWdlbnQudjEuRmV0Y2hEZXBsb3ltZW50c1JlcXVlc3QaKi5ib3dsaW5lLmFnZW50LnYxLkZldGNoRGVwbG95bWVudHNSZXNwb25zZSIHiucYAwoBBhJdCglSb3RhdGVLZXkSIi5ib3dsaW5lLmFnZW50LnYxLlJvdGF0ZUtleVJlcXVlc3QaIy5ib3dsaW5lLmFnZW50LnYxLlJvdGF0ZUtleVJlc3BvbnNlIgeK5xgDCgEGYgZwcm90bzM", [file_bowline_agent_v1_messages, file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Chxib3dsaW5lL2FnZW50L3YxL2FnZW50LnByb3RvEhBib3dsaW5lLmFnZW50LnYxIlMKDkV4YW1pbmVSZXF1ZXN0EiQKEnJlZ2lzdHJhdGlvbl90b2tlbhgBIAEoCUIIukgFcgMYgAISGwoJYXNzZXJ0aW9uGAIgASgJQgi6SAVyAxiAICLTAQoPRXhhbWluZVJlc3BvbnNlEi8KC3NlcnZlcl90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg5zZXJ2ZXJfdmVyc2lvbhgCIAEoCRIUCgxwcm90b2NvbF9taW4YAyABKA0SFAoMcHJvdG9jb2xfbWF4GAQgASgNEhAKCGFnZW50X2lkGAUgASgJEg0KBWFnZW50GAYgASgJEg8KB2NsdXN0ZXIYByABKAkSGQoRYXdhaXRpbmdfZGVjaXNpb24YCCABKAgiyAMKDUVucm9sbFJlcXVlc3QSGQoFdG9rZW4YASABKAlCCrpIB3IFEAEYgAISHwoLc2lnbmluZ19rZXkYAiABKAlCCrpIB3IFEAEYgAgSHwoLc2VhbGluZ19rZXkYAyABKAlCCrpIB3IFEAEYgAgSGQoFcHJvb2YYBCABKAlCCrpIB3IFEAEYgCASNAoEbmFtZRgFIAEoCUImukgjciEYPzIdXihbYS16MC05XVthLXowLTkuLV17MCw2Mn0pPyQSGgoIaG9zdG5hbWUYBiABKAlCCLpIBXIDGP0BEkUKBmxhYmVscxgHIAMoCzIrLmJvd2xpbmUuYWdlbnQudjEuRW5yb2xsUmVxdWVzdC5MYWJlbHNFbnRyeUIIukgFmgECEEASMQoHcnVudGltZRgIIAEoCUIgukgdchtSBmRvY2tlclIKa3ViZXJuZXRlc1IFbG9jYWwSJAoQcnVudGltZV9pZGVudGl0eRgJIAEoCUIKukgHcgUQARiAAhIeCg1hZ2VudF92ZXJzaW9uGAogASgJQge6SARyAhhAGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEinwEKDkVucm9sbFJlc3BvbnNlEhAKCGFnZW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoCRIPCgdjbHVzdGVyGAQgASgJEhcKD2luc3RhbGxhdGlvbl9pZBgFIAEoCRIvCgtzZXJ2ZXJfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUQoXRmV0Y2hEZXBsb3ltZW50c1JlcXVlc3QSNgoFaXRlbXMYASADKAsyGy5ib3dsaW5lLmFnZW50LnYxLkZldGNoSXRlbUIKukgHkgEECAEQQCIwCglGZXRjaEl0ZW0SEgoKY29tbWFuZF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIlQKGEZldGNoRGVwbG95bWVudHNSZXNwb25zZRI4CgtkZXBsb3ltZW50cxgBIAMoCzIjLmJvd2xpbmUuYWdlbnQudjEuRmV0Y2hlZERlcGxveW1lbnQilwIKEUZldGNoZWREZXBsb3ltZW50EhIKCmNvbW1hbmRfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSFQoNZGVwbG95bWVudF9pZBgEIAEoCRISCgpnZW5lcmF0aW9uGAUgASgNEg4KBmRpZ2VzdBgGIAEoCRIMCgRzcGVjGAcgASgMEk4KDnNlYWxlZF9zZWNyZXRzGAggAygLMjYuYm93bGluZS5hZ2VudC52MS5GZXRjaGVkRGVwbG95bWVudC5TZWFsZWRTZWNyZXRzRW50cnkaNAoSU2VhbGVkU2VjcmV0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEijQEKEFJvdGF0ZUtleVJlcXVlc3QSHwoLc2lnbmluZ19rZXkYASABKAlCCrpIB3IFEAEYgAgSHwoLc2VhbGluZ19rZXkYAiABKAlCCrpIB3IFEAEYgAgSGQoFcHJvb2YYAyABKAlCCrpIB3IFEAEYgCASHAoIYXBwcm92YWwYBCABKAlCCrpIB3IFEAEYgCAiJwoRUm90YXRlS2V5UmVzcG9uc2USEgoKdGh1bWJwcmludBgBIAEoCSKDBAoMQWdlbnRNZXNzYWdlEjsKD2Nvbm5lY3RfcmVxdWVzdBgBIAEoCzIgLmJvd2xpbmUuYWdlbnQudjEuQ29ubmVjdFJlcXVlc3RIABIwCgloZWFydGJlYXQYAiABKAsyGy5ib3dsaW5lLmFnZW50LnYxLkhlYXJ0YmVhdEgAEjcKDWRlcGxveV9yZXN1bHQYAyABKAsyHi5ib3dsaW5lLmFnZW50LnYxLkRlcGxveVJlc3VsdEgAEiYKBHN5bmMYBCABKAsyFi5ib3dsaW5lLmFnZW50LnYxLlN5bmNIABI1CgxzdGF0ZV9yZXBvcnQYBSABKAsyHS5ib3dsaW5lLmFnZW50LnYxLlN0YXRlUmVwb3J0SAASOwoPY29tbWFuZF9yZWNlaXB0GAYgASgLMiAuYm93bGluZS5hZ2VudC52MS5Db21tYW5kUmVjZWlwdEgAEj0KEGNvbW1hbmRfcHJvZ3Jlc3MYByABKAsyIS5ib3dsaW5lLmFnZW50LnYxLkNvbW1hbmRQcm9ncmVzc0gAEjcKDXRva2VuX3JlcXVlc3QYCCABKAsyHi5ib3dsaW5lLmFnZW50LnYxLlRva2VuUmVxdWVzdEgAEiwKB2dvb2RieWUYCSABKAsyGS5ib3dsaW5lLmFnZW50LnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIrwFCg1TZXJ2ZXJNZXNzYWdlEj0KEGNvbm5lY3RfcmVzcG9uc2UYASABKAsyIS5ib3dsaW5lLmFnZW50LnYxLkNvbm5lY3RSZXNwb25zZUgAEjkKDmRlcGxveV9jb21tYW5kGAIgASgLMh8uYm93bGluZS5hZ2VudC52MS5EZXBsb3lDb21tYW5kSAASMQoKc3luY19yZXBseRgDIAEoCzIbLmJvd2xpbmUuYWdlbnQudjEuU3luY1JlcGx5SAASOQoOY2FuY2VsX2NvbW1hbmQYBCABKAsyHy5ib3dsaW5lLmFnZW50LnYxLkNhbmNlbENvbW1hbmRIABIxCgpyZXN1bHRfYWNrGAUgASgLMhsuYm93bGluZS5hZ2VudC52MS5SZXN1bHRBY2tIABI3Cg1oZWFydGJlYXRfYWNrGAYgASgLMh4uYm93bGluZS5hZ2VudC52MS5IZWFydGJlYXRBY2tIABI3Cg1zZXNzaW9uX3Rva2VuGAcgASgLMh4uYm93bGluZS5hZ2VudC52MS5TZXNzaW9uVG9rZW5IABJDChNjcmVkZW50aWFsc19jaGFuZ2VkGAggASgLMiQuYm93bGluZS5hZ2VudC52MS5DcmVkZW50aWFsc0NoYW5nZWRIABIzCgtvcGVuX3R1bm5lbBgJIAEoCzIcLmJvd2xpbmUuYWdlbnQudjEuT3BlblR1bm5lbEgAEigKBWRyYWluGAogASgLMhcuYm93bGluZS5hZ2VudC52MS5EcmFpbkgAEjIKCnN1cGVyc2VkZWQYCyABKAsyHC5ib3dsaW5lLmFnZW50LnYxLlN1cGVyc2VkZWRIABI7Cg9tZXNzYWdlX3JlZnVzZWQYDCABKAsyIC5ib3dsaW5lLmFnZW50LnYxLk1lc3NhZ2VSZWZ1c2VkSABCCQoHbWVzc2FnZTKlBAoMQWdlbnRTZXJ2aWNlEnUKBkVucm9sbBIfLmJvd2xpbmUuYWdlbnQudjEuRW5yb2xsUmVxdWVzdBogLmJvd2xpbmUuYWdlbnQudjEuRW5yb2xsUmVzcG9uc2UiKIrnGAIYAZLnGAMIyQGC0+STAhU6ASoiEC92MS9hZ2VudC9lbnJvbGwSVwoHQ29ubmVjdBIeLmJvd2xpbmUuYWdlbnQudjEuQWdlbnRNZXNzYWdlGh8uYm93bGluZS5hZ2VudC52MS5TZXJ2ZXJNZXNzYWdlIgeK5xgDCgEGKAEwARJyChBGZXRjaERlcGxveW1lbnRzEikuYm93bGluZS5hZ2VudC52MS5GZXRjaERlcGxveW1lbnRzUmVxdWVzdBoqLmJvd2xpbmUuYWdlbnQudjEuRmV0Y2hEZXBsb3ltZW50c1Jlc3BvbnNlIgeK5xgDCgEGEl0KCVJvdGF0ZUtleRIiLmJvd2xpbmUuYWdlbnQudjEuUm90YXRlS2V5UmVxdWVzdBojLmJvd2xpbmUuYWdlbnQudjEuUm90YXRlS2V5UmVzcG9uc2UiB4rnGAMKAQYScgoHRXhhbWluZRIgLmJvd2xpbmUuYWdlbnQudjEuRXhhbWluZVJlcXVlc3QaIS5ib3dsaW5lLmFnZW50LnYxLkV4YW1pbmVSZXNwb25zZSIiiucYAhgBgtPkkwIWOgEqIhEvdjEvYWdlbnQvZXhhbWluZWIGcHJvdG8z", [file_bowline_agent_v1_messages, file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
+
+/**
+ * See AgentService.Examine. One of the two.
+ *
+ * @generated from message bowline.agent.v1.ExamineRequest
+ */
+export type ExamineRequest = Message<"bowline.agent.v1.ExamineRequest"> & {
+  /**
+   * A registration token, `bwr_<id>_<secret>`.
+   *
+   * @generated from field: string registration_token = 1;
+   */
+  registrationToken: string;
+
+  /**
+   * An assertion as Connect takes it; any counter will do, and is not kept.
+   *
+   * @generated from field: string assertion = 2;
+   */
+  assertion: string;
+};
+
+/**
+ * See AgentService.Examine. One of the two.
+ *
+ * @generated from message bowline.agent.v1.ExamineRequest
+ */
+export type ExamineRequestJson = {
+  /**
+   * A registration token, `bwr_<id>_<secret>`.
+   *
+   * @generated from field: string registration_token = 1;
+   */
+  registrationToken?: string;
+
+  /**
+   * An assertion as Connect takes it; any counter will do, and is not kept.
+   *
+   * @generated from field: string assertion = 2;
+   */
+  assertion?: string;
+};
+
+/**
+ * Describes the message bowline.agent.v1.ExamineRequest.
+ * Use `create(ExamineRequestSchema)` to create a new message.
+ */
+export const ExamineRequestSchema: GenMessage<ExamineRequest, {jsonType: ExamineRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agent_v1_agent, 0);
+
+/**
+ * See AgentService.Examine.
+ *
+ * @generated from message bowline.agent.v1.ExamineResponse
+ */
+export type ExamineResponse = Message<"bowline.agent.v1.ExamineResponse"> & {
+  /**
+   * The server's time.
+   *
+   * @generated from field: google.protobuf.Timestamp server_time = 1;
+   */
+  serverTime?: Timestamp | undefined;
+
+  /**
+   * The server's build, for people. The protocol range decides, not this.
+   *
+   * @generated from field: string server_version = 2;
+   */
+  serverVersion: string;
+
+  /**
+   * Lowest protocol version that it speaks.
+   *
+   * @generated from field: uint32 protocol_min = 3;
+   */
+  protocolMin: number;
+
+  /**
+   * Highest protocol version that it speaks.
+   *
+   * @generated from field: uint32 protocol_max = 4;
+   */
+  protocolMax: number;
+
+  /**
+   * The agent that the assertion is of, or to which the token gives new keys;
+   * else empty.
+   *
+   * @generated from field: string agent_id = 5;
+   */
+  agentId: string;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string agent = 6;
+   */
+  agent: string;
+
+  /**
+   * The cluster of that agent, or that the token enrols in; by name.
+   *
+   * @generated from field: string cluster = 7;
+   */
+  cluster: string;
+
+  /**
+   * True: the agent awaits an operator's decision, and gets no commands.
+   *
+   * @generated from field: bool awaiting_decision = 8;
+   */
+  awaitingDecision: boolean;
+};
+
+/**
+ * See AgentService.Examine.
+ *
+ * @generated from message bowline.agent.v1.ExamineResponse
+ */
+export type ExamineResponseJson = {
+  /**
+   * The server's time.
+   *
+   * @generated from field: google.protobuf.Timestamp server_time = 1;
+   */
+  serverTime?: TimestampJson;
+
+  /**
+   * The server's build, for people. The protocol range decides, not this.
+   *
+   * @generated from field: string server_version = 2;
+   */
+  serverVersion?: string;
+
+  /**
+   * Lowest protocol version that it speaks.
+   *
+   * @generated from field: uint32 protocol_min = 3;
+   */
+  protocolMin?: number;
+
+  /**
+   * Highest protocol version that it speaks.
+   *
+   * @generated from field: uint32 protocol_max = 4;
+   */
+  protocolMax?: number;
+
+  /**
+   * The agent that the assertion is of, or to which the token gives new keys;
+   * else empty.
+   *
+   * @generated from field: string agent_id = 5;
+   */
+  agentId?: string;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string agent = 6;
+   */
+  agent?: string;
+
+  /**
+   * The cluster of that agent, or that the token enrols in; by name.
+   *
+   * @generated from field: string cluster = 7;
+   */
+  cluster?: string;
+
+  /**
+   * True: the agent awaits an operator's decision, and gets no commands.
+   *
+   * @generated from field: bool awaiting_decision = 8;
+   */
+  awaitingDecision?: boolean;
+};
+
+/**
+ * Describes the message bowline.agent.v1.ExamineResponse.
+ * Use `create(ExamineResponseSchema)` to create a new message.
+ */
+export const ExamineResponseSchema: GenMessage<ExamineResponse, {jsonType: ExamineResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_agent_v1_agent, 1);
 
 /**
  * See AgentService.Enroll.
@@ -187,7 +371,7 @@ export type EnrollRequestJson = {
  * Use `create(EnrollRequestSchema)` to create a new message.
  */
 export const EnrollRequestSchema: GenMessage<EnrollRequest, {jsonType: EnrollRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 0);
+  messageDesc(file_bowline_agent_v1_agent, 2);
 
 /**
  * See AgentService.Enroll.
@@ -292,7 +476,7 @@ export type EnrollResponseJson = {
  * Use `create(EnrollResponseSchema)` to create a new message.
  */
 export const EnrollResponseSchema: GenMessage<EnrollResponse, {jsonType: EnrollResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 1);
+  messageDesc(file_bowline_agent_v1_agent, 3);
 
 /**
  * See AgentService.FetchDeployments.
@@ -327,7 +511,7 @@ export type FetchDeploymentsRequestJson = {
  * Use `create(FetchDeploymentsRequestSchema)` to create a new message.
  */
 export const FetchDeploymentsRequestSchema: GenMessage<FetchDeploymentsRequest, {jsonType: FetchDeploymentsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 2);
+  messageDesc(file_bowline_agent_v1_agent, 4);
 
 /**
  * One command whose spec is fetched.
@@ -376,7 +560,7 @@ export type FetchItemJson = {
  * Use `create(FetchItemSchema)` to create a new message.
  */
 export const FetchItemSchema: GenMessage<FetchItem, {jsonType: FetchItemJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 3);
+  messageDesc(file_bowline_agent_v1_agent, 5);
 
 /**
  * See AgentService.FetchDeployments.
@@ -411,7 +595,7 @@ export type FetchDeploymentsResponseJson = {
  * Use `create(FetchDeploymentsResponseSchema)` to create a new message.
  */
 export const FetchDeploymentsResponseSchema: GenMessage<FetchDeploymentsResponse, {jsonType: FetchDeploymentsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 4);
+  messageDesc(file_bowline_agent_v1_agent, 6);
 
 /**
  * The spec of one command.
@@ -546,7 +730,7 @@ export type FetchedDeploymentJson = {
  * Use `create(FetchedDeploymentSchema)` to create a new message.
  */
 export const FetchedDeploymentSchema: GenMessage<FetchedDeployment, {jsonType: FetchedDeploymentJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 5);
+  messageDesc(file_bowline_agent_v1_agent, 7);
 
 /**
  * See AgentService.RotateKey.
@@ -629,7 +813,7 @@ export type RotateKeyRequestJson = {
  * Use `create(RotateKeyRequestSchema)` to create a new message.
  */
 export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest, {jsonType: RotateKeyRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 6);
+  messageDesc(file_bowline_agent_v1_agent, 8);
 
 /**
  * See AgentService.RotateKey.
@@ -664,7 +848,7 @@ export type RotateKeyResponseJson = {
  * Use `create(RotateKeyResponseSchema)` to create a new message.
  */
 export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse, {jsonType: RotateKeyResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 7);
+  messageDesc(file_bowline_agent_v1_agent, 9);
 
 /**
  * What an agent says on the stream.
@@ -827,7 +1011,7 @@ export type AgentMessageJson = {
  * Use `create(AgentMessageSchema)` to create a new message.
  */
 export const AgentMessageSchema: GenMessage<AgentMessage, {jsonType: AgentMessageJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 8);
+  messageDesc(file_bowline_agent_v1_agent, 10);
 
 /**
  * What the server says on the stream.
@@ -1035,7 +1219,7 @@ export type ServerMessageJson = {
  * Use `create(ServerMessageSchema)` to create a new message.
  */
 export const ServerMessageSchema: GenMessage<ServerMessage, {jsonType: ServerMessageJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_agent_v1_agent, 9);
+  messageDesc(file_bowline_agent_v1_agent, 11);
 
 /**
  * What an agent calls.
@@ -1109,6 +1293,25 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof RotateKeyRequestSchema;
     output: typeof RotateKeyResponseSchema;
+  },
+  /**
+   * Says whether a registration token would enrol, or an agent's key would open
+   * a session, and changes nothing: it spends no token, counts no assertion and
+   * opens no session, also beside an agent that runs. Its credential is in its
+   * message.
+   *
+   * Errors: those that Enroll and Connect would answer, as far as they can be
+   * known: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED,
+   * CLUSTER_DELETING, CLIENT_CERTIFICATE_REQUIRED, CLIENT_CERTIFICATE_MISMATCH,
+   * ASSERTION_INVALID, CLOCK_SKEW, AGENT_KEY_REPLACED, AGENT_REVOKED,
+   * AGENT_RETIRED, AGENT_CONFLICT, OVERLOADED; UNAUTHENTICATED without either.
+   *
+   * @generated from rpc bowline.agent.v1.AgentService.Examine
+   */
+  examine: {
+    methodKind: "unary";
+    input: typeof ExamineRequestSchema;
+    output: typeof ExamineResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_bowline_agent_v1_agent, 0);
