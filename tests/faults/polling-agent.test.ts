@@ -84,6 +84,7 @@ test.each(["intake.before-receipt", "converge.effect", "converge.before-result"]
     else expect(restarted.dataPlanes()).toHaveLength(1);
     expect(await carriedBy(api, id, Agent_Transport.POLL)).toBeGreaterThan(epoch);
     expect(await endsOf(place)).toEqual([done, done]);
+    expect(restarted.process.output()).not.toMatch(/HTTP2_UNAVAILABLE/); // it knew
   },
 );
 

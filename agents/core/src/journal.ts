@@ -48,6 +48,9 @@ export interface GoodGeneration {
   sinceMs: number;
 }
 
+/** `polls`: 1 where the last session that was greeted polled. */
+export type JournalNumber = "observation" | "epoch" | "incarnation" | "polls";
+
 export interface Journal {
   readonly id: string;
   /** How often this journal was opened. */
@@ -76,8 +79,8 @@ export interface Journal {
   good(): readonly GoodGeneration[];
   goodOf(deploymentId: string): GoodGeneration | undefined;
   /** Numbers for the counter of observations and the highest epoch: kept so that they only grow. */
-  number(name: "observation" | "epoch" | "incarnation"): number;
-  setNumber(name: "observation" | "epoch" | "incarnation", value: number): Promise<void>;
+  number(name: JournalNumber): number;
+  setNumber(name: JournalNumber, value: number): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -268,6 +268,8 @@ export async function serve(
     channel.limitSilence(response.silenceLimitMs || silenceLimitMs);
     await journal.setNumber("epoch", Math.max(response.epoch, journal.number("epoch")));
     await journal.setNumber("incarnation", response.incarnation);
+    const polls = transport.kind === "poll" ? 1 : 0;
+    if (journal.number("polls") !== polls) await journal.setNumber("polls", polls); // T4
     for (const page of syncPages(journal, converger, !response.stateKnown)) say({ case: "sync", value: page });
     void heartbeats(response.heartbeatIntervalMs || heartbeatIntervalMs);
     void renewals();

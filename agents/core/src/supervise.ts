@@ -99,7 +99,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     const gatewayClasses = dataPlanes.map(({ name }) => `gateway-class/${name}`);
     const { dataDir, keyMaxAgeMs } = config;
     const rotation = createRotation({ keys: identity.keys, enrolled, dataDir, keyMaxAgeMs, clock, log });
-    const choice = chooseTransport(config.transport);
+    const choice = chooseTransport(config.transport, journal.number("polls") === 1);
     const end = await connect(
       {
         sign: async (floor) =>

@@ -68,6 +68,14 @@ test("a stream that breaks although one had passed is followed by polling at onc
   expect([choice.next(), choice.lookLater()]).toEqual(["stream", 1]);
 });
 
+test("an agent that polled begins with polling, and streams where that does not open; unless it is told otherwise", () => {
+  expect(chooseTransport("auto", true).next()).toBe("poll");
+  expect(chooseTransport("stream", true).next()).toBe("stream");
+  const choice = chooseTransport("auto", true);
+  choice.ended("poll", lost("UNIMPLEMENTED"), 0);
+  expect(choice.next()).toBe("stream");
+});
+
 test("who is told to stream or to poll does nothing else", () => {
   const ends = [lost("HTTP2_UNAVAILABLE"), lost("HTTP2_UNAVAILABLE"), lost("SILENT")];
   expect(carried("stream", ends)).toEqual(["stream", "stream", "stream"]);

@@ -11,6 +11,8 @@
  *     (probe.ts). Where that stream breaks all the same, the next session
  *     polls, and looks later, up to 16 times: a path that only seems to carry
  *     streams costs a short gap, more and more seldom.
+ * T4: an agent that starts again begins as its last session was carried: on a
+ *     path that buffers it would be away for two greetings otherwise.
  */
 import type { TransportSetting } from "./config.ts";
 import type { SessionEnd } from "./serve.ts";
@@ -37,8 +39,9 @@ const latest = 16;
 
 const other = { stream: "poll", poll: "stream" } as const;
 
-export function chooseTransport(setting: TransportSetting): TransportChoice {
-  let next: TransportKind = setting === "poll" ? "poll" : "stream";
+/** `polled`: the last session of this agent's life before did. */
+export function chooseTransport(setting: TransportSetting, polled = false): TransportChoice {
+  let next: TransportKind = setting === "poll" || (setting === "auto" && polled) ? "poll" : "stream";
   /** Sessions of this kind that broke, in a row. */
   let strikes = 0;
   /** The stream that is tried has passed before. */
