@@ -2,7 +2,7 @@
 import { expect, test } from "@jest/globals";
 import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
-import { latestMigration, migrate, pendingMigrations } from "./migrate.ts";
+import { latestMigration, migrate, pendingMigrations, SchemaError } from "./migrate.ts";
 
 /** What a server of the first schema writes: an agent with a session, a publish, a draft. */
 const writes = (name: string) => [
@@ -35,7 +35,7 @@ test("each migration keeps what was written before it, and takes what a server o
   const names = await pendingMigrations(db);
   expect(names.at(-1)).toBe(latestMigration);
   for (const [index, name] of names.entries()) {
-    expect(await migrate(db, name)).toEqual({ applied: [name], current: name });
+    expect(await migrate(db, name)).toEqual({ applied: [name], current: name, newer: false });
     await write(version(index));
   }
   const ids = names.map((_, index) => `agent_${version(index)}`);
@@ -55,4 +55,21 @@ test("each migration keeps what was written before it, and takes what a server o
   ]);
   expect(await pendingMigrations(db)).toEqual([]);
   expect((await migrate(db)).applied).toEqual([]);
+});
+
+test("a schema of a newer build is left as it is, unless it says that builds like this one do not work on it", async () => {
+  const { db } = await testDatabase();
+  await db.insertInto("installation").values({ id: "installation_newer" }).execute();
+  await sql`INSERT INTO kysely_migration (name, timestamp) VALUES ('9998-newer', '')`.execute(db);
+  expect(await migrate(db)).toEqual({ applied: [], current: "9998-newer", newer: true });
+  expect(await pendingMigrations(db)).toEqual([]);
+  await db.updateTable("installation").set({ oldest_schema: latestMigration }).execute();
+  expect(await migrate(db)).toMatchObject({ newer: true });
+
+  await db.updateTable("installation").set({ oldest_schema: "9997-ends-what-was" }).execute();
+  const refused = await migrate(db).catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(SchemaError);
+  expect(String(refused)).toMatch(
+    /upgraded to the schema 9998-newer.*before the schema 9997-ends-what-was do not work/,
+  );
 });

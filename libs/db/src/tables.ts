@@ -29,6 +29,8 @@ export interface InstallationTable {
   created_at: Generated<Date>;
   /** Set: nothing is dispatched until an operator confirms a restore. */
   dispatch_held_at: Generated<Date | null>;
+  /** Builds before this schema do not work on the present one; raised by the migration that ends it. */
+  oldest_schema: Generated<string>;
 }
 
 export interface OrganisationsTable {

@@ -11,7 +11,7 @@ export interface Balancer {
   url: string;
   /** The replicas that get new connections now. */
   ready(): readonly string[];
-  /** Resolves when a look that began after the call has ended. */
+  /** Resolves when a look at each replica that began after the call has ended. */
   looked(): Promise<void>;
   /** Called at the end by itself. */
   end(): Promise<void>;
@@ -25,13 +25,13 @@ const answerWithinMs = 2_000;
 export async function startBalancer(urls: readonly string[]): Promise<Balancer> {
   const sockets = new Set<Socket>();
   const over = new AbortController();
-  let ready: string[] = [];
+  const ready = new Set<string>();
+  const looks = new Map<string, number>();
   let turn = 0;
-  let looks = 0;
 
   const server = createServer((near) => {
     near.on("error", () => {}); // Its peer's affair.
-    const chosen = ready[(turn += 1) % Math.max(1, ready.length)];
+    const chosen = [...ready][(turn += 1) % Math.max(1, ready.size)];
     if (chosen === undefined) return void near.destroy();
     const { hostname: host, port } = new URL(chosen);
     const far = connect({ host, port: Number(port), noDelay: true });
@@ -51,23 +51,24 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
 
-  const look = async (): Promise<void> => {
-    const answers = urls.map(async (url) => {
-      const signal = AbortSignal.any([over.signal, AbortSignal.timeout(answerWithinMs)]);
-      const answer = await fetch(`${url}/ready`, { signal, headers: { connection: "close" } }).catch(() => undefined);
-      await answer?.arrayBuffer().catch(() => undefined); // it went away while it answered
-      return answer?.ok === true ? [url] : [];
-    });
-    ready = (await Promise.all(answers)).flat();
-    looks += 1;
+  // Each replica is looked at apart: one that is slow to answer keeps nobody from seeing that another has gone.
+  const look = async (url: string): Promise<void> => {
+    const signal = AbortSignal.any([over.signal, AbortSignal.timeout(answerWithinMs)]);
+    const answer = await fetch(`${url}/ready`, { signal, headers: { connection: "close" } }).catch(() => undefined);
+    await answer?.arrayBuffer().catch(() => undefined); // it went away while it answered
+    if (answer?.ok === true) ready.add(url);
+    else ready.delete(url);
+    looks.set(url, (looks.get(url) ?? 0) + 1);
   };
-  await look();
-  const looking = (async () => {
-    while (!over.signal.aborted) {
-      await sleep(lookEveryMs);
-      await look();
-    }
-  })();
+  await Promise.all(urls.map(look));
+  const looking = Promise.all(
+    urls.map(async (url) => {
+      while (!over.signal.aborted) {
+        await sleep(lookEveryMs);
+        await look(url);
+      }
+    }),
+  );
   let ending: Promise<void> | undefined;
   const end = (): Promise<void> =>
     (ending ??= (async () => {
@@ -80,10 +81,12 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
   const { port } = server.address() as AddressInfo;
   return {
     url: `http://127.0.0.1:${port}`,
-    ready: () => ready,
+    ready: () => [...ready],
     async looked() {
-      const seen = looks + 1; // one may be under way
-      while (looks <= seen && !over.signal.aborted) await sleep(lookEveryMs / 2);
+      const seen = new Map(looks);
+      // One look may be under way, so the second is the first that began after.
+      const enough = () => urls.every((url) => (looks.get(url) ?? 0) >= (seen.get(url) ?? 0) + 2);
+      while (!enough() && !over.signal.aborted) await sleep(lookEveryMs / 2);
     },
     end,
   };

@@ -138,13 +138,16 @@ export async function startServer(
         onConnectionLost: ({ message }) => log.warn({ detail: message }, "a connection to the database was lost"),
       });
       try {
-        const { applied, current } = await migrate(database.db);
+        const { applied, current, newer } = await migrate(database.db);
+        if (newer)
+          log.warn({ schema: current }, "the schema is newer than this build: an upgrade is under way, or was");
         installation = await bootstrap(database.db, {
           events: createEvents(database.db, log),
           writeAdminToken: (token) => writePrivateFile(adminTokenFile, `${token}\n`),
         });
         return {
-          detail: applied.length === 0 ? `${current}, up to date` : `migrated to ${current}`,
+          detail:
+            applied.length > 0 ? `migrated to ${current}` : `${current}, ${newer ? "of a newer build" : "up to date"}`,
           stop: database.end,
         };
       } catch (error) {

@@ -10,6 +10,7 @@ import {
   migrate,
   openDatabase,
   pendingMigrations,
+  SchemaError,
   runEmbeddedPostgres,
 } from "@bowline/db";
 import { configureFaults, isProblem } from "@bowline/kernel";
@@ -63,7 +64,10 @@ async function run(name: string, args: readonly string[]): Promise<number> {
       return 2;
     }
     const reason =
-      isProblem(error) || error instanceof EmbeddedPostgresError || error instanceof BackupError
+      isProblem(error) ||
+      error instanceof EmbeddedPostgresError ||
+      error instanceof BackupError ||
+      error instanceof SchemaError
         ? error.reason
         : "START_FAILED";
     process.stderr.write(`bowline server: ${reason}: ${error instanceof Error ? error.message : String(error)}\n`);

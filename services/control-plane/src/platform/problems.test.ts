@@ -157,3 +157,24 @@ async function cuttingCommits(database: TestDatabase) {
       : Object.assign(new URL(url ?? ""), { host: `127.0.0.1:${port}` }).href;
   return { address, cutNext: () => void (cutNext = true) };
 }
+
+test("what the database undoes for other work, also where it was no transaction of ours, is DATABASE_UNAVAILABLE and may be repeated", async () => {
+  const { open } = await testDatabase();
+  const [one, other] = [open().db, open().db];
+  await sql`CREATE TABLE x AS SELECT 1 AS id`.execute(one);
+  await sql`CREATE TABLE y AS SELECT 1 AS id`.execute(one);
+  const crosswise = (db: Db, first: string, second: string, locked: PromiseWithResolvers<void>, go: Promise<void>) =>
+    db.transaction().execute(async (tx) => {
+      await sql`LOCK TABLE ${sql.table(first)}`.execute(tx);
+      locked.resolve();
+      await go;
+      await sql`LOCK TABLE ${sql.table(second)}`.execute(tx);
+    });
+  const [a, b] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const ends = await Promise.allSettled([
+    crosswise(one, "x", "y", a, b.promise),
+    crosswise(other, "y", "x", b, a.promise),
+  ]);
+  const lost = ends.flatMap((end) => (end.status === "rejected" ? [problemOf(end.reason)] : []));
+  expect(lost).toMatchObject([{ reason: "DATABASE_UNAVAILABLE", retryAfterMs: 1_000 }]);
+});

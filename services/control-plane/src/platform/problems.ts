@@ -51,6 +51,9 @@ export function connectErrorOf(found: Problem): ConnectError {
 const awayStates = /^(08|57P|53)/;
 const awayCodes = new Set(["ECONNREFUSED", "ECONNRESET", "ENOENT", "EPIPE", "ETIMEDOUT", "ENOTFOUND"]);
 
+/** Deadlock, serialisation failure: of work that was repeated already, or beside a migration of a newer replica. */
+const undone = new Set(["40P01", "40001"]);
+
 /** SQLSTATEs of a NUL in text and in jsonb. */
 const unstorable = new Set(["22021", "22P05"]);
 
@@ -63,7 +66,14 @@ export function problemOf(error: unknown): Problem {
       cause: error,
     });
   }
-  if (error instanceof Error && "code" in error && typeof error.code === "string" && unstorable.has(error.code)) {
+  const state = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+  if (undone.has(state)) {
+    return problem("DATABASE_UNAVAILABLE", "The database undid this for other work. Repeat the request in a moment.", {
+      retryAfterMs: 1_000,
+      cause: error,
+    });
+  }
+  if (unstorable.has(state)) {
     return problem("INVALID_ARGUMENT", "A text of the request holds a character that cannot be stored (NUL).");
   }
   return problem("INTERNAL", "The server met a defect. Its log has the details under the request's id.", {
