@@ -42,6 +42,11 @@ const answersToTrust = 20;
 /** Beyond its wait, a poll that is not answered for this long is lost. */
 const pollGraceMs = 10_000;
 
+/** Never before a server that is asked too much has said. */
+function again(error: unknown, attempt: number): number {
+  return Math.max(fullJitter(retry, attempt), refusalOf(error).retryAfterMs ?? 0);
+}
+
 /** Opens a session with a signed assertion. As openSession: a refusal shows in `ended`, the greeting is the caller's. */
 export function openPolling(
   transport: Transport,
@@ -125,7 +130,7 @@ export function openPolling(
           heard({ case: "messageRefused", value: { reason, message: why, commandId } });
           return true;
         }
-        await clock.sleep(fullJitter(retry, attempt), cut.signal);
+        await clock.sleep(again(error, attempt), cut.signal);
       }
     }
     return false;
@@ -177,7 +182,7 @@ export function openPolling(
         // What fails at once is a server that is away, and not the wait.
         if (lastedMs >= shortestWaitMs) waitMs = Math.max(shortestWaitMs, Math.round(lastedMs / 2));
         answers = 0;
-        await clock.sleep(fullJitter(retry, failures), polling.signal);
+        await clock.sleep(again(error, failures), polling.signal);
         failures += 1;
       }
     }
