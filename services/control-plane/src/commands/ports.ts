@@ -56,8 +56,8 @@ export interface Owner {
     work: Work,
     command: { deploymentId: string; commandId: string; generation: number; ownerId: string; fromNothing: boolean },
   ): Promise<void>;
-  /** The progress of one of its commands was written. */
-  progressed?(work: Work, commandId: string): Promise<void>;
+  /** The progress of some of its commands was written. */
+  progressed?(work: Work, commandIds: readonly string[]): Promise<void>;
   /** An agent is gone for good, with all that was there: its commands have ended, its deployments are absent. */
   retired?(work: Work, agentId: string): Promise<void>;
   /** Observed state of its deployments was written. */

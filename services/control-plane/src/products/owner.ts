@@ -57,13 +57,13 @@ export function publishOwner(ports: () => EnginePorts): Owner {
     async retired(work, agentId) {
       await settle(ports(), work, await forgetPlaces(work, agentId));
     },
-    async progressed(work, commandId) {
-      const row = await work.tx
+    async progressed(work, commandIds) {
+      const rows = await work.tx
         .selectFrom("commands")
         .select(["product_publish_id as productPublishId", "owner_id as ownerId"])
-        .where("id", "=", commandId)
-        .executeTakeFirst();
-      if (row !== undefined) await touch(ports(), work, [publishIdOf(row)]);
+        .where("id", "in", commandIds)
+        .execute();
+      await touch(ports(), work, rows.map(publishIdOf));
     },
     async observed(work, deploymentIds) {
       await touch(ports(), work, await shownAt(work, { routes: deploymentIds }));
@@ -227,12 +227,11 @@ export async function settle(ports: EnginePorts, work: Work, publishIds: readonl
 export async function touch(ports: EnginePorts, work: Work, publishIds: readonly string[]): Promise<void> {
   const ids = publishIds.filter((id) => id !== "");
   if (ids.length === 0) return;
-  const rows = await work.tx
-    .updateTable("product_publishes")
-    .set({ version: sql`version + 1`, updated_at: sql`now()` })
-    .where("id", "in", ids)
-    .returning(["id", "organisation_id", "cluster_id"])
-    .execute();
+  // In order of id (T2): an UPDATE alone locks in the order of its plan.
+  const { rows } = await sql<NotedPublish>`
+    UPDATE product_publishes AS p SET version = p.version + 1, updated_at = now()
+    FROM (SELECT id FROM product_publishes WHERE id = ANY(${ids}) ORDER BY id FOR NO KEY UPDATE) AS held
+    WHERE p.id = held.id RETURNING p.id, p.organisation_id, p.cluster_id`.execute(work.tx);
   await notePublishes(ports, work, rows);
 }
 

@@ -24,6 +24,8 @@ import { createBatcher } from "./batches.ts";
 const maxWaiting = 20_000;
 /** Progress is for people: at most this often per commit. */
 const progressEveryMs = 250;
+/** Reports in one transaction: it holds the rows of their publishes. */
+const progressTogether = 100;
 /** `last_seen` in the database; presence in memory is exact. */
 const seenEveryMs = 5_000;
 
@@ -74,26 +76,31 @@ export function createIntake(
     { maxWaiting, overloaded: overloaded("results") },
   );
   const newestProgress = new Map<string, From<CommandProgress>>();
-  const newestSeen = new Map<string, { at: Date; capacity: Capacity | undefined }>();
+  /** `at` is of this process's monotonic clock; the database's clock says what time that was. */
+  const newestSeen = new Map<string, { at: number; capacity: Capacity | undefined }>();
 
   async function writeProgress(): Promise<void> {
     const reports = [...newestProgress.values()];
     newestProgress.clear();
-    await recordProgress(ports, reports);
+    for (let from = 0; from < reports.length; from += progressTogether)
+      await recordProgress(ports, reports.slice(from, from + progressTogether));
   }
 
   async function writeSeen(): Promise<void> {
     if (newestSeen.size === 0) return;
     const rows = [...newestSeen].toSorted(([a], [b]) => (a < b ? -1 : 1));
     newestSeen.clear();
+    const now = performance.now();
     const column = <T>(read: (capacity: Capacity | undefined) => T): T[] =>
       rows.map(([, { capacity }]) => read(capacity));
     await sql`
       INSERT INTO agent_seen (agent_id, last_seen_at, running, instance_limit, load_millis, memory_millis, disk_free_bytes)
-      SELECT s.* FROM unnest(${rows.map(([agentId]) => agentId)}::text[], ${rows.map(([, { at }]) => at.toISOString())}::timestamptz[],
+      SELECT s.agent_id, now() - make_interval(secs => s.seconds), s.running, s.instance_limit, s.load_millis,
+        s.memory_millis, s.disk_free_bytes
+      FROM unnest(${rows.map(([agentId]) => agentId)}::text[], ${rows.map(([, { at }]) => (now - at) / 1000)}::float8[],
         ${column((c) => c?.running ?? 0)}::int[], ${column((c) => c?.limit ?? 0)}::int[], ${column((c) => c?.loadMillis ?? 0)}::int[],
         ${column((c) => c?.memoryMillis ?? 0)}::int[], ${column((c) => (c?.diskFreeBytes ?? 0n).toString())}::bigint[])
-        AS s (agent_id, last_seen_at, running, instance_limit, load_millis, memory_millis, disk_free_bytes)
+        AS s (agent_id, seconds, running, instance_limit, load_millis, memory_millis, disk_free_bytes)
       JOIN agents AS a ON a.id = s.agent_id
       ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = greatest(agent_seen.last_seen_at, excluded.last_seen_at),
         running = excluded.running, instance_limit = excluded.instance_limit, load_millis = excluded.load_millis,
@@ -110,7 +117,7 @@ export function createIntake(
       else ports.metrics?.dropped("progress");
     },
     seen: (agentId, capacity) => {
-      newestSeen.set(agentId, { at: new Date(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });
+      newestSeen.set(agentId, { at: performance.now(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });
     },
     state: (from) => recordStates(ports, from, from.message.observation, from.message.deployments),
     waiting: () => ({

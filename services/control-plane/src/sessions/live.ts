@@ -63,12 +63,12 @@ export interface LiveSession {
   leave(why: LeaveReason, spreadMs: number): void;
 }
 
-/** Why an agent is asked to connect again. */
 /** What an agent is told at such an end. After an operator's decision it comes back at once: somebody looks on. */
 export function lastWord(why: EndReason): Outgoing | undefined {
   return why === "DECIDED" ? { message: { case: "drain", value: { spreadMs: 0 } } } : undefined;
 }
 
+/** Why an agent is asked to connect again. */
 export type LeaveReason = Extract<EndReason, "REPLICA_DRAINING" | "SESSION_MOVED">;
 
 /** Ends that an agent makes which was asked to connect again: then what it was asked for is why. */
@@ -80,7 +80,10 @@ export interface LiveSessions {
   of(agentId: string): LiveSession | undefined;
   all(): Iterable<LiveSession>;
   count(): number;
-  /** Puts a session in place of an older one of the same agent, which is closed as superseded. */
+  /**
+   * Puts a session in place of an older one of the same agent, which is closed as superseded. That may be the one that
+   * is added: the answer to its opening can come later than that to the newer one's.
+   */
   add(session: LiveSession): void;
   /** Takes it out, unless a newer one has its place. `recorded`: its end is in the database, or cannot be. */
   remove(session: LiveSession, recorded?: Promise<void>): void;
@@ -97,11 +100,12 @@ export function createLiveSessions(changed: (session: LiveSession, open: boolean
     all: () => byAgent.values(),
     count: () => byAgent.size,
     add(session) {
-      const older = byAgent.get(session.agentId);
-      byAgent.set(session.agentId, session);
+      const other = byAgent.get(session.agentId);
       changed(session, true);
-      if (older !== undefined && older.epoch < session.epoch) {
-        older.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: session.epoch } } });
+      const [newer, older] = other !== undefined && other.epoch > session.epoch ? [other, session] : [session, other];
+      byAgent.set(session.agentId, newer);
+      if (older !== undefined && older.epoch < newer.epoch) {
+        older.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: newer.epoch } } });
       }
     },
     remove(session, recorded) {

@@ -1,0 +1,43 @@
+/** What comes up the streams, on its way to a real PostgreSQL. */
+import { expect, jest, test } from "@jest/globals";
+import { systemClock } from "@bowline/kernel";
+import { testDatabase } from "@bowline/testing";
+import { sql } from "kysely";
+import { startEngine } from "../commands/engine.fixture.ts";
+import { createIntake } from "./intake.ts";
+
+test("when an agent was last seen is the database's time, whatever this replica's clock says", async () => {
+  const { db } = await testDatabase();
+  const { ports, agentId } = await startEngine(db);
+  jest.useFakeTimers({
+    now: new Date("2001-01-01"),
+    doNotFake: [
+      "performance",
+      "setTimeout",
+      "clearTimeout",
+      "setInterval",
+      "clearInterval",
+      "setImmediate",
+      "clearImmediate",
+      "nextTick",
+      "queueMicrotask",
+      "hrtime",
+    ],
+  });
+  try {
+    const intake = createIntake(ports, systemClock);
+    intake.seen(agentId, undefined);
+    const stop = new AbortController();
+    const running = intake.run(stop.signal);
+    stop.abort(); // it writes once more
+    await running;
+  } finally {
+    jest.useRealTimers();
+  }
+  const { rows } = await sql<{ ago: number }>`
+    SELECT extract(epoch FROM now() - last_seen_at)::float8 AS ago FROM agent_seen WHERE agent_id = ${agentId}`.execute(
+    db,
+  );
+  expect(rows).toHaveLength(1);
+  expect(Math.abs(rows[0]?.ago ?? Number.NaN)).toBeLessThan(60);
+});
