@@ -74,7 +74,7 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
     )
     UPDATE command_states AS s
     SET state = 'ASSIGNED', attempt = s.attempt + 1, bound_epoch = picked.epoch, unbound_at = NULL,
-        cancel_reason = NULL, assigned_at = now(), updated_at = now()
+        cancel_reason = NULL, assigned_at = now(), received_at = NULL, updated_at = now()
     FROM picked, commands AS c
     WHERE s.command_id = picked.command_id AND c.id = s.command_id
     RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",

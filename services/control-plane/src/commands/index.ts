@@ -35,5 +35,5 @@ export { recordProgress } from "./progress.ts";
 export { again } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";
-export { closeWithoutReceiptAfterMs, countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
+export { type Blames, closeWithoutReceiptAfterMs, countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
 export { isInFlight, isTerminal, isWaiting } from "./transitions.ts";

@@ -1,6 +1,6 @@
 /** The sweep's bounds: what it may not wait for, and what may not wait for it. */
 import { beforeEach, expect, test } from "@jest/globals";
-import { SyncDecision_Action } from "@bowline/contract/agent";
+import { DeployResult_Outcome as Outcome, SyncDecision_Action } from "@bowline/contract/agent";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
@@ -74,6 +74,36 @@ test("a command whose slice throws costs that command, not the sweep of the othe
   await sweep(ports);
   expect(await stateOf(poisoned.commandId)).toBe("READY");
   for (const { commandId } of others) expect(await stateOf(commandId)).toBe("EXPIRED");
+});
+
+test("an absence counts only where the agent could have come: what is due to it waits, all else goes on", async () => {
+  const { ports, enqueue, claimOne, receipt, stateOf, agentId } = engine;
+  const running = await enqueue();
+  await claimOne();
+  await receipt(running.commandId, 1);
+  const [waiting, late] = [await enqueue(), await enqueue(undefined, Deployment_Desired.RUNNING, { deadlineMs: 1 })];
+  await transact(db, (work) => sessionEnded(ports, work, agentId, 1));
+  await db.updateTable("sessions").set({ state: "ENDED", ended_at: longAgo }).execute();
+  await db.updateTable("command_states").set({ updated_at: longAgo }).execute();
+  await db.updateTable("command_states").set({ unbound_at: longAgo }).where("state", "=", "RUNNING").execute();
+  const states = () => Promise.all([running, waiting, late].map(({ commandId }) => stateOf(commandId)));
+  await sweep(ports, { blames: { silence: true, absence: false } });
+  expect(await states()).toEqual(["RUNNING", "READY", "EXPIRED"]);
+  await sweep(ports);
+  expect(await states()).toEqual(["LOST", "EXPIRED", "EXPIRED"]);
+});
+
+test("the run timeout of another try counts from that try: a claim without a receipt yet is not timed out by the one before", async () => {
+  const { ports, enqueue, claimOne, receipt, result, stateOf } = engine;
+  const { commandId } = await enqueue();
+  await claimOne();
+  await receipt(commandId, 1);
+  await result(commandId, 1, Outcome.FAILED, { reason: "BACKEND_UNREACHABLE", worthRetry: true });
+  await db.updateTable("command_states").set({ received_at: longAgo, assigned_at: longAgo, due_at: longAgo }).execute();
+  await sweep(ports);
+  expect(await claimOne()).toMatchObject({ commandId, attempt: 2 });
+  await sweep(ports);
+  expect(await stateOf(commandId)).toBe("ASSIGNED");
 });
 
 test("while its agent is away a command's time stands still: on its return it is neither timed out nor LOST", async () => {

@@ -7,6 +7,8 @@
  *     behind it, so that what may wait for long (removals at hosts that are
  *     away) keeps nothing else from its turn.
  * S2: a command that cannot be settled costs that command.
+ * S3: after everybody was away (the servers were switched off over a weekend)
+ *     agents have time to come back before their absence counts.
  */
 import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
@@ -42,13 +44,18 @@ export interface SweepPlace {
   from: string;
 }
 
-/**
- * One round. Returns how many commands it changed; above 0 more may be due.
- * `blames: false`: nothing happens for an agent's silence, because this replica could not hear it (E6).
- */
+/** For what agents may be blamed. */
+export interface Blames {
+  /** False: nothing happens for the silence of one that is connected, because this replica could not hear it (E6). */
+  silence: boolean;
+  /** False: nothing happens for the absence of one that is not, because it could not have come (S3). */
+  absence: boolean;
+}
+
+/** One round. Returns how many commands it changed; above 0 more may be due. */
 export async function sweep(
   ports: EnginePorts,
-  { blames = true, place = { from: "" } }: { blames?: boolean; place?: SweepPlace } = {},
+  { blames = { silence: true, absence: true }, place = { from: "" } }: { blames?: Blames; place?: SweepPlace } = {},
 ): Promise<number> {
   let changed = 0;
   for (const row of [...(await dueRetries(ports)), ...(await timedOut(ports, place, blames))]) {
@@ -70,7 +77,7 @@ async function dueRetries(ports: EnginePorts): Promise<Due[]> {
 }
 
 /** Of the next page of open commands those whose time is over; what is due for another reason than time moves on by itself. */
-async function timedOut(ports: EnginePorts, place: SweepPlace, blames: boolean): Promise<Due[]> {
+async function timedOut(ports: EnginePorts, place: SweepPlace, blames: Blames): Promise<Due[]> {
   const { rows } = await sql<Omit<Due, "why"> & { why: Why | null; looked: number; last: string }>`
     WITH page AS MATERIALIZED (
       SELECT s.* FROM command_states AS s WHERE s.state IN (${sql.raw(sqlList(openCommandStates))})
@@ -78,14 +85,14 @@ async function timedOut(ports: EnginePorts, place: SweepPlace, blames: boolean):
     ), found AS (
       SELECT s.command_id, s.deployment_id, CASE
         WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND c.deadline_at <= now() THEN 'deadline'
-        WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
+        WHEN ${blames.absence} AND s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
           AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
           AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
-        WHEN ${blames} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
+        WHEN ${blames.silence} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
           AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
-        WHEN ${blames} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
+        WHEN ${blames.silence} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
           AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
-        WHEN s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
+        WHEN ${blames.absence} AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
           AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
         WHEN s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds' AND NOT EXISTS (
           SELECT 1 FROM command_states AS a WHERE a.deployment_id = s.deployment_id

@@ -3,12 +3,16 @@ import { expect, jest, test } from "@jest/globals";
 import { systemClock } from "@bowline/kernel";
 import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
-import { startEngine } from "../commands/engine.fixture.ts";
+import type { EnginePorts } from "../commands/index.ts";
 import { createIntake } from "./intake.ts";
 
 test("when an agent was last seen is the database's time, whatever this replica's clock says", async () => {
   const { db } = await testDatabase();
-  const { ports, agentId } = await startEngine(db);
+  const agentId = "agent_1";
+  await sql`INSERT INTO clusters (id, name, runtime) VALUES ('cluster_1', 'one', 'local')`.execute(db);
+  await sql`INSERT INTO agents (id, cluster_id, name, runtime, runtime_identity, signing_key, signing_thumbprint, sealing_key)
+    VALUES (${agentId}, 'cluster_1', 'one', 'local', 'machine', '{}', 'one', '{}')`.execute(db);
+  const ports = { db, log: { warn: () => {} } } as unknown as EnginePorts; // what it uses of them for this
   jest.useFakeTimers({
     now: new Date("2001-01-01"),
     doNotFake: [

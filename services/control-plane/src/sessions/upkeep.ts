@@ -30,6 +30,8 @@ export interface UpkeepParts {
 const everyMs = 1_000;
 /** Sweep rounds per turn: a backlog after an outage must not keep the rest from its turn. */
 const roundsPerTurn = 20;
+/** Twice the longest backoff of an agent: by then it is back, or away for a reason of its own. */
+const agentsReturnWithinMs = 120_000;
 /** Sessions of lost replicas that are ended per turn: each is a transaction, and several replicas share the work. */
 const lostPerTurn = 200;
 
@@ -66,7 +68,7 @@ export async function runUpkeep(
       if (signal.aborted) return;
       try {
         if (lease.unbrokenMs() >= settings.leaseMs + settings.leaseGraceMs) await endOfLostReplicas(ports, settings); // E6
-        const blames = !lease.recovering(); // E6
+        const blames = { silence: !lease.recovering(), absence: lease.unbrokenMs() >= agentsReturnWithinMs }; // E6
         for (let round = 0; round < roundsPerTurn && (await sweep(ports, { blames, place })) > 0; round += 1);
       } catch (error) {
         if (!signal.aborted) ports.log.warn({ error }, "upkeep failed; tried again");
