@@ -5,7 +5,8 @@
  *   backends.ts  looks at backends first     last-good.ts     files for its restart
  *
  * G1: only what every listener has answered for becomes the last good (D1).
- * G2: whatever ends an apply otherwise, `previous` serves again, or nothing of
+ * G2: whatever ends an apply otherwise, `previous` (or the last good in the
+ *     volume, where the agent knows of none) serves again, or nothing of
  *     that deployment does (D2).
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,7 +15,7 @@ import type { DataPlane } from "@bowline/contract/deployments";
 import { adminPortName, configVolume, workloadName, type DataPlaneStatus } from "../document.ts";
 import { probe, reachAdmin, type AdminClient } from "./admin-client.ts";
 import { checkBackends } from "./backends.ts";
-import { forgetLastGood, keepLastGood, keepOnly } from "./last-good.ts";
+import { forgetLastGood, keepLastGood, keepOnly, readLastGood } from "./last-good.ts";
 import { compileWorkload } from "./workload.ts";
 
 export interface EmbeddedOptions {
@@ -73,6 +74,8 @@ export function embeddedDataPlane(options: EmbeddedOptions = {}): DataPlaneClass
         if (reached === undefined || volume === undefined) return notReady(dataPlaneId);
         const { client, status } = reached;
 
+        // An agent without its journal knows of none before; the volume does.
+        const before = previous ?? (await readLastGood(volume, next.deploymentId));
         tell(60, "writing routes");
         let settled = false;
         try {
@@ -89,7 +92,7 @@ export function embeddedDataPlane(options: EmbeddedOptions = {}): DataPlaneClass
           tell(100, "served");
           return succeeded;
         } finally {
-          if (!settled) await rollBack(client, next, previous); // G2
+          if (!settled) await rollBack(client, next, before); // G2
         }
       });
     },

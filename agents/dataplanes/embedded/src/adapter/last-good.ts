@@ -7,7 +7,7 @@
  */
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { isSafeId, routesFolder, writeDocument, type AttachedDocument } from "../document.ts";
+import { type AttachedDocument, isSafeId, readDocument, routesFolder, writeDocument } from "../document.ts";
 
 function fileOf(volume: string, deploymentId: string): string {
   if (!isSafeId(deploymentId)) throw new Error(`not an id: ${deploymentId}`);
@@ -29,6 +29,16 @@ export async function keepLastGood(volume: string, document: AttachedDocument): 
   }
   await rename(beside, path);
   await syncFolder(volume);
+}
+
+/** Undefined: there is none, or none that this version reads. */
+export async function readLastGood(volume: string, deploymentId: string): Promise<AttachedDocument | undefined> {
+  const text = await readOr(fileOf(volume, deploymentId));
+  try {
+    return text === undefined ? undefined : readDocument(text);
+  } catch {
+    return undefined; // of another version; the data plane refuses it too
+  }
 }
 
 export async function forgetLastGood(volume: string, deploymentId: string): Promise<void> {
