@@ -170,6 +170,22 @@ test("a removal that the server wants is sent anew, above the agent's generation
   }
 });
 
+test("an agent that has less than was recorded gets that again, and nobody is asked; one that does not tell all is left alone", async () => {
+  const { name, agent, dataPlane, routes } = await serving();
+  const silent = await agent.connect({ sync: { deployments: [dataPlane], last: true } });
+  await silent.heartbeat();
+  expect(silent.received.some(({ message }) => message.case === "deployCommand")).toBe(false);
+  agent.drop();
+  await agent.connect({ greeting: { stateDigest: digest("9") }, sync: { deployments: [dataPlane], last: true } });
+  const command = await agent.nextCommand();
+  expect(command).toMatchObject({ deploymentId: routes.deploymentId, generation: 2, attempt: 1 });
+  expect(await agent.receive(command)).toMatchObject({ generation: 2, desired: Deployment_Desired.RUNNING });
+  expect(await agent.report(command, { succeeded: true })).toBe("RECORDED");
+  expect(await get(agent)).toMatchObject({ state: Agent_State.ENROLLED, disputes: [] });
+  const { commands } = await server.client(CommandService).listCommands({ clusterId: name });
+  expect(commands.map(({ createdBy }) => createdBy).filter((by) => by === "lost-journal")).toHaveLength(1);
+});
+
 test("an agent of a later incarnation awaits a decision even where nothing differs", async () => {
   const { agent, dataPlane, routes } = await serving();
   const sync = { deployments: [dataPlane, routes], last: true };

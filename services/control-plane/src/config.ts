@@ -1,7 +1,8 @@
 /**
  * Settings: flag over environment over file over default. The only place of the
  * control plane that reads the environment. `settings` is data: the help, the
- * printed configuration and the documentation are made of it.
+ * printed configuration and the documentation are made of it. Long because all
+ * settings stand in that one list.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
