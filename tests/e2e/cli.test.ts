@@ -54,6 +54,11 @@ test("the walkthrough: a server, a context, a cluster, an agent, a product, publ
   const token = await bowline("token", "create", "--cluster", "local", "--save", tokenFile);
   expect(token.stdout).toContain(`agent join ${url} --token-file ${tokenFile}`);
   expect(token.output).not.toContain("bwr_");
+  // People read who it was by name; programs get the id too.
+  expect((await bowline("token", "list", "--cluster", "local")).stdout).toMatch(/ admin\n/);
+  expect((await json("token", "list", "--cluster", "local"))["registrationTokens"]).toMatchObject([
+    { createdBy: expect.stringMatching(/^sa_/), createdByName: "admin" },
+  ]);
   const agent = terminal(
     "agent",
     "join",
@@ -103,6 +108,11 @@ test("the walkthrough: a server, a context, a cluster, an agent, a product, publ
 
   expect((await bowline("publish", "unpublish", "hello", "--to", "local", "--wait")).code).toBe(2);
   expect((await json("publish", "unpublish", "hello", "--to", "local", "--wait", "--yes")).state).toBe("UNPUBLISHED");
+  expect((await bowline("publish", "list")).stdout).toMatch(/ UNPUBLISHED .* admin +publish_/i);
+  const { productPublishes } = await json("publish", "list");
+  expect(productPublishes).toMatchObject(
+    Array(3).fill({ createdBy: expect.stringMatching(/^sa_/), createdByName: "admin" }),
+  );
   const audit = await bowline("audit", "list");
   for (const action of ["cluster.create", "agent.enrol", "product.apply"]) expect(audit.stdout).toContain(action);
 

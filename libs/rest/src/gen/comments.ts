@@ -645,6 +645,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.RegistrationToken.cluster_id": "The cluster that it enrols into.",
   "bowline.clusters.v1.RegistrationToken.created_at": "When it was issued.",
   "bowline.clusters.v1.RegistrationToken.created_by": "Who issued it.",
+  "bowline.clusters.v1.RegistrationToken.created_by_name": "The name of who issued it. Empty: not known any more.",
   "bowline.clusters.v1.RegistrationToken.expires_at": "When its life ends.",
   "bowline.clusters.v1.RegistrationToken.id": "Id (`rt_…`), the middle part of the token.",
   "bowline.clusters.v1.RegistrationToken.join_command":
@@ -1432,6 +1433,7 @@ export const comments: Readonly<Record<string, string>> = {
     "What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT, DATA_PLANE_FAILED.",
   "bowline.products.v1.ProductPublish.created_at": "When it was made.",
   "bowline.products.v1.ProductPublish.created_by": "Who published.",
+  "bowline.products.v1.ProductPublish.created_by_name": "The name of who published. Empty: not known any more.",
   "bowline.products.v1.ProductPublish.etag": "Changes with every change. Output only.",
   "bowline.products.v1.ProductPublish.gateway": "The gateway's name.",
   "bowline.products.v1.ProductPublish.gateway_id": "The gateway.",

@@ -53,7 +53,7 @@ export function publishCommand(cli: Cli): Command {
         ["STATE", stateText],
         ["LIVE", (row) => `${row.liveTargets}/${row.targets.length}`],
         ["PUBLISHED", (row) => when(row.createdAt)],
-        ["BY", (row) => row.createdBy || nothing],
+        ["BY", (row) => row.createdByName || row.createdBy || nothing],
         ["ID", (row) => row.id],
       ],
       none: `No publishes. Make one: ${cli.settings.invocation} publish create <product> --to <cluster> --wait`,
@@ -162,7 +162,10 @@ function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
       ]),
       ["rollback of", publish.rollbackOf],
       ["superseded by", publish.supersededBy],
-      ["published", `${when(publish.createdAt)}${publish.createdBy === "" ? "" : ` by ${publish.createdBy}`}`],
+      [
+        "published",
+        `${when(publish.createdAt)}${publish.createdBy === "" ? "" : ` by ${publish.createdByName || publish.createdBy}`}`,
+      ],
       ["live since", publish.liveAt === undefined ? "" : when(publish.liveAt)],
     ],
   });

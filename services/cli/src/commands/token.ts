@@ -105,7 +105,7 @@ export function tokenCommand(cli: Cli): Command {
         ["REKEYS", (row) => row.rekeyAgentId || nothing],
         ["EXPIRES", (row) => when(row.expiresAt)],
         ["ISSUED", (row) => when(row.createdAt)],
-        ["BY", (row) => row.createdBy || nothing],
+        ["BY", (row) => row.createdByName || row.createdBy || nothing],
       ],
       none: `No registration tokens. Issue one: ${cli.settings.invocation} token create --cluster ${flags.cluster}`,
     });

@@ -13,7 +13,8 @@ import {
 import { problem } from "@bowline/kernel";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, callerOf, type Principal } from "../platform/context.ts";
-import { transact } from "../platform/transactions.ts";
+import { type Db, transact } from "../platform/transactions.ts";
+import { accountNames } from "../identity/index.ts";
 import { type ClusterPorts, policyOf, type TokenRow, tokenOf } from "./model.ts";
 import { getCluster, lockCluster, visibleClusterIds } from "./queries.ts";
 import { getToken, insertToken, listTokens, revokeTokens } from "./tokens.ts";
@@ -34,16 +35,32 @@ export function registerTokens(router: ConnectRouter, ports: ClusterPorts): void
     return row;
   }
 
+  const shown = async (token: RegistrationToken): Promise<RegistrationToken> => {
+    await named(db, [token]);
+    return token;
+  };
   router.service(RegistrationTokenService, {
-    createRegistrationToken: (request, context) => createToken(ports, callerOf(context), request),
+    createRegistrationToken: async (request, context) => shown(await createToken(ports, callerOf(context), request)),
     listRegistrationTokens: async (request, context) => {
       const cluster = await getCluster(db, callerOf(context).principal, request.clusterId);
       const { rows, nextPageToken } = await listTokens(db, cluster.id, request);
-      return create(ListRegistrationTokensResponseSchema, { registrationTokens: rows.map(tokenOf), nextPageToken });
+      const registrationTokens = await named(db, rows.map(tokenOf));
+      return create(ListRegistrationTokensResponseSchema, { registrationTokens, nextPageToken });
     },
-    getRegistrationToken: async (request, context) => tokenOf(await read(callerOf(context).principal, request.id)),
-    revokeRegistrationToken: (request, context) => revoke(ports, callerOf(context), request.id),
+    getRegistrationToken: async (request, context) =>
+      shown(tokenOf(await read(callerOf(context).principal, request.id))),
+    revokeRegistrationToken: async (request, context) => shown(await revoke(ports, callerOf(context), request.id)),
   });
+}
+
+/** With the names of who issued them. */
+async function named(db: Db, tokens: RegistrationToken[]): Promise<RegistrationToken[]> {
+  const names = await accountNames(
+    db,
+    tokens.map((token) => token.createdBy),
+  );
+  for (const token of tokens) token.createdByName = names.get(token.createdBy) ?? "";
+  return tokens;
 }
 
 async function createToken(

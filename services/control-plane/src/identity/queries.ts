@@ -2,6 +2,7 @@
 import { problem } from "@bowline/kernel";
 import { type SelectQueryBuilder, sql } from "kysely";
 import type { Database } from "@bowline/db";
+import { systemPrincipal } from "../platform/context.ts";
 import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db, Tx } from "../platform/transactions.ts";
 import type { OrganisationRow, ServiceAccountRow } from "./model.ts";
@@ -133,4 +134,14 @@ export async function revokeServiceAccount(tx: Tx, id: string): Promise<void> {
     .where("id", "=", id)
     .where("revoked_at", "is", null)
     .execute();
+}
+
+/** Names of principals by id, for people; who is not known any more is missing. */
+export async function accountNames(db: Db | Tx, ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
+  const asked = [...new Set(ids)].filter((id) => id !== "" && id !== systemPrincipal.id);
+  const rows =
+    asked.length === 0
+      ? []
+      : await db.selectFrom("service_accounts").select(["id", "name"]).where("id", "in", asked).execute();
+  return new Map([[systemPrincipal.id, systemPrincipal.name], ...rows.map(({ id, name }) => [id, name] as const)]);
 }

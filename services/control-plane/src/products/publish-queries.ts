@@ -13,6 +13,7 @@ import { sql } from "kysely";
 import { type Principal, seesAll } from "../platform/context.ts";
 import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db } from "../platform/transactions.ts";
+import { accountNames } from "../identity/index.ts";
 import { listenersOf } from "./catalogue/index.ts";
 import type { PublishState } from "./publish-states.ts";
 
@@ -125,7 +126,13 @@ async function withTargets(db: Db, rows: readonly Row[]): Promise<ProductPublish
     rows.map((row) => row.id),
   );
   const byPublish = Map.groupBy(targets, (target) => target.product_publish_id);
-  return rows.map((row) => publishOf(row, byPublish.get(row.id) ?? []));
+  const names = await accountNames(
+    db,
+    rows.map((row) => row.created_by),
+  );
+  return rows.map((row) =>
+    Object.assign(publishOf(row, byPublish.get(row.id) ?? []), { createdByName: names.get(row.created_by) ?? "" }),
+  );
 }
 
 async function readTargets(db: Db, publishIds: readonly string[]) {
