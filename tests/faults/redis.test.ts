@@ -1,15 +1,18 @@
-/** Redis stands still, is slow, is killed, comes back empty: dispatch goes on, nothing is tried twice. */
+/** Redis is emptied, stands still, is slow, is killed, comes back empty: dispatch goes on, nothing is tried twice. */
 import { expect, test } from "@jest/globals";
 import { askRedis, startTcpProxy, temporaryFolder, testRedis } from "@bowline/testing";
 import { metric } from "../e2e/metrics.ts";
 import { startDispatch } from "./redis-dispatch.ts";
 
-test("dispatch goes on while Redis stands still, answers after 5 s, is killed, and comes back empty", async () => {
+test("dispatch goes on while Redis is emptied, stands still, answers after 5 s, is killed, and comes back empty", async () => {
   const socket = `${temporaryFolder()}/redis.sock`;
   let redis = await testRedis({ socket });
   const way = await startTcpProxy({ path: socket });
   const dispatch = await startDispatch(`redis://${way.host}:${way.port}`);
   await dispatch.redisIs("ok");
+  await dispatch.publishAll();
+
+  await askRedis(socket, "FLUSHALL"); // presence and owners are gone, and nobody is told
   await dispatch.publishAll();
 
   redis.process?.kill("SIGSTOP");
