@@ -3,11 +3,19 @@
  * database and a separate one, while a server runs and while none does. What
  * agents make of a restore is in tests/faults/restore.test.ts.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "@jest/globals";
 import { Agent_State, AgentsService } from "@bowline/contract/agents";
-import { runProcess, temporaryFolder, testDatabase, startServer as startOnDatabase } from "@bowline/testing";
+import {
+  runProcess,
+  startProcess,
+  startServer as startOnDatabase,
+  temporaryFolder,
+  testDatabase,
+  until,
+} from "@bowline/testing";
+import { sql } from "kysely";
 import { programs, startServer } from "../e2e/fixture.ts";
 
 interface Answer {
@@ -101,4 +109,45 @@ test("without a database or a backup each command says what is missing", async (
   expect(await bowline(["restored", "--data-dir", empty])).toMatchObject({ code: 1, reason: "DATABASE_EMPTY" });
   const restored = await bowline(["restore", folder, "--data-dir", empty]);
   expect(restored).toMatchObject({ code: 1, reason: "BACKUP_UNREADABLE" });
+});
+
+test("a backup that is killed is no backup, and a restore that is killed has changed nothing", async () => {
+  const database = await testDatabase();
+  await database.db.insertInto("installation").values({ id: "inst_1" }).execute();
+  const dataDir = temporaryFolder();
+  writeFileSync(join(dataDir, "encryption-key"), `${Buffer.alloc(32, 7).toString("base64")}\n`, { mode: 0o600 });
+  const backups = temporaryFolder();
+  const folder = join(backups, "backup");
+  /** Kills the command in the middle: where it waits for a table that the test holds. */
+  const killed = async (words: readonly string[], lock: string): Promise<void> => {
+    await database.db.transaction().execute(async (tx) => {
+      await sql.raw(`LOCK TABLE organisations IN ${lock} MODE`).execute(tx);
+      const command = [process.execPath, programs.server, ...words, "--data-dir", dataDir];
+      const running = startProcess({ command, env: { BOWLINE_DATABASE_URL: database.url } });
+      await until(
+        async () => (await sql`SELECT 1 FROM pg_locks WHERE NOT granted`.execute(database.db)).rows.length > 0,
+        { withinMs: 60_000, what: "the command waits" },
+      );
+      running.kill("SIGKILL");
+      await running.ended;
+    });
+  };
+  await killed(["backup", folder], "ACCESS EXCLUSIVE");
+  const [left = ""] = readdirSync(backups);
+  expect(left).toMatch(/^backup\.unfinished-\d+$/);
+  expect(await bowline(["verify-backup", join(backups, left)])).toMatchObject({ reason: "BACKUP_UNREADABLE" });
+  expect(await bowline(["backup", folder, "--data-dir", dataDir], database.url)).toMatchObject({ code: 0 });
+
+  await database.db.insertInto("organisations").values({ id: "org_1", name: "since" }).execute();
+  await killed(["restore", folder, "--replace", "--yes"], "ACCESS SHARE");
+  // Its connection notices when it is served again, and its transaction goes with it.
+  await until(
+    async () =>
+      (
+        await sql`SELECT 1 FROM pg_stat_activity WHERE application_name = 'bowline restore'
+    AND datname = current_database()`.execute(database.db)
+      ).rows.length === 0,
+  );
+  expect(await database.db.selectFrom("organisations").select("id").execute()).toEqual([{ id: "org_1" }]);
+  expect(await database.db.selectFrom("installation").select("incarnation").execute()).toEqual([{ incarnation: 1 }]);
 });
