@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "@jest/globals";
 import { runProcess, startProcess, temporaryFolder } from "@bowline/testing";
-import { environmentText, readEnvironment, unitText } from "./systemd.ts";
+import { environmentText, readAllEnvironment, readEnvironment, unitText } from "./systemd.ts";
 
 const program = fileURLToPath(new URL("main.ts", import.meta.url));
 const server = "https://bowline.example.com";
@@ -173,6 +173,7 @@ test("what is written is read back as it was, by us and by a shell", async () =>
   const settings = { A: 'a "quoted" \\ $HOME `date` word', B: "umlaut ä; # no comment", C: undefined };
   const text = environmentText(settings);
   expect(readEnvironment(text, "A")).toBe(settings.A);
+  expect(readAllEnvironment(text)).toEqual({ A: settings.A, B: settings.B });
   const file = join(temporaryFolder(), "env");
   writeFileSync(file, text);
   const shell = await runProcess({ command: ["sh", "-c", '. "$1"; printf "%s|%s" "$A" "$B"', "sh", file] });
