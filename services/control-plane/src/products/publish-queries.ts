@@ -89,26 +89,36 @@ function columns(query: ReturnType<typeof select>) {
 type Row = Awaited<ReturnType<ReturnType<typeof columns>["execute"]>>[number];
 
 export async function readPublishes(db: Db, principal: Principal, filter: Filter): Promise<ProductPublish[]> {
-  return withTargets(
-    db,
-    await columns(select(db, principal, filter))
-      .orderBy("p.created_at")
-      .orderBy("p.id")
-      .limit(10_000)
-      .execute(),
+  return atOneMoment(db, async (tx) =>
+    withTargets(
+      tx,
+      await columns(select(tx, principal, filter))
+        .orderBy("p.created_at")
+        .orderBy("p.id")
+        .limit(10_000)
+        .execute(),
+    ),
   );
+}
+
+/** Else a commit between the two statements shows a target LIVE beside a publish that is not. */
+function atOneMoment<T>(db: Db, read: (tx: Db) => Promise<T>): Promise<T> {
+  return db.transaction().setIsolationLevel("repeatable read").setAccessMode("read only").execute(read);
 }
 
 export async function listPublishes(db: Db, principal: Principal, request: ListProductPublishesRequest) {
   const size = pageSize(request.pageSize);
-  const after = pageKey("publishes", request.pageToken, 1);
-  let query = columns(select(db, principal, request));
-  if (after !== undefined) query = query.where("p.id", "<", after[0] ?? "");
-  const rows = await query
-    .orderBy("p.id", "desc")
-    .limit(size + 1)
-    .execute();
-  const page = cutPage(rows, size, "publishes", (row) => [row.id]);
+  const page = await atOneMoment(db, async (tx) => {
+    const after = pageKey("publishes", request.pageToken, 1);
+    let query = columns(select(tx, principal, request));
+    if (after !== undefined) query = query.where("p.id", "<", after[0] ?? "");
+    const rows = await query
+      .orderBy("p.id", "desc")
+      .limit(size + 1)
+      .execute();
+    const { rows: shown, nextPageToken } = cutPage(rows, size, "publishes", (row) => [row.id]);
+    return { productPublishes: await withTargets(tx, shown), nextPageToken };
+  });
   const total = request.returnTotalSize
     ? (
         await select(db, principal, request)
@@ -116,7 +126,7 @@ export async function listPublishes(db: Db, principal: Principal, request: ListP
           .executeTakeFirst()
       )?.count
     : undefined;
-  return { productPublishes: await withTargets(db, page.rows), nextPageToken: page.nextPageToken, totalSize: total };
+  return { ...page, totalSize: total };
 }
 
 async function withTargets(db: Db, rows: readonly Row[]): Promise<ProductPublish[]> {
