@@ -41,9 +41,9 @@ export function serverCommand(cli: Cli): Command {
     verb(server, {
       usage: "migrate",
       summary: "Bring the database to this version, and exit",
-      examples: ["server migrate", "server migrate --config bowline.yaml"],
+      examples: ["server migrate", "server migrate --dry-run"],
     }),
-  );
+  ).option("--dry-run", "say what would be done, and change nothing");
   migrate.action(() => run(cli, migrate));
   historyCommands(cli, server);
   confirmRestoreCommand(cli, server);
