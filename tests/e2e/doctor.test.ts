@@ -95,7 +95,7 @@ test("rubbish for a token or an assertion is refused with a reason, over REST to
     [{ assertion: "rubbish" }, 401, "ASSERTION_INVALID"],
     [{ assertion: "x".repeat(5_000) }, 400, "INVALID_ARGUMENT"],
     [{ registrationToken: "a", assertion: "b" }, 400, "INVALID_ARGUMENT"],
-    [{}, 401, "UNAUTHENTICATED"],
+    [{}, 400, "INVALID_ARGUMENT"],
     [{ nonsense: 1 }, 400, "INVALID_ARGUMENT"],
   ];
   for (const [body, status, reason] of assertions) {

@@ -50,6 +50,11 @@ test("a publish is one trace: the caller's, from the REST call over enqueue, cla
   const names = () => new Set(own().map(({ service, name }) => `${service} ${name}`));
   await until(() => wanted.every((one) => names().has(one)), { what: "every step's span", withinMs: 30_000 });
   expect([...names()].toSorted()).toEqual(wanted.toSorted());
+  const isWhole = () => {
+    const ids = new Set([spanId, ...own().map((span) => span.spanId)]);
+    return own().every(({ parentSpanId }) => ids.has(parentSpanId ?? ""));
+  };
+  await until(isWhole, { what: "the spans above those that came", withinMs: 30_000 }); // a span comes when it has ended
 
   // One tree: the call hangs under the caller, everything else under a span of the trace.
   const byId = new Map(own().map((span) => [span.spanId, span]));

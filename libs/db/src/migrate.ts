@@ -18,6 +18,7 @@ import * as clientCertificates from "./migrations/0010-client-certificates.ts";
 import * as history from "./migrations/0011-history.ts";
 import * as traces from "./migrations/0012-traces.ts";
 import * as oldestSchema from "./migrations/0013-oldest-schema.ts";
+import * as domainErrors from "./migrations/0014-domain-errors.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -33,6 +34,7 @@ const migrations: Record<string, Migration> = {
   "0011-history": history,
   "0012-traces": traces,
   "0013-oldest-schema": oldestSchema,
+  "0014-domain-errors": domainErrors,
 };
 
 /** Names of all migrations, oldest first. */

@@ -51,7 +51,7 @@ async function movePage(work: Work, keepMs: number, place: { at: string; id: str
     ), old AS MATERIALIZED (
       SELECT s.command_id FROM page JOIN command_states AS s ON s.command_id = page.command_id
         JOIN commands AS c ON c.id = s.command_id JOIN deployments AS d ON d.id = s.deployment_id
-      WHERE d.generation > c.generation OR d.is_absent
+      WHERE (d.generation > c.generation OR d.is_absent) AND s.domain_error = ''
       ORDER BY s.command_id FOR UPDATE OF s SKIP LOCKED
     ), progress AS (
       DELETE FROM command_progress AS p USING old WHERE p.command_id = old.command_id

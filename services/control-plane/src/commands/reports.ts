@@ -17,6 +17,7 @@ import { crashPoint } from "@bowline/kernel";
 import { noTraces } from "@bowline/traces";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
+import { setAside, type Tell } from "./apart.ts";
 import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
@@ -31,16 +32,37 @@ export interface From<Message> {
 
 export type ResultAnswer = { agentId: string; commandId: string; attempt: number; disposition: ResultAck_Disposition };
 
+/** With what owners' slices failed before: this time it is recorded without them. Undefined: they are told. */
+export interface Without {
+  ownersFor: unknown;
+}
+
 /** Records receipts. One that comes too late or from elsewhere changes nothing. */
-export async function recordReceipts(ports: EnginePorts, receipts: readonly From<CommandReceipt>[]): Promise<void> {
-  await reported(ports, "command.receipt", receipts, async (work, { message }, command, fence, changes) => {
-    const event = receiptEvent(message, fence);
-    if (event !== undefined) {
-      await apply(ports, work, command, event, changes, {
-        ...(message.reason === "" ? {} : { reason: message.reason, message: message.message }),
-      });
-    }
-  });
+export async function recordReceipts(
+  ports: EnginePorts,
+  receipts: readonly From<CommandReceipt>[],
+  without?: Without,
+): Promise<void> {
+  await reported(
+    ports,
+    "command.receipt",
+    receipts,
+    async (work, { message }, command, fence, changes) => {
+      const event = receiptEvent(message, fence);
+      if (event !== undefined) {
+        await apply(ports, work, command, event, changes, {
+          ...(message.reason === "" ? {} : { reason: message.reason, message: message.message }),
+        });
+      }
+    },
+    { tell: telling(ports, without) },
+  );
+}
+
+function telling(ports: EnginePorts, without: Without | undefined): Tell {
+  return without === undefined
+    ? (work, changes) => tellOwners(ports, work, changes)
+    : setAside(ports, without.ownersFor);
 }
 
 function receiptEvent(receipt: CommandReceipt, fence: Fence): CommandEvent | undefined {
@@ -61,6 +83,7 @@ function receiptEvent(receipt: CommandReceipt, fence: Fence): CommandEvent | und
 export async function recordResults(
   ports: EnginePorts,
   results: readonly From<DeployResult>[],
+  without?: Without,
 ): Promise<ResultAnswer[]> {
   const answers: ResultAnswer[] = [];
   const answer = ({ agentId, message }: From<DeployResult>, disposition: ResultAck_Disposition): void => {
@@ -73,7 +96,7 @@ export async function recordResults(
     async (work, from, command, fence, changes) => {
       answer(from, await recordResult(ports, work, from.message, command, fence, changes));
     },
-    () => (answers.length = 0),
+    { tell: telling(ports, without), begins: () => (answers.length = 0) },
   );
   for (const result of results) if (!seen.has(result)) answer(result, ResultAck_Disposition.UNKNOWN);
   return answers;
@@ -172,12 +195,12 @@ async function reported<Message extends { commandId: string; attempt: number }>(
     fence: Fence,
     changes: ChangedCommand[],
   ) => Promise<void>,
-  reset: () => void = () => undefined,
+  { tell, begins }: { tell: Tell; begins?: () => void },
 ): Promise<Set<From<Message>>> {
   if (messages.length === 0) return new Set();
   const at = Date.now();
   return transact(ports.db, async (work) => {
-    reset();
+    begins?.();
     // The order of locks (T2): sessions (E1), deployments (E3), commands; owners lock their rows after these.
     const epochs = await lockSessions(
       work.tx,
@@ -201,7 +224,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       };
       await each(work, from, command, fence, changes);
     }
-    await tellOwners(ports, work, changes);
+    await tell(work, changes);
     if (changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
     return seen;
   });

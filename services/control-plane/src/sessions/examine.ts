@@ -28,7 +28,9 @@ export async function examine(
   if (registrationToken !== "" && assertion !== "")
     throw problem("INVALID_ARGUMENT", "Send a registration token or an assertion, not both.");
   if (registrationToken === "" && assertion === "")
-    throw problem("UNAUTHENTICATED", "Send a registration token or an assertion.");
+    throw problem("INVALID_ARGUMENT", "Send a registration token or an assertion.", {
+      violations: [{ field: "assertion", description: "is missing, and so is registration_token" }],
+    });
   return {
     serverTime: timestampNow(),
     serverVersion: ports.serverVersion,

@@ -14,7 +14,9 @@ import {
   recordResults,
   recordStates,
   type ResultAnswer,
+  type Without,
 } from "../commands/index.ts";
+import { problemOf } from "../platform/problems.ts";
 import { createBatcher } from "./batches.ts";
 
 /**
@@ -41,6 +43,36 @@ export interface Intake {
   waiting(): Record<"receipts" | "results" | "progress" | "last_seen", number>;
 }
 
+/** A message that fails alone this often is recorded without its owner's slice (A1 of commands/apart.ts). */
+const triesWithOwner = 3;
+/** Messages whose failures are counted; beyond it the longest known is counted anew. */
+const maxCounted = 1_000;
+
+/** Records a set; what has failed alone too often is recorded without its owners. */
+function createPatience() {
+  const failures = new Map<string, number>();
+  return async <Answer>(
+    items: readonly From<{ commandId: string; attempt: number }>[],
+    record: (without?: Without) => Promise<Answer>,
+  ): Promise<Answer> => {
+    try {
+      return await record();
+    } catch (error) {
+      const [item] = items;
+      // Where the database is away, or refuses the words themselves, no slice is to blame.
+      if (item === undefined || items.length > 1 || problemOf(error).reason !== "INTERNAL") throw error;
+      const key = `${item.agentId} ${item.message.commandId} ${item.message.attempt}`;
+      const count = (failures.get(key) ?? 0) + 1;
+      failures.delete(key);
+      if (count >= triesWithOwner) return record({ ownersFor: error });
+      failures.set(key, count);
+      const [longestKnown] = failures.keys();
+      if (failures.size > maxCounted && longestKnown !== undefined) failures.delete(longestKnown);
+      throw error;
+    }
+  };
+}
+
 export function createIntake(
   ports: EnginePorts,
   clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
@@ -49,9 +81,10 @@ export function createIntake(
     ports.metrics?.dropped(queue);
     return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
   };
+  const unlessItsOwnerFails = createPatience();
   const receipts = createBatcher<From<CommandReceipt>, undefined>(
     async (items) => {
-      await recordReceipts(ports, items);
+      await unlessItsOwnerFails(items, (without) => recordReceipts(ports, items, without));
       return items.map(() => undefined);
     },
     { maxWaiting, overloaded: overloaded("receipts") },
@@ -59,7 +92,7 @@ export function createIntake(
   const results = createBatcher<From<DeployResult>, ResultAnswer>(
     async (items) => {
       // Of several results of one command in one set each gets its own answer, in order.
-      const answers = await recordResults(ports, items);
+      const answers = await unlessItsOwnerFails(items, (without) => recordResults(ports, items, without));
       crashPoint("results.committed");
       return items.map((item) => {
         const at = answers.findIndex(

@@ -14,6 +14,7 @@ import {
   type EnginePorts,
   missingReceipts,
   sweep,
+  tellApart,
 } from "../commands/index.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Lease, LeaseSettings } from "./lease.ts";
@@ -28,6 +29,8 @@ export interface UpkeepParts {
 }
 
 const everyMs = 1_000;
+/** Owners that failed: a defect does not mend itself within seconds, a deploy of another version may. */
+const tellEveryMs = 30_000;
 /** Sweep rounds per turn: a backlog after an outage must not keep the rest from its turn. */
 const roundsPerTurn = 20;
 /** Twice the longest backoff of an agent: by then it is back, or away for a reason of its own. */
@@ -62,6 +65,8 @@ export async function runUpkeep(
     await askForReceipts(ports, settings.replicaId, parts);
   };
   const place = { from: "" };
+  const apart = { from: "" };
+  let tellAt = clock.monotonicMs();
   const turns = async (): Promise<void> => {
     while (!signal.aborted) {
       await clock.sleep(everyMs, signal);
@@ -70,6 +75,10 @@ export async function runUpkeep(
         if (lease.unbrokenMs() >= settings.leaseMs + settings.leaseGraceMs) await endOfLostReplicas(ports, settings); // E6
         const blames = { silence: !lease.recovering(), absence: lease.unbrokenMs() >= agentsReturnWithinMs }; // E6
         for (let round = 0; round < roundsPerTurn && (await sweep(ports, { blames, place })) > 0; round += 1);
+        if (clock.monotonicMs() >= tellAt) {
+          tellAt = clock.monotonicMs() + tellEveryMs;
+          await tellApart(ports, apart);
+        }
       } catch (error) {
         if (!signal.aborted) ports.log.warn({ error }, "upkeep failed; tried again");
       }
