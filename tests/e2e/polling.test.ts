@@ -1,7 +1,7 @@
 /**
  * Sessions without a stream, as any HTTP/1.1 client can hold one: PollingService
  * over REST, on a real server. What a real agent does with it behind real proxies
- * is in polling-agent.test.ts.
+ * is in tests/faults/broken-streams.test.ts.
  */
 import { beforeAll, beforeEach, expect, test } from "@jest/globals";
 import { AgentsService, Agent_Connectivity, Agent_Transport } from "@bowline/contract/agents";

@@ -14,12 +14,14 @@ interface Said {
 async function start() {
   const { db } = await testDatabase();
   const events = createEvents(db, { error: () => {} });
-  const stop = new AbortController();
-  const running = events.run(stop.signal);
-  atEnd(async () => {
-    stop.abort();
-    await running;
-  });
+  const run = (): void => {
+    const stop = new AbortController();
+    const running = events.run(stop.signal);
+    atEnd(async () => {
+      stop.abort();
+      await running;
+    });
+  };
   const note = (subjectId: string) =>
     transact(db, (work) => events.note(work, [{ topic: "publish" as const, subjectId }]));
   /** What a watch from `cursor` on says, until `count` subjects are told. */
@@ -40,15 +42,16 @@ async function start() {
     }
     return said;
   };
-  return { events, note, told };
+  return { events, run, note, told };
 }
 
 test("whoever goes on from any message is told each subject that was not told before it", async () => {
-  const { events, note, told } = await start();
+  const { events, run, note, told } = await start();
   const before = await events.position();
   const from = events.cursorOf(before);
   const noted = ["a", "b", "a", "c", "b", "a"];
   for (const subject of noted) await note(subject);
+  run(); // now, so that all are seen at once
   await until(async () => (await events.position()) === before + noted.length, { what: "all to be placed" });
   const all = await told(from, 3); // one message per subject, whose newest state it has
   expect(all.map(({ subject }) => subject)).toEqual(["c", "b", "a"]);

@@ -2,8 +2,8 @@
 import { expect, test } from "@jest/globals";
 import { startReplicas, startServer, type TestServer, until } from "@bowline/testing";
 import { refusalOf } from "@bowline/session";
-import { openApi } from "./api.ts";
-import { joinAgent, makePlace } from "./operating.ts";
+import { openApi } from "../e2e/api.ts";
+import { joinAgent, makePlace } from "../e2e/operating.ts";
 
 const rowOf = ({ database }: TestServer, agentId: string) =>
   database.db.selectFrom("sessions").selectAll().where("agent_id", "=", agentId).executeTakeFirstOrThrow();

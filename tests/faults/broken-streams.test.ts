@@ -1,16 +1,16 @@
 /**
  * The real agent behind what breaks streams: a real nginx that speaks HTTP/1.1
  * only, and one that buffers. It polls by itself, works as ever, and goes back to
- * a stream when the way is free. tests/faults/polling-agent.test.ts has it harder.
+ * a stream when the way is free. polling-agent.test.ts has it harder.
  */
 import { beforeAll, expect, test } from "@jest/globals";
 import { Agent_Transport } from "@bowline/contract/agents";
 import { certificates, runProcess, startHttp1Proxy, startNginx, testDatabase, until } from "@bowline/testing";
-import { carriedBy, goesLive, join } from "./carried.ts";
-import { startDetour, startTlsEnd } from "./detour.ts";
-import { programs, type Server, startAgent, startServer } from "./fixture.ts";
-import { issueToken, makePlace } from "./operating.ts";
-import { startUpstream, type Upstream } from "./requests.ts";
+import { carriedBy, goesLive, join } from "../e2e/carried.ts";
+import { startDetour, startTlsEnd } from "../e2e/detour.ts";
+import { programs, type Server, startAgent, startServer } from "../e2e/fixture.ts";
+import { issueToken, makePlace } from "../e2e/operating.ts";
+import { startUpstream, type Upstream } from "../e2e/requests.ts";
 
 let server: Server;
 let upstream: Upstream;
