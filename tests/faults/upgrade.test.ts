@@ -54,8 +54,22 @@ async function publishLive(requestId: string): Promise<void> {
   await until(isLive, within);
 }
 
-/** Every table gets columns and an index, in one transaction and under the lock, as a migration does it. */
+/** How often a migration that met a busy replica in a circle is begun again; each table here is one chance to. */
+const upgradeAttempts = 20;
+
+/** As `migrate` of @bowline/db does it: what PostgreSQL undid for a deadlock is done again, as a whole. */
 async function upgrade(): Promise<number> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await upgradeOnce();
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== "40P01" || attempt === upgradeAttempts) throw error;
+    }
+  }
+}
+
+/** Every table gets columns and an index, in one transaction and under the lock, as a migration does it. */
+async function upgradeOnce(): Promise<number> {
   return server.database.db.transaction().execute(async (tx) => {
     await sql`SELECT pg_advisory_xact_lock(3853314791062309107)`.execute(tx);
     const { rows } = await sql<{ name: string }>`
