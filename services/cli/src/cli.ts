@@ -65,10 +65,13 @@ export type Verb = {
   more?: string;
 };
 
+/** A line's end in the middle of a paragraph: help is wrapped to the terminal, not to our sources. */
+const lineEnd = /(?<!\n)\n(?![\n ])/g;
+
 /** Adds a verb to a noun, or to the program. */
 export function verb(parent: Command, spec: Verb): Command {
   const command = parent.command(spec.usage).summary(spec.summary).helpCommand(false);
-  command.description(spec.more === undefined ? spec.summary : `${spec.summary}\n\n${spec.more}`);
+  command.description(spec.more === undefined ? spec.summary : `${spec.summary}\n\n${spec.more.replace(lineEnd, " ")}`);
   const examples = spec.examples.map((line) => `  bowline ${line}`).join("\n");
   command.addHelpText("after", `\nExample${spec.examples.length === 1 ? "" : "s"}:\n${examples}\n\n${exitCodesHelp}`);
   return command;
