@@ -9,6 +9,8 @@
  *     from it, and nothing is while it is changed.
  * W3: a change that fails brings back the last good generation, of a data plane
  *     as well as of routes.
+ *
+ * Long because W1 to W3 hold over one map of data planes that all of it shares.
  */
 import { Deployment_Desired, type Deployment, type Routes } from "@bowline/contract/deployments";
 import type { Clock } from "@bowline/kernel";

@@ -1,7 +1,8 @@
 /**
  * The tables as kysely sees them. The migrations are the truth; a test compares
  * the two over a real database. Those of a room of their own are beside this file,
- * as tables-<room>.ts; which tables there are is said at the end of this one.
+ * as tables-<room>.ts; which tables there are is said at the end of this one. Long
+ * because it lists each column of the tables that all rooms join.
  */
 import type { ColumnType, Generated } from "kysely";
 import type { Json, JsonDefault, JsonOrNull } from "./columns.ts";

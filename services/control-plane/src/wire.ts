@@ -1,6 +1,7 @@
 /**
  * Every slice, wired to the others, and one handler in front of them. compose.ts
  * gives it a database and a port; a test of the whole API gives it a database.
+ * Long because every slice's ports are filled here and nowhere else.
  */
 import { type ConnectRouter, createContextValues, createRouterTransport, type Transport } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";

@@ -9,7 +9,7 @@ import { ProductPublish_State, ProductPublishSchema } from "@bowline/contract/pr
 import type { ProductPublish } from "@bowline/contract/products";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Command } from "commander";
-import { stateText } from "./agent.ts";
+import { stateText } from "./agent-show.ts";
 import { connected, verb } from "../cli.ts";
 import type { Cli, ConnectionFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
