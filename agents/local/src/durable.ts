@@ -5,12 +5,34 @@
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-/** Writes `value` as JSON: temporary file, fsync, rename, fsync of the folder. Only the owner may read it. */
+/** What is being written, by path. */
+const writing = new Map<string, Promise<void>>();
+
+/**
+ * Writes `value`, as it is now, as JSON: temporary file, fsync, rename, fsync of the folder. Only the owner may read it.
+ * Writes of one path follow each other in the order of their calls: an instance that is stopped while it ends by
+ * itself is written by both.
+ */
 export async function writeDurably(path: string, value: unknown): Promise<void> {
+  const text = `${JSON.stringify(value)}\n`;
+  const before = writing.get(path) ?? Promise.resolve();
+  const mine = before.then(
+    () => replace(path, text),
+    () => replace(path, text), // its own caller hears of that failure
+  );
+  writing.set(path, mine);
+  try {
+    await mine;
+  } finally {
+    if (writing.get(path) === mine) writing.delete(path);
+  }
+}
+
+async function replace(path: string, text: string): Promise<void> {
   const temporary = `${path}.new`;
   const file = await open(temporary, "w", 0o600);
   try {
-    await file.writeFile(`${JSON.stringify(value)}\n`);
+    await file.writeFile(text);
     await file.sync();
   } finally {
     await file.close();
