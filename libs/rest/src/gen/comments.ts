@@ -404,7 +404,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.degraded":
     "The answer comes from the database alone, because presence is not reachable. Output only.",
   "bowline.agents.v1.Agent.disputes":
-    "What it has of another history, by deployment; at most 1000. Only GetAgent and AcceptAgent tell. Output only.",
+    "What it has of another history, by deployment; at most 1000. Only GetAgent tells. Output only.",
   "bowline.agents.v1.Agent.epoch": "Epoch of its newest session. Output only.",
   "bowline.agents.v1.Agent.etag": "Changes with every update by an operator. Output only.",
   "bowline.agents.v1.Agent.hostname": "The host's name. Output only.",

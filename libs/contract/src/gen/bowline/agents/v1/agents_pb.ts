@@ -251,7 +251,7 @@ export type Agent = Message<"bowline.agents.v1.Agent"> & {
 
   /**
    * What it has of another history, by deployment; at most 1000. Only
-   * GetAgent and AcceptAgent tell. Output only.
+   * GetAgent tells. Output only.
    *
    * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
    */
@@ -509,7 +509,7 @@ export type AgentJson = {
 
   /**
    * What it has of another history, by deployment; at most 1000. Only
-   * GetAgent and AcceptAgent tell. Output only.
+   * GetAgent tells. Output only.
    *
    * @generated from field: repeated bowline.agents.v1.Dispute disputes = 32;
    */
