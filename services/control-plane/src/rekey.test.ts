@@ -28,16 +28,20 @@ async function start() {
     if (enqueued === undefined) throw new Error("nothing was enqueued");
     return enqueued;
   };
-  /** Dials with a key, as a stream would. */
-  const dial = async (by: typeof key) => {
-    const assertion = await signAssertion(by, { agentId, audience: installationId, counter: 1, now: Date.now() });
-    return verifyDialler(db, installationId, assertion).then(
+  const reason = (answered: Promise<unknown>) =>
+    answered.then(
       () => "ok",
       (error: unknown) => (isProblem(error) ? error.reason : error),
     );
+  /** Asks what a token would do, as `agent doctor` would. */
+  const examine = (text: string) => reason(slices.agents.examineToken(text, { requestId: "", remoteAddress: "" }));
+  /** Dials with a key, as a stream would. */
+  const dial = async (by: typeof key) => {
+    const assertion = await signAssertion(by, { agentId, audience: installationId, counter: 1, now: Date.now() });
+    return reason(verifyDialler(db, installationId, assertion));
   };
   const agent = () => operator.agents.getAgent({ id: agentId });
-  return { ...slices, key, agentId, clusterId, rekeyToken, wish, dial, agent };
+  return { ...slices, key, agentId, clusterId, rekeyToken, wish, examine, dial, agent };
 }
 
 const { RUNNING, ABSENT } = Deployment_Desired;
@@ -89,6 +93,30 @@ test("a conflict ends with it", async () => {
     .execute();
   await enrol(await rekeyToken());
   expect(await agent()).toMatchObject({ state: Agent_State.ENROLLED, conflict: "", conflictRuntimeIdentity: "" });
+});
+
+test("a decision that is awaited is needed no more, what was answered before stays, and the audit trail says so", async () => {
+  const { enrol, rekeyToken, agent, agentId, db, operator } = await start();
+  await db.updateTable("agents").set({ state: "AWAITING_DECISION", decision: "DEPLOYMENTS_DIFFER" }).execute();
+  const dispute = { agent_id: agentId, why: "UNKNOWN_DEPLOYMENT", agent_generation: 9, agent_digest: "", runs: true };
+  await db
+    .insertInto("agent_disputes")
+    .values([
+      { ...dispute, deployment_id: "open" },
+      { ...dispute, deployment_id: "answered", settled_at: new Date() },
+    ])
+    .execute();
+  await enrol(await rekeyToken());
+  expect(await agent()).toMatchObject({ state: Agent_State.ENROLLED, decision: "", disputes: [] });
+  expect(await db.selectFrom("agent_disputes").select("deployment_id").execute()).toEqual([
+    { deployment_id: "answered" },
+  ]);
+  const { auditEvents } = await operator.audit.listAuditEvents({});
+  expect(auditEvents[0]).toMatchObject({
+    action: "agent.rekey",
+    before: { state: "AWAITING_DECISION" },
+    after: { state: "ENROLLED" },
+  });
 });
 
 test("every deployment is converged again, in flight or done, and what was observed is forgotten; a removal just goes on", async () => {
@@ -170,17 +198,21 @@ test("a key that a later token replaced is not given back by repeating its enrol
   expect((await agent()).keyThumbprint).toBe(second.thumbprint);
 });
 
-test("for an agent that is revoked or retired no token is issued, and one that was issued before does nothing", async () => {
-  const { enrol, rekeyToken, operator, agentId } = await start();
+test("for an agent that is revoked or retired no token is issued, and one that was issued before does nothing and is said not to", async () => {
+  const { enrol, rekeyToken, examine, operator, agentId } = await start();
   const [one, two] = [await rekeyToken(), await rekeyToken()];
+  expect(await examine(one)).toBe("ok");
   await operator.agents.revokeAgent({ id: agentId });
+  expect(await examine(one)).toBe("AGENT_REVOKED");
   expect(await reasonOf(rekeyToken({ rekeyAgentId: agentId }))).toBe("AGENT_REVOKED");
   expect(await reasonOf(enrol(one))).toBe("AGENT_REVOKED");
   await operator.agents.retireAgent({ id: agentId });
   expect(await reasonOf(rekeyToken({ rekeyAgentId: agentId }))).toBe("AGENT_RETIRED");
   expect(await reasonOf(enrol(one))).toBe("AGENT_RETIRED");
+  expect(await examine(one)).toBe("AGENT_RETIRED");
   await operator.agents.deleteAgent({ id: agentId });
   expect(await reasonOf(enrol(two))).toBe("AGENT_REVOKED");
+  expect(await examine(two)).toBe("AGENT_REVOKED");
   expect((await operator.agents.listAgents({})).agents).toEqual([]);
 });
 

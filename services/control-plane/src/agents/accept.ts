@@ -1,14 +1,11 @@
 /** The way out of AWAITING_DECISION: an operator says whose history goes on. */
-import { toJson } from "@bufbuild/protobuf";
-import { type Agent, AgentSchema, type Dispute } from "@bowline/contract/agents";
+import type { Agent, Dispute } from "@bowline/contract/agents";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
-import { lockClusterForChange } from "../clusters/index.ts";
-import { audit } from "../platform/audit-trail.ts";
 import type { Caller } from "../platform/context.ts";
-import { type Db, transact, type Tx } from "../platform/transactions.ts";
-import { agentOf, type AgentPorts } from "./model.ts";
-import { getAgent, lockAgent } from "./queries.ts";
+import type { Db, Tx } from "../platform/transactions.ts";
+import type { AgentPorts } from "./model.ts";
+import { settleAgent } from "./settle.ts";
 
 export type Side = "AGENT" | "SERVER";
 
@@ -50,19 +47,9 @@ export async function disputesOf(
 }
 
 /** Throws NOT_FOUND, AGENT_REVOKED, AGENT_RETIRED, AGENT_CONFLICT. Accepting twice is no error. */
-export async function acceptAgent(
-  ports: AgentPorts,
-  caller: Caller,
-  request: { id: string; side: Side },
-): Promise<Agent> {
-  const { id, cluster_id: clusterId } = await getAgent(ports.db, caller.principal, request.id);
-  return transact(ports.db, async (work) => {
-    await lockClusterForChange(work.tx, clusterId);
-    const before = await lockAgent(work.tx, caller.principal, id);
-    if (before.state === "ENROLLED") return agentOf(before, ports.presence);
-    if (before.state === "REVOKED") throw problem("AGENT_REVOKED");
-    if (before.state === "RETIRED") throw problem("AGENT_RETIRED");
-    if (before.state === "CONFLICT") throw problem("AGENT_CONFLICT", "Two claim to be this agent; release it first.");
+export function acceptAgent(ports: AgentPorts, caller: Caller, request: { id: string; side: Side }): Promise<Agent> {
+  return settleAgent(ports, caller, request.id, "agent.accept", async (work, { id, state }) => {
+    if (state === "CONFLICT") throw problem("AGENT_CONFLICT", "Two claim to be this agent; release it first.");
     // Its next session tells anew what it has: one that goes on would not be reconciled.
     const session = await work.tx
       .updateTable("sessions")
@@ -86,18 +73,7 @@ export async function acceptAgent(
       .set({ state: "ENROLLED", decision: "", version: sql`version + 1`, updated_at: sql`now()` })
       .where("id", "=", id)
       .execute();
-    const after = await lockAgent(work.tx, caller.principal, id);
-    await audit(ports.events, work, caller, {
-      action: "agent.accept",
-      resourceKind: "agent",
-      resourceId: id,
-      organisationId: "",
-      before: { ...(toJson(AgentSchema, agentOf(before)) as object), disputes: disputes.slice(0, maxShown) },
-      after: { ...(toJson(AgentSchema, agentOf(after)) as object), side: request.side },
-    });
-    await ports.events.note(work, [{ topic: "agent", subjectId: id, clusterId }]);
-    await ports.agentChanged?.(work, id);
     work.after(() => ports.closeSession(id, "DECIDED"));
-    return agentOf(after, ports.presence);
+    return { before: { disputes: disputes.slice(0, maxShown) }, after: { side: request.side } };
   });
 }

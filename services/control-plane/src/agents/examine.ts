@@ -10,7 +10,8 @@ import type { RequestFacts } from "../platform/context.ts";
 import { transact } from "../platform/transactions.ts";
 import { certificateProblem, certificateProblemOf } from "./certificates.ts";
 import { requiresCertificate, tokenProblem } from "./enrol.ts";
-import type { AgentPorts } from "./model.ts";
+import { type AgentPorts, goneProblem } from "./model.ts";
+import { deletedProblem } from "./rekey.ts";
 
 /** Whose token or key it is; see ExamineResponse. */
 export interface Examined {
@@ -36,8 +37,15 @@ export async function examineToken(ports: AgentPorts, text: string, request: Req
       certificateProblem(requiresCertificate(cluster), "", request.clientCertificate ?? "");
     if (refused !== undefined) throw refused;
     if (rekeyAgentId === null) return { cluster: cluster.name };
-    const agent = await tx.selectFrom("agents").select("name").where("id", "=", rekeyAgentId).executeTakeFirst();
-    return { cluster: cluster.name, agentId: rekeyAgentId, agent: agent?.name ?? "" };
+    const agent = await tx
+      .selectFrom("agents")
+      .select(["name", "state"])
+      .where("id", "=", rekeyAgentId)
+      .executeTakeFirst();
+    if (agent === undefined) throw deletedProblem();
+    const gone = goneProblem(agent);
+    if (gone !== undefined) throw gone;
+    return { cluster: cluster.name, agentId: rekeyAgentId, agent: agent.name };
   });
 }
 

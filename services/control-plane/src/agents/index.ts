@@ -5,7 +5,8 @@
  *   queries.ts   agents in SQL               rpc.ts      AgentsService
  *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
- *   release.ts   the way out of a conflict     keys.ts     an agent's keys, and those before
+ *   release.ts   the way out of a conflict     accept.ts   the way out of a dispute after a restore
+ *   settle.ts    what both share               keys.ts     an agent's keys, and those before
  *   rekey.ts     a token gives an agent new keys  rotate.ts  an agent replaces its own
  *   examine.ts   what an enrolment or a dial would be answered
  *   residence.ts what a cluster asks of its agents   certificates.ts  client certificates

@@ -6,6 +6,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type Agent, Agent_Connectivity, Agent_State, Agent_Transport, AgentSchema } from "@bowline/contract/agents";
 import type { AgentsTable } from "@bowline/db";
+import { type Problem, problem } from "@bowline/kernel";
 import type { Selectable } from "kysely";
 import { etagOf } from "../platform/etags.ts";
 import type { Events } from "../platform/events.ts";
@@ -86,6 +87,15 @@ export const agentStates = {
 } as const satisfies Record<string, { gone: boolean }>;
 
 export type AgentState = keyof typeof agentStates;
+
+/** Why nothing can be done any more with an agent whose life has ended; undefined where it has not. */
+export function goneProblem(row: Pick<AgentRow, "name" | "state">): Problem | undefined {
+  if (row.state !== "REVOKED" && row.state !== "RETIRED") return undefined;
+  return problem(
+    row.state === "REVOKED" ? "AGENT_REVOKED" : "AGENT_RETIRED",
+    `The agent ${row.name} is ${row.state}, for good: enrol a new one with an ordinary registration token.`,
+  );
+}
 
 /** States that end an agent's life. */
 export const goneStates = (Object.keys(agentStates) as AgentState[]).filter((state) => agentStates[state].gone);

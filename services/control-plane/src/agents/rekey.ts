@@ -4,6 +4,10 @@
  *
  * K3: the agent keeps its id, name and deployments; all of them are converged
  *     again, because the new host may have nothing of them.
+ *     That ends a CONFLICT and AWAITING_DECISION: whose word stood against the
+ *     server's is gone. A new host that has the old one's folder all the same
+ *     tells so when it dials, and awaits a decision again; what an operator has
+ *     answered stays answered.
  * K4: the session ends and the epoch grows in the transaction that replaces the
  *     keys; the new key's assertions count from zero.
  */
@@ -16,7 +20,7 @@ import { type Caller, type Principal, systemPrincipal } from "../platform/contex
 import type { Tx, Work } from "../platform/transactions.ts";
 import { rebindCertificate } from "./certificates.ts";
 import { hadKey, type Keys, replaceKeys } from "./keys.ts";
-import type { AgentPorts, AgentRow } from "./model.ts";
+import { type AgentPorts, type AgentRow, goneProblem } from "./model.ts";
 import { findAgent, getAgent, lockAgent } from "./queries.ts";
 
 /** Throws NOT_FOUND, AMBIGUOUS_NAME, AGENT_REVOKED, AGENT_RETIRED. */
@@ -31,13 +35,12 @@ export async function rekeyable(
   return { id: row.id, name: row.name, clusterId: row.cluster_id };
 }
 
-function goneProblem(row: Pick<AgentRow, "name" | "state">): Problem | undefined {
-  if (row.state !== "REVOKED" && row.state !== "RETIRED") return undefined;
-  return problem(
-    row.state === "REVOKED" ? "AGENT_REVOKED" : "AGENT_RETIRED",
-    `The agent ${row.name} is ${row.state}, for good: enrol a new one with an ordinary registration token.`,
+/** A token outlives the agent that it was for. */
+export const deletedProblem = (): Problem =>
+  problem(
+    "AGENT_REVOKED",
+    "The agent that the token was for has been deleted: enrol a new one with an ordinary token.",
   );
-}
 
 /** Spends the token and gives the agent these keys; or says, as a value, why not. The caller holds the cluster's row. */
 export async function rekey(
@@ -48,9 +51,7 @@ export async function rekey(
 ): Promise<{ id: string; name: string } | Problem> {
   const { tx } = work;
   const { id, tokenId, request, keys } = entry;
-  if ((await findAgent(tx, systemPrincipal, id)) === undefined) {
-    return problem("AGENT_REVOKED", "The agent that the token was for has been deleted.");
-  }
+  if ((await findAgent(tx, systemPrincipal, id)) === undefined) return deletedProblem();
   const before = await lockAgent(tx, systemPrincipal, id);
   const gone = goneProblem(before);
   if (gone !== undefined) return gone;
@@ -64,7 +65,7 @@ export async function rekey(
   await tx
     .updateTable("agents")
     .set({
-      ...(before.state === "CONFLICT" ? { state: "ENROLLED", conflict: "", conflict_runtime_identity: "" } : {}),
+      ...{ state: "ENROLLED", conflict: "", conflict_runtime_identity: "", decision: "" }, // K3
       hostname: request.hostname,
       reported_labels: JSON.stringify(request.labels),
       runtime_identity: request.runtimeIdentity,
@@ -72,6 +73,7 @@ export async function rekey(
     })
     .where("id", "=", id)
     .execute();
+  await tx.deleteFrom("agent_disputes").where("agent_id", "=", id).where("settled_at", "is", null).execute();
   await rebindCertificate(tx, id, caller.request.clientCertificate ?? "");
   const epoch = await endSession(tx, id);
   const deployments = await ports.agentAfresh(work, { id, epoch, createdBy: caller.principal.id }); // K3
@@ -83,7 +85,7 @@ export async function rekey(
     before: whoIs(before),
     after: {
       name: before.name,
-      state: before.state === "CONFLICT" ? "ENROLLED" : before.state,
+      state: "ENROLLED",
       keyThumbprint: keys.thumbprint,
       hostname: request.hostname,
       runtimeIdentity: request.runtimeIdentity,
