@@ -10,7 +10,7 @@
  *   connect.ts, serve.ts       the stream: dialling, and one session
  *   transports.ts, probe.ts    where no stream passes: polling, and back
  *   intake.ts, fetch.ts        from a push to the journal
- *   journal.ts                 what survives a crash
+ *   journal.ts, journal-file.ts   what survives a crash, and where
  *   converge.ts, gateways.ts   from the journal to a result
  *   observe.ts, load.ts        what runs, and how busy the machine is
  */
@@ -23,3 +23,12 @@ export * from "./program.ts";
 export * from "./runtime.ts";
 export * from "./supervise.ts";
 export { agentVersion } from "./version.ts";
+// The parts between its ports, for the simulation of tests/simulation.
+export { connect } from "./connect.ts";
+export { createConverger, type Converger } from "./converge.ts";
+export type { Gateways } from "./gateways.ts";
+export { openJournalFile, type Journal } from "./journal.ts";
+export type { JournalFile } from "./journal-file.ts";
+export type { Observer } from "./observe.ts";
+export { serve } from "./serve.ts";
+export { chooseTransport } from "./transports.ts";

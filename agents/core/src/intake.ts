@@ -24,7 +24,7 @@ import { asTraceparent, type Traces } from "@bowline/traces";
 import type { Converger } from "./converge.ts";
 import type { Fetched, Fetcher } from "./fetch.ts";
 import type { Journal, JournalledCommand } from "./journal.ts";
-import { commandPlaces, diskFree, minDiskFreeBytes } from "./load.ts";
+import { commandPlaces, minDiskFreeBytes } from "./load.ts";
 import type { Log } from "./log.ts";
 
 export interface Intake {
@@ -37,7 +37,7 @@ export function createIntake(ports: {
   journal: Journal;
   converger: Converger;
   fetcher: Fetcher;
-  dataDir: string;
+  diskFree(): Promise<bigint>;
   log: Log;
   traces: Traces;
   receipt(receipt: CommandReceipt): void;
@@ -89,7 +89,7 @@ export function createIntake(ports: {
       if (journal.inFlight().length >= commandPlaces) {
         return answer(command, Disposition.NOT_NOW, "NO_PLACE", `${commandPlaces} commands are under way`);
       }
-      if ((await diskFree(ports.dataDir)) < minDiskFreeBytes) {
+      if ((await ports.diskFree()) < minDiskFreeBytes) {
         return answer(command, Disposition.NOT_NOW, "DISK_FULL", "too little space is left on the agent's disk");
       }
     }

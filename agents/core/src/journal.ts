@@ -9,16 +9,15 @@
  *     acknowledged yet, and nothing before it. Damage before the tail is
  *     reported, and what can be read is kept.
  *
- * Specs are kept as they came: secrets in them are sealed. Long because the records,
- * what they add up to and how they are written must agree in every line.
+ * Specs are kept as they came: secrets in them are sealed. journal-file.ts is the
+ * disk. Long because the records, what they add up to and when they are written
+ * must agree in every line.
  */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import { crc32 } from "node:zlib";
 import { fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { type DeployResult, DeployResultSchema } from "@bowline/contract/agent";
 import { newId } from "@bowline/kernel";
+import { type JournalFile, journalFile } from "./journal-file.ts";
 
 /** A command that the agent has taken and whose result is not journalled yet. */
 export interface JournalledCommand {
@@ -107,16 +106,19 @@ export interface JournalLog {
 
 /** Opens the journal in `folder`, making it if there is none. Another process on the same folder is the caller's to keep out. */
 export async function openJournal(folder: string, log: JournalLog, now: () => number = Date.now): Promise<Journal> {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const path = join(folder, "journal.log");
+  return openJournalFile(journalFile(folder), log, now);
+}
+
+/** Opens the journal that `file` keeps. */
+export async function openJournalFile(file: JournalFile, log: JournalLog, now: () => number): Promise<Journal> {
   const state = new State(now);
-  if (existsSync(path)) state.replay(readFileSync(path), log);
+  const kept = file.read();
+  if (kept !== undefined) state.replay(kept, log);
   state.apply({ t: "open", id: state.id === "" ? newId("journal") : state.id, counter: state.counter + 1 });
-  let size = rewrite(path, state);
+  let size = await file.replace(linesOf(state));
   let compactAt = Math.max(compactAboveBytes, 2 * size);
   /** A write failed half-way (a full disk): what it left would spoil the line behind it. */
   let spoiled = false;
-  let file: FileHandle = await open(path, "a", 0o600);
 
   // Records of many callers share an fsync: while one is under way the next ones gather.
   let waiting: { text: string; resolve: () => void; reject: (error: unknown) => void }[] = [];
@@ -130,8 +132,7 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
         if (spoiled) await writeAnew();
         const text = batch.map((entry) => entry.text).join("");
         spoiled = true;
-        await file.appendFile(text);
-        await file.datasync();
+        await file.append(text);
         spoiled = false;
         size += Buffer.byteLength(text);
       } catch (error) {
@@ -151,10 +152,8 @@ export async function openJournal(folder: string, log: JournalLog, now: () => nu
   }
 
   async function writeAnew(): Promise<void> {
-    size = rewrite(path, state);
+    size = await file.replace(linesOf(state));
     compactAt = Math.max(compactAboveBytes, 2 * size);
-    await file.close();
-    file = await open(path, "a", 0o600);
     spoiled = false;
   }
 
@@ -346,17 +345,6 @@ function recordOf(line: string): Record | undefined {
   }
 }
 
-/** Writes the whole state beside the log and puts it in its place; returns its size. */
-function rewrite(path: string, state: State): number {
-  const beside = `${path}.new`;
-  const file = openSync(beside, "w", 0o600);
-  let bytes = 0;
-  for (const record of state.records()) bytes += writeSync(file, lineOf(record));
-  fsyncSync(file);
-  closeSync(file);
-  renameSync(beside, path);
-  const folder = openSync(dirname(path), "r");
-  fsyncSync(folder); // the rename itself
-  closeSync(folder);
-  return bytes;
+function* linesOf(state: State): Generator<string> {
+  for (const record of state.records()) yield lineOf(record);
 }

@@ -10,13 +10,13 @@ export const commandPlaces = 64;
 /** Space that the journal needs to go on; below it only what removes or stops is taken. */
 export const minDiskFreeBytes = 16n * 1024n * 1024n;
 
-export async function capacityOf(facts: {
-  dataDir: string;
+export function capacityOf(facts: {
+  diskFreeBytes: bigint;
   running: number;
   instanceLimit: number;
   inFlight: number;
-}): Promise<MessageInitShape<typeof CapacitySchema>> {
-  const diskFreeBytes = await diskFree(facts.dataDir);
+}): MessageInitShape<typeof CapacitySchema> {
+  const { diskFreeBytes } = facts;
   return {
     running: facts.running,
     limit: facts.instanceLimit,

@@ -44,7 +44,7 @@ import { createFetcher } from "./fetch.ts";
 import { createIntake } from "./intake.ts";
 import type { Traces } from "@bowline/traces";
 import type { Journal } from "./journal.ts";
-import { capacityOf } from "./load.ts";
+import { capacityOf, diskFree as diskFreeIn } from "./load.ts";
 import type { Log } from "./log.ts";
 import type { Observer } from "./observe.ts";
 import { syncPages } from "./pages.ts";
@@ -96,6 +96,8 @@ export interface ServePorts {
   log: Log;
   traces: Traces;
   random?: () => number;
+  /** Bytes free where the journal is. */
+  diskFree?: () => Promise<bigint>;
 }
 
 /** Reasons after which dialling again is pointless until an operator acts. */
@@ -115,6 +117,7 @@ export async function serve(
   signal: AbortSignal,
 ): Promise<SessionEnd> {
   const { journal, converger, observer, clock, log, random = Math.random } = ports;
+  const { diskFree = () => diskFreeIn(ports.config.dataDir) } = ports;
   const cut = new AbortController();
   const opening = { assertion, clock, silenceMs: ports.config.greetingWithinMs };
   const channel =
@@ -144,7 +147,7 @@ export async function serve(
   const intake = createIntake({
     ...{ journal, converger, fetcher, log },
     traces: ports.traces,
-    dataDir: ports.config.dataDir,
+    diskFree,
     receipt: (receipt) => say({ case: "commandReceipt", value: receipt }),
     result: sendResult,
   });
@@ -258,7 +261,8 @@ export async function serve(
   async function capacity() {
     const { instanceLimit } = await ports.runtime.describe();
     const inFlight = journal.inFlight().length;
-    return capacityOf({ dataDir: ports.config.dataDir, running: observer.running(), instanceLimit, inFlight });
+    const diskFreeBytes = await diskFree();
+    return capacityOf({ diskFreeBytes, running: observer.running(), instanceLimit, inFlight });
   }
 
   async function welcomed(response: ConnectResponse): Promise<void> {
@@ -355,7 +359,7 @@ export async function serve(
 
   async function heartbeats(intervalMs: number): Promise<void> {
     for (let number = 1; ; number += 1) {
-      await clock.sleep(intervalMs * (1 + heartbeatJitter * (2 * Math.random() - 1)), channel.signal);
+      await clock.sleep(intervalMs * (1 + heartbeatJitter * (2 * random() - 1)), channel.signal);
       if (channel.signal.aborted) return;
       const { problem } = await ports.runtime.describe();
       const stateDigest = stateDigestOf(journal.good());

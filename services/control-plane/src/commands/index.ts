@@ -3,7 +3,8 @@
  * outcome, whatever crashes, and its effect happens once.
  *
  *   transitions.ts  what may happen, as data      enqueue.ts    a wish becomes a command
- *   store.ts        locks, one step, its effects  claim.ts      READY becomes ASSIGNED
+ *   decisions.ts    what messages and times mean  store.ts      locks, one step, its effects
+ *   claim.ts        READY becomes ASSIGNED
  *   reports.ts      receipts, results, states     reconcile.ts  sessions end, agents return
  *   progress.ts     how far it is                 afresh.ts     what a replacement gets, and a lost journal
  *   retire.ts       what a dead host owes
@@ -46,4 +47,28 @@ export { again } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";
 export { type Blames, closeWithoutReceiptAfterMs, countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";
-export { isInFlight, isTerminal, isWaiting } from "./transitions.ts";
+export {
+  absence,
+  actionFor,
+  answerAfterEnd,
+  answerTo,
+  dueEvent,
+  type DueReason,
+  goesOn,
+  receiptEvent,
+  resultEvent,
+  retryDelayMs,
+} from "./decisions.ts";
+export {
+  type CommandEvent,
+  type CommandEventKind,
+  type CommandFacts,
+  type Effect,
+  isInFlight,
+  isTerminal,
+  isWaiting,
+  sessionsWithoutReceiptLimit,
+  step,
+  transitions,
+  type Verdict,
+} from "./transitions.ts";

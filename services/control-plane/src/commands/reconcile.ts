@@ -7,10 +7,11 @@
 import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
+import { absence, actionFor, goesOn } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
-import { type CommandEvent, isInFlight, isTerminal } from "./transitions.ts";
+import { isInFlight, isTerminal } from "./transitions.ts";
 
 export interface SyncFacts {
   agentId: string;
@@ -49,7 +50,7 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
     if (entry !== undefined) {
       decided.push(await decideListed(ports, work, command, entry, facts.epoch, changes));
     } else if (isInFlight(command.state)) {
-      await apply(ports, work, command, absence(command, facts), changes);
+      await apply(ports, work, command, absence(command.state, facts), changes);
     }
   }
   for (const entry of facts.journal) {
@@ -62,13 +63,6 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
   return decided;
 }
 
-/** What a complete Sync that does not list a command proves. */
-function absence(command: LockedCommand, facts: SyncFacts): CommandEvent {
-  if (command.state === "CANCELLING" || facts.journalWhole)
-    return { kind: "back-whole-without-it", epoch: facts.epoch };
-  return { kind: "back-with-another-journal", epoch: facts.epoch };
-}
-
 async function decideListed(
   ports: EnginePorts,
   work: Work,
@@ -78,17 +72,8 @@ async function decideListed(
   changes: ChangedCommand[],
 ): Promise<SyncDecided> {
   const about = { commandId: entry.commandId, attempt: entry.attempt };
-  // Ended here, or another attempt is due: what the agent still runs of it has to end (E7).
-  if (isTerminal(command.state) || command.attempt !== entry.attempt)
-    return { ...about, action: SyncDecision_Action.CANCEL };
-  if (!isInFlight(command.state)) return { ...about, action: SyncDecision_Action.CANCEL };
-  await apply(ports, work, command, { kind: "back-with-it", epoch }, changes);
-  if (command.state === "CANCELLING") return { ...about, action: SyncDecision_Action.CANCEL };
-  // No receipt was recorded: it got lost, the agent says it again.
-  return {
-    ...about,
-    action: command.state === "ASSIGNED" ? SyncDecision_Action.REPORT_AGAIN : SyncDecision_Action.CONTINUE,
-  };
+  if (goesOn(command, entry.attempt)) await apply(ports, work, command, { kind: "back-with-it", epoch }, changes);
+  return { ...about, action: actionFor(command, entry.attempt) };
 }
 
 /** Unbinds everything that was bound to the session that ended. */

@@ -7,7 +7,6 @@
  * E2: the attempt must be the one that is in flight.
  */
 import {
-  CommandReceipt_Disposition,
   type CommandReceipt,
   DeployResult_Outcome,
   type DeployResult,
@@ -18,10 +17,11 @@ import { noTraces } from "@bowline/traces";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
 import { setAside, type Tell } from "./apart.ts";
+import { answerAfterEnd, answerTo, receiptEvent, resultEvent } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
-import { type CommandEvent, type Fence, isTerminal } from "./transitions.ts";
+import { type Fence, isTerminal } from "./transitions.ts";
 
 /** A message and the stream on which it came. */
 export interface From<Message> {
@@ -65,20 +65,6 @@ function telling(ports: EnginePorts, without: Without | undefined): Tell {
     : setAside(ports, without.ownersFor);
 }
 
-function receiptEvent(receipt: CommandReceipt, fence: Fence): CommandEvent | undefined {
-  switch (receipt.disposition) {
-    case CommandReceipt_Disposition.ACCEPTED:
-    case CommandReceipt_Disposition.DUPLICATE:
-      return { kind: "received", fence };
-    case CommandReceipt_Disposition.NOT_NOW:
-      return { kind: "not-now", fence };
-    case CommandReceipt_Disposition.REJECTED:
-      return { kind: "rejected", fence, worthRetry: false };
-    default:
-      return undefined; // a disposition of a newer agent: the receipt stays missing, and is asked for again
-  }
-}
-
 /** Records results, each once, and says what became of each. The first that is recorded wins. */
 export async function recordResults(
   ports: EnginePorts,
@@ -112,19 +98,15 @@ async function recordResult(
 ): Promise<ResultAck_Disposition> {
   if (isTerminal(command.state)) {
     if (command.state === "LOST" && result.attempt === command.attempt) await recordLate(work, result, command);
-    return command.outcomeAttempt === result.attempt
-      ? ResultAck_Disposition.ALREADY_RECORDED
-      : ResultAck_Disposition.OBSOLETE;
+    return answerAfterEnd(command, result.attempt);
   }
   const verdict = await apply(ports, work, command, resultEvent(result, fence), changes, {
     reason: result.reason,
     message: result.message,
   });
-  if (verdict.kind === "stale")
-    return verdict.answer === "RESEND" ? ResultAck_Disposition.RESEND : ResultAck_Disposition.OBSOLETE;
-  if (verdict.kind === "refused") return ResultAck_Disposition.OBSOLETE;
-  if (verdict.to === "SUCCEEDED") await recordConverged(work.tx, command.deploymentId, command.generation);
-  return ResultAck_Disposition.RECORDED;
+  if (verdict.kind === "moved" && verdict.to === "SUCCEEDED")
+    await recordConverged(work.tx, command.deploymentId, command.generation);
+  return answerTo(verdict);
 }
 
 /** After LOST the effect is news, not an outcome: kept beside, and handed on as observed state. */
@@ -134,17 +116,6 @@ async function recordLate(work: Work, result: DeployResult, command: LockedComma
   await work.tx.updateTable("ended_commands").set(late).where("id", "=", command.id).execute(); // where it has left
   if (result.outcome === DeployResult_Outcome.SUCCEEDED)
     await recordConverged(work.tx, command.deploymentId, command.generation);
-}
-
-function resultEvent(result: DeployResult, fence: Fence): CommandEvent {
-  switch (result.outcome) {
-    case DeployResult_Outcome.SUCCEEDED:
-      return { kind: "succeeded", fence };
-    case DeployResult_Outcome.CANCELLED:
-      return { kind: "ended", fence };
-    default:
-      return { kind: "failed", fence, worthRetry: result.worthRetry };
-  }
 }
 
 function outcomeName(outcome: DeployResult_Outcome): string {

@@ -8,6 +8,7 @@ import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
 import { hold } from "../deployments/index.ts";
 import type { Tx, Work } from "../platform/transactions.ts";
+import { retryDelayMs } from "./decisions.ts";
 import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
 import { type CancelReason, type CommandEvent, isInFlight, isTerminal, step, type Verdict } from "./transitions.ts";
 
@@ -17,10 +18,6 @@ export interface Telling {
   message?: string;
   supersededBy?: string;
 }
-
-/** Full jitter over a doubling wait: 1 s, 2 s, 4 s … 5 min. */
-const retryBaseMs = 1_000;
-const retryCapMs = 300_000;
 
 /** In words that the index of open commands has: with parameters no plan may use it. */
 const openOnly = sql<boolean>`s.state IN (${sql.raw(sqlList(openCommandStates))})`;
@@ -212,8 +209,4 @@ function reasonOf(event: CommandEvent): string | undefined {
     default:
       return undefined;
   }
-}
-
-function retryDelayMs(failures: number, random: () => number): number {
-  return Math.max(retryBaseMs / 2, random() * Math.min(retryCapMs, retryBaseMs * 2 ** Math.min(failures, 20)));
 }

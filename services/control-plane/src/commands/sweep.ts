@@ -17,9 +17,9 @@ import { isDatabaseAway } from "../platform/problems.ts";
 import { transact } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
 import { dispatchIsHeld } from "./claim.ts";
+import { dueEvent, type DueReason } from "./decisions.ts";
 import { repairDrift } from "./repair.ts";
 import { apply, lockCommands, tellOwners } from "./store.ts";
-import type { CommandEvent } from "./transitions.ts";
 
 /** Open commands that one round looks at; the next round goes on behind them (S1). A round is one statement of some ms. */
 const pageSize = 2_000;
@@ -30,12 +30,10 @@ export const pushAgainAfterMs = 5_000;
 /** A session that answers no push for this long is closed. */
 export const closeWithoutReceiptAfterMs = 60_000;
 
-type Why = "due" | "deadline" | "offline" | "run-timeout" | "cancel-unanswered" | "unbound" | "orphan";
-
 interface Due {
   command_id: string;
   deployment_id: string;
-  why: Why;
+  why: DueReason;
 }
 
 /** Where a sweep goes on (S1). One per loop. */
@@ -78,7 +76,7 @@ async function dueRetries(ports: EnginePorts): Promise<Due[]> {
 
 /** Of the next page of open commands those whose time is over; what is due for another reason than time moves on by itself. */
 async function timedOut(ports: EnginePorts, place: SweepPlace, blames: Blames): Promise<Due[]> {
-  const { rows } = await sql<Omit<Due, "why"> & { why: Why | null; looked: number; last: string }>`
+  const { rows } = await sql<Omit<Due, "why"> & { why: DueReason | null; looked: number; last: string }>`
     WITH page AS MATERIALIZED (
       SELECT s.* FROM command_states AS s WHERE s.state IN (${sql.raw(sqlList(openCommandStates))})
         AND s.deployment_id >= ${place.from} ORDER BY s.deployment_id LIMIT ${pageSize}
@@ -124,34 +122,13 @@ async function settle(ports: EnginePorts, due: Due): Promise<boolean> {
       work.after(() => ports.metrics?.defect("blocked_promoted"));
     }
     const changes: ChangedCommand[] = [];
-    const event = eventOf(due.why);
+    const event = dueEvent(due.why);
     // A refusal says that it moved on between the look and the lock.
     const verdict = await apply(ports, work, command, event, changes);
     if (verdict.kind === "moved") work.after(() => ports.metrics?.swept(due.why));
     await tellOwners(ports, work, changes);
     return verdict.kind === "moved";
   });
-}
-
-function eventOf(why: Due["why"]): CommandEvent {
-  switch (why) {
-    case "due":
-      return { kind: "due" };
-    case "deadline":
-      return { kind: "time-over", why: "DEADLINE" };
-    case "offline":
-      return { kind: "time-over", why: "OFFLINE_LIFE" };
-    case "run-timeout":
-      return { kind: "run-timeout" };
-    case "cancel-unanswered":
-      return { kind: "cancel-unanswered" };
-    case "unbound":
-      return { kind: "unbound-too-long" };
-    case "orphan":
-      return { kind: "ahead-ended" };
-    default:
-      return why satisfies never;
-  }
 }
 
 /** Sessions whose commands lack a receipt: to be pushed again, or closed where it has been too long. */
