@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "@jest/globals";
 import { runProcess, startProcess, temporaryFolder } from "@bowline/testing";
+import { foreignEntry } from "./host-files.ts";
 import { environmentText, readAllEnvironment, readEnvironment, unitText } from "./systemd.ts";
 
 const program = fileURLToPath(new URL("main.ts", import.meta.url));
@@ -118,6 +119,75 @@ test("who is not root is refused and told what to do; nothing is written", async
   });
   expect(refused).toMatchObject({ code: 1, stderr: expect.stringMatching(/sudo.*--dry-run[^]*NOT_ROOT/) });
   expect(() => statSync("/etc/systemd/system/bowline-test-of-install.service")).toThrow("ENOENT");
+});
+
+test("whose files are in a folder is found below it too, where the agent's own are, and no folder has nobody's", async () => {
+  const folder = temporaryFolder();
+  mkdirSync(join(folder, "journal"));
+  writeFileSync(join(folder, "journal", "journal.log"), "");
+  const { uid } = statSync(folder);
+  expect(await foreignEntry(folder, uid)).toBeUndefined();
+  expect(await foreignEntry(folder, uid + 1)).toBe(join(folder, "journal"));
+  expect(await foreignEntry(join(folder, "journal"), uid + 1)).toBe(join(folder, "journal", "journal.log"));
+  expect(await foreignEntry(join(folder, "none"), uid)).toBeUndefined();
+});
+
+/** Others may not always mount in a namespace of theirs, so for them these tests do not exist; CI runs as root. */
+const asRoot: (name: string, run: () => Promise<void>) => void = process.getuid?.() === 0 ? test : () => {};
+
+/**
+ * A host of its own: its /etc and /run are folders of the test, and its systemctl is a script, so that what is done to a
+ * real host can be seen without one.
+ */
+function wholeHost(systemctl: string) {
+  const { bowline } = host();
+  const root = temporaryFolder();
+  for (const folder of ["etc/systemd/system", "run/systemd/system", "bin"])
+    mkdirSync(join(root, folder), { recursive: true });
+  writeFileSync(join(root, "etc/passwd"), "me:x:0:0:::\npress:x:4242:4242:::\n");
+  writeFileSync(join(root, "bin/systemctl"), `#!/bin/sh\n${systemctl}\n`, { mode: 0o755 });
+  const inside = `mount --bind "${root}/etc" /etc && mount --bind "${root}/run" /run && exec "$@"`;
+  const prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh"];
+  const env = { PATH: `${join(root, "bin")}:${process.env["PATH"]}`, BOWLINE_REGISTRATION_TOKEN: secret };
+  const dataDir = join(root, "data");
+  return {
+    root,
+    dataDir,
+    unit: join(root, "etc/systemd/system/bowline-agent.service"),
+    install: (...args: string[]) => bowline(["install", server, "--data-dir", dataDir, ...args], { prefix, env }),
+    uninstall: (...args: string[]) => bowline(["uninstall", ...args], { prefix, env }),
+  };
+}
+
+asRoot(
+  "a folder with another user's files is not given to an agent that could not read them; nothing is written",
+  async () => {
+    const { install, dataDir, unit } = wholeHost("exit 0");
+    mkdirSync(join(dataDir, "journal"), { recursive: true });
+    writeFileSync(join(dataDir, "journal", "journal.log"), "");
+    const refused = await install("--user", "press");
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining("DATA_DIR_OF_ANOTHER_USER") });
+    expect(refused.stderr).toContain(`chown -R press: ${dataDir}\n`);
+    expect(() => statSync(unit)).toThrow("ENOENT");
+    expect((await install("--user", "me")).code).toBe(0);
+    expect(readFileSync(unit, "utf8")).toContain("User=me");
+  },
+);
+
+asRoot("--purge looks again once the agent is stopped: what it started meanwhile keeps its folder", async () => {
+  const id = "runtime-that-is-late";
+  const pidFile = join(temporaryFolder(), "pid");
+  const late = `[ "$1" != disable ] || { BOWLINE_RUNTIME=${id} sleep 600 >/dev/null 2>&1 & echo $! > "${pidFile}"; }`;
+  const { install, uninstall, dataDir, unit } = wholeHost(late);
+  expect((await install()).code).toBe(0);
+  writeFileSync(join(dataDir, "signing-key.json"), "{}");
+  writeFileSync(join(dataDir, "runtime.json"), JSON.stringify({ id }));
+  const refused = await uninstall("--purge", "--yes");
+  const pid = Number(readFileSync(pidFile, "utf8"));
+  process.kill(pid);
+  expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining(`kill ${pid}`) });
+  expect(refused.stderr).toContain("The service is stopped, and nothing was removed");
+  for (const path of [unit, join(dataDir, "signing-key.json")]) expect(statSync(path).isFile()).toBe(true);
 });
 
 test("without a token a folder that has not enrolled is refused, one that has is not", async () => {

@@ -1,7 +1,6 @@
 /** `bowline agent install`: an agent as a service of this host. */
-import { access, chmod, chown, mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { userInfo } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { chown, mkdir, readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { Option } from "commander";
 import type { Command } from "commander";
 import { verb } from "../cli.ts";
@@ -9,6 +8,7 @@ import type { Cli } from "../cli.ts";
 import { readUrl } from "../client.ts";
 import { confirm } from "../confirm.ts";
 import { exitCodes, Failure, usage } from "../failure.ts";
+import { exists, foreignEntry, idsOf, type PlannedFile, writeWhole } from "../host-files.ts";
 import { programs, runHere } from "../programs.ts";
 import { readTokenFile, readTokenStdin } from "../secrets.ts";
 import { checkUnitName, environmentText, settingsFolder, unitFolder, unitText } from "../systemd.ts";
@@ -35,9 +35,6 @@ type InstallFlags = {
   yes?: boolean;
   output: "text" | "json";
 };
-
-/** A file that is to be. */
-type PlannedFile = { path: string; mode: number; content: string };
 
 /** What is to be written, and what systemd is asked for then. */
 type Plan = { files: readonly PlannedFile[]; dataDir: string; commands: readonly (readonly string[])[] };
@@ -116,13 +113,15 @@ async function install(cli: Cli, url: string, flags: InstallFlags): Promise<void
       lines: ["Run it with sudo, or look at what it would do with --dry-run. Nothing was written."],
     });
   }
-  const owner = user === "" ? undefined : await ownerNamed(user, below !== undefined);
+  // In an image its own users count, and systemd looks when it starts.
+  const owner = user === "" || below !== undefined ? undefined : await idsOf(user);
+  if (owner !== undefined) await refuseOthersFiles(dataDir, user, owner, flags.unit);
   const before = await Promise.all(files.map(({ path }) => readFile(path, "utf8").catch(() => undefined))); // none yet
   const same = files.every(({ content }, index) => before[index] === content);
   if (!same && before.some((content) => content !== undefined)) await confirm(cli, flags, `replace ${service}`);
   await mkdir(at(dataDir), { recursive: true, mode: 0o700 });
   if (owner !== undefined) await chown(at(dataDir), owner.uid, owner.gid);
-  if (!same) for (const file of files) await write(file);
+  if (!same) for (const file of files) await writeWhole(file);
   const done = plan(same ? [["enable", "--now", service]] : replaced);
   const starts = below === undefined && (await exists("/run/systemd/system"));
   if (starts) for (const command of done.commands) await runHere(command);
@@ -172,33 +171,19 @@ async function tokenFor(cli: Cli, flags: InstallFlags, dataDir: string): Promise
   });
 }
 
-/** Ids of a user; in an image its own users count, and systemd looks when it starts. */
-async function ownerNamed(user: string, inImage: boolean): Promise<{ uid: number; gid: number } | undefined> {
-  if (inImage) return undefined;
-  const line = (await readFile("/etc/passwd", "utf8")).split("\n").find((one) => one.startsWith(`${user}:`));
-  const [, , uid, gid] = line?.split(":") ?? [];
-  if (uid !== undefined && gid !== undefined) return { uid: Number(uid), gid: Number(gid) };
-  if (userInfo().username === user) return { uid: userInfo().uid, gid: userInfo().gid };
-  throw usage(`There is no user ${user} on this host.`, {
-    reason: "NO_SUCH_USER",
-    lines: [`Make one: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin ${user}`],
+/** As after an installation as root, whose keys the agent of this user could not read. */
+async function refuseOthersFiles(dataDir: string, user: string, owner: { uid: number }, unit: string): Promise<void> {
+  if (owner.uid === 0) return; // reads everybody's
+  const foreign = await foreignEntry(dataDir, owner.uid);
+  if (foreign === undefined) return;
+  throw new Failure(exitCodes.failed, `${foreign} belongs to another user than ${user}.`, {
+    reason: "DATA_DIR_OF_ANOTHER_USER",
+    lines: [
+      `Nothing was written. The agent would run as ${user} and could neither use this folder nor end what the other user`,
+      "runs there. Unpublish what runs, then give the folder away and install again; or name another --data-dir:",
+      `  systemctl stop ${unit}; chown -R ${user}: ${dataDir}`,
+    ],
   });
-}
-
-/** Whole or not at all, and never readable to others in between. */
-async function write(file: PlannedFile): Promise<void> {
-  await mkdir(dirname(file.path), { recursive: true });
-  const beside = `${file.path}.new`;
-  await writeFile(beside, file.content, { mode: 0o600 });
-  await chmod(beside, file.mode);
-  await rename(beside, file.path);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false, // whatever the reason: it cannot be used
-  );
 }
 
 function tell(

@@ -1,5 +1,5 @@
 /** `bowline agent uninstall`: the way back from `agent install`. */
-import { access, readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Option } from "commander";
 import type { Command } from "commander";
@@ -7,6 +7,7 @@ import { verb } from "../cli.ts";
 import type { Cli } from "../cli.ts";
 import { confirm } from "../confirm.ts";
 import { exitCodes, Failure } from "../failure.ts";
+import { exists } from "../host-files.ts";
 import { runHere } from "../programs.ts";
 import { checkUnitName, readEnvironment, settingsFolder, unitFolder } from "../systemd.ts";
 
@@ -62,6 +63,8 @@ async function uninstall(cli: Cli, flags: UninstallFlags): Promise<void> {
   await confirm(cli, flags, `stop the service ${flags.unit} and remove ${doomed.join(", ")}`);
   const stops = flags.root === undefined && (await exists("/run/systemd/system")) && (await exists(unit));
   if (stops) await runHere(["systemctl", "disable", "--now", `${flags.unit}.service`]);
+  // Until it was stopped, or while we waited for a yes, the agent may have started something.
+  if (folder !== undefined) await refuseWhereSomethingRuns(folder, stops);
   await rm(unit, { force: true });
   await rm(environment, { force: true });
   if (folder !== undefined) await rm(folder, { recursive: true, force: true });
@@ -88,7 +91,7 @@ async function refuseAnythingElse(dataDir: string): Promise<void> {
 }
 
 /** The data folder holds volumes and logs of what runs; the marker in a process's environment says whose it is. */
-async function refuseWhereSomethingRuns(dataDir: string): Promise<void> {
+async function refuseWhereSomethingRuns(dataDir: string, stopped = false): Promise<void> {
   const text = await readFile(join(dataDir, "runtime.json"), "utf8").catch(() => "{}"); // it never ran anything
   const { id } = JSON.parse(text) as { id?: string };
   if (id === undefined) return;
@@ -101,13 +104,8 @@ async function refuseWhereSomethingRuns(dataDir: string): Promise<void> {
   if (pids.length === 0) return;
   throw new Failure(exitCodes.failed, `${pids.length} processes that the agent started still run.`, {
     reason: "WORKLOADS_RUN",
-    lines: ["Nothing was removed. Unpublish what is there, or end them:", `  kill ${pids.join(" ")}`],
+    lines: stopped
+      ? ["The service is stopped, and nothing was removed. End them and uninstall again:", `  kill ${pids.join(" ")}`]
+      : ["Nothing was removed. Unpublish what is there, or end them:", `  kill ${pids.join(" ")}`],
   });
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false, // whatever the reason: it cannot be used
-  );
 }
