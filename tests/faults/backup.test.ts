@@ -7,7 +7,11 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "@jest/globals";
 import { Agent_State, AgentsService } from "@bowline/contract/agents";
+import { RegistrationTokenService } from "@bowline/contract/clusters";
+import { ServiceAccountService } from "@bowline/contract/identity";
+import { Role } from "@bowline/contract/options";
 import {
+  enrolScriptedAgent,
   runProcess,
   startProcess,
   startServer as startOnDatabase,
@@ -16,6 +20,7 @@ import {
   until,
 } from "@bowline/testing";
 import { sql } from "kysely";
+import { refusal } from "../e2e/api.ts";
 import { programs, startServer } from "../e2e/fixture.ts";
 
 interface Answer {
@@ -61,7 +66,8 @@ test("the embedded database is backed up while its server runs and while it does
   expect(refused).toMatchObject({ code: 1, reason: "ENCRYPTION_KEY_OTHER" });
   expect(refused.stderr).toContain(String(taken.json["encryptionKeyId"]));
   const done = await bowline(["restore", cold, ...into]); // it has the key
-  expect(done).toMatchObject({ code: 0, json: { installationId, revokedAgain: 0 } });
+  expect(done).toMatchObject({ code: 0, json: { installationId, carriedOver: false, revokedAgain: 0 } });
+  expect(done.stderr).toContain("whoever was rekeyed since");
   expect(readFileSync(join(dataDir, "encryption-key"), "utf8")).toBe(
     readFileSync(join(server.dataDir, "encryption-key"), "utf8"),
   );
@@ -75,14 +81,25 @@ test("the embedded database is backed up while its server runs and while it does
   expect(await again.api.installation.confirmRestore({})).toMatchObject({ dispatchHeld: false });
 });
 
-test("a separate database is restored in place: the admin's token stays, and who was revoked since stays out", async () => {
+test("a separate database is restored in place: the admin's token stays, who was revoked or deleted since stays out, and newer keys stay", async () => {
   const database = await testDatabase();
   const server = await startOnDatabase({ database });
   const agent = await server.scriptedAgent({ cluster: "one" });
+  const deleted = await server.scriptedAgent({ cluster: "one" });
+  const stolen = await server.scriptedAgent({ cluster: "one" });
+  const accounts = server.client(ServiceAccountService);
+  const account = await accounts.createServiceAccount({ name: "ci", role: Role.VIEWER });
   const folder = join(temporaryFolder(), "backup");
   const settings = ["--data-dir", server.dataDir];
   expect(await bowline(["backup", folder, ...settings], database.url)).toMatchObject({ code: 0 });
-  await server.client(AgentsService).revokeAgent({ id: agent.agentId });
+  for (const { agentId: id } of [agent, deleted]) await server.client(AgentsService).revokeAgent({ id });
+  await server.client(AgentsService).deleteAgent({ id: deleted.agentId });
+  await accounts.revokeServiceAccount({ id: account.id });
+  const { token } = await server
+    .client(RegistrationTokenService)
+    .createRegistrationToken({ rekeyAgentId: stolen.agentId });
+  const replacement = await enrolScriptedAgent({ url: server.url, token });
+  expect(replacement.agentId).toBe(stolen.agentId);
   const replace = ["restore", folder, ...settings, "--replace", "--yes"];
   expect(await bowline(replace, database.url)).toMatchObject({ code: 1, reason: "SERVER_RUNNING" });
   await server.stop();
@@ -92,12 +109,18 @@ test("a separate database is restored in place: the admin's token stays, and who
     reason: "INVALID_SETTING",
   });
   const done = await bowline(replace, database.url);
-  expect(done).toMatchObject({ code: 0, json: { revokedAgain: 1 } });
+  expect(done).toMatchObject({ code: 0, json: { carriedOver: true, revokedAgain: 3, carriedKeys: 1 } });
+  expect(done.stderr).not.toContain("is valid again");
   expect(existsSync(join(server.dataDir, "admin-token.before-restore"))).toBe(false);
   const again = await server.again();
   expect(again.adminToken).toBe(server.adminToken);
-  expect(await again.client(AgentsService).getAgent({ id: agent.agentId })).toMatchObject({
-    state: Agent_State.REVOKED,
+  for (const { agentId: id } of [agent, deleted])
+    expect(await again.client(AgentsService).getAgent({ id })).toMatchObject({ state: Agent_State.REVOKED });
+  expect((await refusal(deleted.connect())).reason).toBe("AGENT_REVOKED");
+  expect((await refusal(stolen.connect())).reason).toBe("AGENT_KEY_REPLACED");
+  await replacement.connect();
+  expect(await again.client(AgentsService).getAgent({ id: stolen.agentId })).toMatchObject({
+    state: Agent_State.ENROLLED,
   });
 });
 

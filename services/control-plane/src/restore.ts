@@ -16,7 +16,15 @@ import {
 import type { Logger } from "pino";
 import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { resetAdminTokenIn } from "./identity/index.ts";
-import { markRestored, markRestoredIn, readRevocations, type Restored, revokeAgain } from "./installation/index.ts";
+import {
+  carryKeys,
+  markRestored,
+  markRestoredIn,
+  readSince,
+  type Restored,
+  revokeAgain,
+  type Since,
+} from "./installation/index.ts";
 import { keyFileOf, onDatabase, placeOf, printJson, quietLog, tell, tellProgress, withDatabase } from "./machine.ts";
 import { createEvents, type Events } from "./platform/events.ts";
 import type { Work } from "./platform/transactions.ts";
@@ -24,9 +32,15 @@ import type { Work } from "./platform/transactions.ts";
 /** What a restore did, as `--output json` prints it. */
 interface Report extends Restored {
   installationId: string;
-  /** Revoked in the database that was replaced, not in the backup, and revoked here again. */
+  /** The database that was replaced was this installation's: what follows was read there. */
+  carriedOver: boolean;
+  /** Revoked, retired or deleted in the database that was replaced, not in the backup, and revoked here again. */
   revokedAgain: number;
+  /** Agents with newer keys in the database that was replaced, which have these here too. */
+  carriedKeys: number;
 }
+
+const nothingCarried = { carriedOver: false, revokedAgain: 0, carriedKeys: 0 };
 
 export async function restore(args: readonly string[]): Promise<number> {
   const { config, words, switches, json } = loadConfig(args, undefined, {
@@ -56,18 +70,25 @@ function loadAndMark(
   const { log, manifest, ...more } = how;
   return load({
     ...{ ...more, manifest, report: tellProgress, migrated: (name) => tell(`migrated: ${name}`) },
-    keep: (tx) => readRevocations(tx, manifest.installationId),
-    finish: async (tx, kept) => {
+    keep: (tx) => readSince(tx, manifest.installationId),
+    finish: async (tx, since) => {
       const events = createEvents(tx, log);
       const last: (() => Promise<void>)[] = [];
       const work: Work = { tx, last: (write) => void last.push(write), after: () => undefined };
       const done = await markRestoredIn(work, events);
-      const revokedAgain = kept === undefined ? 0 : await revokeAgain(work, events, kept);
+      const carried = since === undefined ? nothingCarried : await carryOver(work, events, since, manifest);
       await keepAdmin(config, work, events);
       for (const write of last) await write();
-      return { ...done, installationId: manifest.installationId, revokedAgain };
+      return { ...done, installationId: manifest.installationId, ...carried };
     },
   });
+}
+
+async function carryOver(work: Work, events: Events, since: Since, manifest: Manifest) {
+  const position = manifest.sequences.find(({ name }) => name === "event_position")?.value ?? 0;
+  const backup = { incarnation: manifest.incarnation, position };
+  const revokedAgain = await revokeAgain(work, events, since, backup);
+  return { carriedOver: true, revokedAgain, carriedKeys: await carryKeys(work, events, since, backup) };
 }
 
 /** For people who restored by their own means: a snapshot, a point in time, a standby that had not got everything. */
@@ -79,7 +100,7 @@ export async function restored(args: readonly string[]): Promise<number> {
       await migrate(db);
       const done = await markRestored(db, createEvents(db, log));
       const { id } = await db.selectFrom("installation").select("id").executeTakeFirstOrThrow();
-      return { ...done, installationId: id, revokedAgain: 0 };
+      return { ...done, installationId: id, ...nothingCarried };
     }),
   );
   tellRestored(report, json);
@@ -87,13 +108,21 @@ export async function restored(args: readonly string[]): Promise<number> {
 }
 
 function tellRestored(report: Report, json: boolean): void {
-  const { incarnation, from, voidedTokens, endedSessions, revokedAgain } = report;
+  const { incarnation, from, voidedTokens, endedSessions, carriedOver, revokedAgain, carriedKeys } = report;
   tell(
     `Incarnation ${incarnation} begins, after ${from}. Signing keys are new; ${voidedTokens} registration tokens are void; ${endedSessions} sessions ended.`,
   );
-  if (revokedAgain > 0) tell(`${revokedAgain} that were revoked since the backup stay revoked.`);
+  if (revokedAgain > 0)
+    tell(`${revokedAgain} that were revoked, retired or deleted since the backup stay out: revoked.`);
+  if (carriedKeys > 0) tell(`${carriedKeys} agents that got other keys since the backup keep those.`);
   tell("DISPATCH IS HELD: nothing goes to agents until `bowline server confirm-restore`.");
-  tell("Before: revoke again who was revoked after the backup was taken (`bowline agent revoke`).");
+  if (!carriedOver) {
+    tell("Before: what ended after the backup was taken is valid again. Revoke again who was revoked or deleted since");
+    tell(
+      "(`bowline agent revoke`, `bowline service-account revoke`), and give other keys to whoever was rekeyed since",
+    );
+    tell("(`bowline token create --rekey AGENT`): the keys of before are theirs again, also where they were stolen.");
+  }
   if (json) printJson(report);
   else process.stdout.write(`${incarnation}\n`);
 }

@@ -48,7 +48,8 @@ export function historyCommands(cli: Cli, server: Command): void {
         ],
         more:
           "Checksums first, then everything in one transaction: what fails leaves the database as it was. An older backup is\n" +
-          "migrated to this version. Afterwards nothing is sent to agents until `bowline server confirm-restore`.",
+          "migrated to this version. Afterwards nothing is sent to agents until `bowline server confirm-restore`.\n" +
+          "With --replace over this installation's own database, who was revoked, deleted or rekeyed since stays so.",
       }),
     )
       .option("--replace", "drop what the database holds; asks on a terminal")

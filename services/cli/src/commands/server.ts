@@ -56,13 +56,19 @@ function confirmRestoreCommand(cli: Cli, server: Command): void {
       usage: "confirm-restore",
       summary: "Let commands go out again after the database was restored",
       examples: ["server confirm-restore --yes"],
-      more: "After a restore nothing is sent to agents until then. Before: revoke again who was revoked after the backup.",
+      more:
+        "After a restore nothing is sent to agents until then. Before: revoke again who was revoked or deleted after the\n" +
+        "backup, and rekey who was rekeyed since; `server restore --replace` over this installation did that by itself.",
     }).option("-y, --yes", "do not ask"),
   ).action(async (flags: ConnectionFlags & { yes?: boolean }) => {
     const api = await openApi(cli, flags);
     const found = await api.installation.getInstallation({});
     if (found.dispatchHeld)
-      await confirm(cli, flags, "send agents again what the restored database wants; a revocation made since is lost");
+      await confirm(
+        cli,
+        flags,
+        "send agents again what the restored database wants; what was revoked, deleted or rekeyed since and not carried over is valid again",
+      );
     const installation = await api.installation.confirmRestore({});
     printDone(cli, flags, {
       schema: InstallationSchema,

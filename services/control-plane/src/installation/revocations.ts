@@ -5,79 +5,84 @@
  */
 import { sql } from "kysely";
 import { audit } from "../platform/audit-trail.ts";
-import { systemPrincipal } from "../platform/context.ts";
+import { type Caller, systemPrincipal } from "../platform/context.ts";
 import type { Events } from "../platform/events.ts";
-import type { Tx, Work } from "../platform/transactions.ts";
+import type { Work } from "../platform/transactions.ts";
+import { continues, type Since } from "./since.ts";
 
-export interface Revocations {
-  agents: { id: string; state: string }[];
-  serviceAccounts: { id: string; revokedAt: Date }[];
-}
-
-/**
- * What a database that is about to be replaced says, whatever its schema. Undefined: it is of another installation, or
- * none of ours.
- */
-export async function readRevocations(tx: Tx, installationId: string): Promise<Revocations | undefined> {
-  const { rows: found } = await sql<{ ours: boolean }>`SELECT count(*) = 4 AS ours FROM information_schema.columns
-    WHERE table_schema = current_schema() AND (table_name, column_name) IN
-      (('installation', 'id'), ('agents', 'state'), ('service_accounts', 'revoked_at'), ('service_accounts', 'id'))`.execute(
-    tx,
-  );
-  if (found[0]?.ours !== true) return undefined;
-  const installation = await tx.selectFrom("installation").select("id").executeTakeFirst();
-  if (installation?.id !== installationId) return undefined;
-  const agents = await tx
-    .selectFrom("agents")
-    .select(["id", "state"])
-    .where("state", "in", ["REVOKED", "RETIRED"])
-    .execute();
-  const accounts = await tx
-    .selectFrom("service_accounts")
-    .select(["id", "revoked_at as revokedAt"])
-    .where("revoked_at", "is not", null)
-    .$narrowType<{ revokedAt: Date }>()
-    .execute();
-  return { agents, serviceAccounts: accounts };
-}
+/** A restore is nobody's request. */
+export const byTheRestore: Caller = { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } };
 
 /**
  * After markRestoredIn, so that no session is open. What is in flight for such an agent ends by its own limits, or with
- * `agent retire`. Returns how many changed.
+ * `agent retire`. `backup`: where its history stood. Returns how many agents and accounts changed.
  */
-export async function revokeAgain(work: Work, events: Events, known: Revocations): Promise<number> {
-  const { tx } = work;
-  const changed: string[] = [];
-  for (const { id, state } of known.agents) {
-    const { numUpdatedRows } = await tx
+export async function revokeAgain(
+  work: Work,
+  events: Events,
+  since: Since,
+  backup: { incarnation: number; position: number },
+): Promise<number> {
+  return (await revokeAgents(work, events, since, backup)) + (await revokeAccounts(work, events, since));
+}
+
+async function revokeAgents(
+  work: Work,
+  events: Events,
+  since: Since,
+  backup: Parameters<typeof continues>[1],
+): Promise<number> {
+  const absentIsDeleted = continues(since, backup);
+  const live = await work.tx
+    .selectFrom("agents")
+    .select(["id", "state"])
+    .where("state", "not in", ["REVOKED", "RETIRED"])
+    .orderBy("id")
+    .execute();
+  let changed = 0;
+  for (const { id, state } of live) {
+    const known = since.agents.get(id)?.state;
+    const isDeleted = since.deleted.has(id) || (known === undefined && absentIsDeleted); // since.ts, C1
+    if (known !== "REVOKED" && known !== "RETIRED" && !isDeleted) continue;
+    await work.tx
       .updateTable("agents")
       .set({ state: "REVOKED", version: sql`version + 1`, updated_at: sql`now()` })
       .where("id", "=", id)
-      .where("state", "not in", ["REVOKED", "RETIRED"])
-      .executeTakeFirst();
-    if (numUpdatedRows === 0n) continue;
-    changed.push(id);
-    await audit(
-      events,
-      work,
-      { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } },
-      {
-        action: "agent.revoke",
-        resourceKind: "agent",
-        resourceId: id,
-        organisationId: "",
-        after: { state: "REVOKED", because: `it was ${state} in the database that a restore replaced` },
-      },
-    );
+      .execute();
+    await audit(events, work, byTheRestore, {
+      action: "agent.revoke",
+      resourceKind: "agent",
+      resourceId: id,
+      organisationId: "",
+      before: { state },
+      after: { state: "REVOKED", because: `it was ${known ?? "DELETED"} in the database that a restore replaced` },
+    });
+    changed += 1;
   }
-  for (const { id, revokedAt } of known.serviceAccounts) {
-    const { numUpdatedRows } = await tx
+  return changed;
+}
+
+async function revokeAccounts(work: Work, events: Events, since: Since): Promise<number> {
+  let changed = 0;
+  for (const { id, revokedAt } of since.serviceAccounts) {
+    const account = await work.tx
       .updateTable("service_accounts")
       .set({ revoked_at: revokedAt })
       .where("id", "=", id)
       .where("revoked_at", "is", null)
+      .returning(["name", "organisation_id"])
       .executeTakeFirst();
-    if (numUpdatedRows > 0n) changed.push(id);
+    if (account === undefined) continue;
+    const state = { name: account.name, state: "REVOKED", revokedAt: revokedAt.toISOString() };
+    await audit(events, work, byTheRestore, {
+      action: "service-account.revoke",
+      resourceKind: "service-account",
+      resourceId: id,
+      organisationId: account.organisation_id,
+      before: { name: account.name, state: "ACTIVE" },
+      after: { ...state, because: "it was REVOKED in the database that a restore replaced" },
+    });
+    changed += 1;
   }
-  return changed.length;
+  return changed;
 }
