@@ -12,8 +12,8 @@ import { noTraces } from "@bowline/traces";
 import { type InsertObject, sql } from "kysely";
 import { addGenerations, type Wish, type WishedDeployment } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import type { EnginePorts } from "./ports.ts";
+import { apply, changeSet, lockCommands, tellOwners, write } from "./store.ts";
 import { isWaiting } from "./transitions.ts";
 
 /** How one command behaves; milliseconds. */
@@ -68,7 +68,7 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
   const { tx } = work;
   const { traces = noTraces } = ports;
   const wished = await addGenerations(tx, wishes); // E3: locks the deployments, in order of id
-  const changes: ChangedCommand[] = [];
+  const set = changeSet();
   const enqueued: Enqueued[] = [];
   const known = wished.filter((deployment) => !deployment.isNew).map((deployment) => deployment.id);
   const openOf = Map.groupBy(await lockCommands(tx, { openOf: known }), (command) => command.deploymentId);
@@ -81,7 +81,7 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
     const reduces = deployment.desired !== "RUNNING";
     let blocked = false;
     for (const command of openOf.get(deployment.id) ?? []) {
-      await apply(ports, work, command, { kind: "newer", reduces }, changes, {
+      apply(ports, work, command, { kind: "newer", reduces }, set, {
         ...(isWaiting(command.state) ? { supersededBy: commandId } : {}),
       });
       blocked ||= command.state !== "SUPERSEDED";
@@ -106,11 +106,12 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
       { topic: "command", subjectId: commandId, organisationId: wish.organisationId, clusterId: wish.clusterId },
     ]);
   }
+  await write(ports, work, set); // what is superseded makes room in the indexes of E4
   if (commands.length > 0) {
     await tx.insertInto("commands").values(commands).execute();
     await tx.insertInto("command_states").values(states).execute();
   }
-  await tellOwners(ports, work, changes);
+  await tellOwners(ports, work, set.changes);
   work.after(() => ports.signals.wake([...new Set(wishes.map((wish) => wish.agentId))]));
   return enqueued;
 }

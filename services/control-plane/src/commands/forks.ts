@@ -9,9 +9,9 @@
  */
 import { adoptGeneration, lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import type { EnginePorts } from "./ports.ts";
 import { again } from "./requests.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import { apply, changeSet, finish, lockCommands } from "./store.ts";
 
 /** A deployment that the server knows, and what the agent has of it. */
 export interface Forked {
@@ -55,12 +55,12 @@ export async function settleForks(
 async function endOpen(ports: EnginePorts, work: Work, deploymentId: string, reissued: boolean): Promise<void> {
   const open = await lockCommands(work.tx, { openOf: [deploymentId] });
   const waitingFirst = open.toSorted((a, b) => Number(b.state === "BLOCKED") - Number(a.state === "BLOCKED"));
-  const changes: ChangedCommand[] = [];
+  const set = changeSet();
   for (const command of waitingFirst) {
-    await apply(ports, work, { ...command, newerWaits: false }, { kind: "forked", reissued }, changes, {
+    apply(ports, work, { ...command, newerWaits: false }, { kind: "forked", reissued }, set, {
       reason: forked,
       message: "The agent has another history of this deployment; an operator has decided.",
     });
   }
-  await tellOwners(ports, work, changes);
+  await finish(ports, work, set);
 }

@@ -9,8 +9,8 @@ import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import { absence, actionFor, goesOn } from "./decisions.ts";
 import { findEnded } from "./history.ts";
-import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import type { EnginePorts, LockedCommand } from "./ports.ts";
+import { apply, changeSet, type ChangeSet, finish, lockCommands } from "./store.ts";
 import { isInFlight, isTerminal } from "./transitions.ts";
 
 export interface SyncFacts {
@@ -43,14 +43,14 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
   const commands = [...open, ...left.filter((command) => command.agentId === facts.agentId)];
   const found = new Set(commands.map((command) => command.id));
   const listed = new Map(facts.journal.map((entry) => [entry.commandId, entry]));
-  const changes: ChangedCommand[] = [];
+  const set = changeSet();
   const decided: SyncDecided[] = [];
   for (const command of commands) {
     const entry = listed.get(command.id);
     if (entry !== undefined) {
-      decided.push(await decideListed(ports, work, command, entry, facts.epoch, changes));
+      decided.push(decideListed(ports, work, command, entry, facts.epoch, set));
     } else if (isInFlight(command.state)) {
-      await apply(ports, work, command, absence(command.state, facts), changes);
+      apply(ports, work, command, absence(command.state, facts), set);
     }
   }
   for (const entry of facts.journal) {
@@ -59,31 +59,31 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
       decided.push({ commandId: entry.commandId, attempt: entry.attempt, action: SyncDecision_Action.HOLD });
     }
   }
-  await tellOwners(ports, work, changes);
+  await finish(ports, work, set);
   return decided;
 }
 
-async function decideListed(
+function decideListed(
   ports: EnginePorts,
   work: Work,
   command: LockedCommand,
   entry: JournalEntry,
   epoch: number,
-  changes: ChangedCommand[],
-): Promise<SyncDecided> {
+  set: ChangeSet,
+): SyncDecided {
   const about = { commandId: entry.commandId, attempt: entry.attempt };
-  if (goesOn(command, entry.attempt)) await apply(ports, work, command, { kind: "back-with-it", epoch }, changes);
+  if (goesOn(command, entry.attempt)) apply(ports, work, command, { kind: "back-with-it", epoch }, set);
   return { ...about, action: actionFor(command, entry.attempt) };
 }
 
 /** Unbinds everything that was bound to the session that ended. */
 export async function sessionEnded(ports: EnginePorts, work: Work, agentId: string, epoch: number): Promise<void> {
-  const changes: ChangedCommand[] = [];
+  const set = changeSet();
   for (const command of await lockOfAgent(work, agentId, [])) {
     if (!isInFlight(command.state) || command.boundEpoch !== epoch) continue;
-    await apply(ports, work, command, { kind: "session-ended" }, changes);
+    apply(ports, work, command, { kind: "session-ended" }, set);
   }
-  await tellOwners(ports, work, changes);
+  await finish(ports, work, set);
 }
 
 /**
@@ -96,13 +96,12 @@ export async function agentGone(
   agentId: string,
   how: { retired: boolean },
 ): Promise<number> {
-  const changes: ChangedCommand[] = [];
+  const set = changeSet();
   for (const command of await lockOfAgent(work, agentId, [])) {
-    if (isTerminal(command.state)) continue; // ended by the promotion or end of another of the same deployment
-    await apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, changes);
+    apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, set);
   }
-  await tellOwners(ports, work, changes);
-  return new Set(changes.filter((change) => isTerminal(change.state)).map((change) => change.id)).size;
+  await finish(ports, work, set);
+  return new Set(set.changes.filter((change) => isTerminal(change.state)).map((change) => change.id)).size;
 }
 
 /** Locks the deployments and then the commands of an agent that are open, and those that are named besides. */

@@ -47,7 +47,7 @@ async function repair(ports: EnginePorts, deploymentId: string, kind: string): P
     const [found] = rows;
     if (found === undefined) return false; // another replica, or an observation, came first
     if (found.repairs >= repairsPerHour) {
-      await hold(work.tx, deploymentId, "REPAIRED_TOO_OFTEN"); // G2
+      await hold(work.tx, new Map([[deploymentId, "REPAIRED_TOO_OFTEN"]])); // G2
       await ports.owners.get(kind)?.observed?.(work, [deploymentId]);
       ports.log.warn({ deployment: deploymentId }, "repaired three times in an hour; held until somebody looks");
       return true;

@@ -19,8 +19,8 @@ import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.
 import { setAside, type Tell } from "./apart.ts";
 import { answerAfterEnd, answerTo, receiptEvent, resultEvent } from "./decisions.ts";
 import { findEnded } from "./history.ts";
-import type { ChangedCommand, EnginePorts, LockedCommand } from "./ports.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import type { EnginePorts, LockedCommand } from "./ports.ts";
+import { apply, changeSet, type ChangeSet, lockCommands, tellOwners, write } from "./store.ts";
 import { type Fence, isTerminal } from "./transitions.ts";
 
 /** A message and the stream on which it came. */
@@ -47,10 +47,10 @@ export async function recordReceipts(
     ports,
     "command.receipt",
     receipts,
-    async (work, { message }, command, fence, changes) => {
+    (work, { message }, command, fence, set) => {
       const event = receiptEvent(message, fence);
       if (event !== undefined) {
-        await apply(ports, work, command, event, changes, {
+        apply(ports, work, command, event, set, {
           ...(message.reason === "" ? {} : { reason: message.reason, message: message.message }),
         });
       }
@@ -75,47 +75,66 @@ export async function recordResults(
   const answer = ({ agentId, message }: From<DeployResult>, disposition: ResultAck_Disposition): void => {
     answers.push({ agentId, commandId: message.commandId, attempt: message.attempt, disposition });
   };
+  let effects: Effects = { converged: [], late: [] };
   const seen = await reported(
     ports,
     "command.result",
     results,
-    async (work, from, command, fence, changes) => {
-      answer(from, await recordResult(ports, work, from.message, command, fence, changes));
+    (work, from, command, fence, set) => {
+      answer(from, recordResult(ports, work, from.message, command, fence, set, effects));
     },
-    { tell: telling(ports, without), begins: () => (answers.length = 0) },
+    {
+      tell: telling(ports, without),
+      begins() {
+        answers.length = 0;
+        effects = { converged: [], late: [] };
+      },
+      async ends({ tx }) {
+        for (const late of effects.late) await recordLate(tx, late);
+        await recordConverged(tx, effects.converged);
+      },
+    },
   );
   for (const result of results) if (!seen.has(result)) answer(result, ResultAck_Disposition.UNKNOWN);
   return answers;
 }
 
-async function recordResult(
+/** What a set of results says of deployments. */
+interface Effects {
+  converged: { deploymentId: string; generation: number }[];
+  /** Outcomes of commands that were LOST by then. */
+  late: { commandId: string; outcome: string }[];
+}
+
+function recordResult(
   ports: EnginePorts,
   work: Work,
   result: DeployResult,
   command: LockedCommand,
   fence: Fence,
-  changes: ChangedCommand[],
-): Promise<ResultAck_Disposition> {
+  set: ChangeSet,
+  effects: Effects,
+): ResultAck_Disposition {
   if (isTerminal(command.state)) {
-    if (command.state === "LOST" && result.attempt === command.attempt) await recordLate(work, result, command);
+    if (command.state === "LOST" && result.attempt === command.attempt) {
+      // After LOST the effect is news, not an outcome: kept beside, and handed on as observed state.
+      effects.late.push({ commandId: command.id, outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() });
+      if (result.outcome === DeployResult_Outcome.SUCCEEDED) effects.converged.push(command);
+    }
     return answerAfterEnd(command, result.attempt);
   }
-  const verdict = await apply(ports, work, command, resultEvent(result, fence), changes, {
+  const verdict = apply(ports, work, command, resultEvent(result, fence), set, {
     reason: result.reason,
     message: result.message,
   });
-  if (verdict.kind === "moved" && verdict.to === "SUCCEEDED")
-    await recordConverged(work.tx, command.deploymentId, command.generation);
+  if (verdict.kind === "moved" && verdict.to === "SUCCEEDED") effects.converged.push(command);
   return answerTo(verdict);
 }
 
-/** After LOST the effect is news, not an outcome: kept beside, and handed on as observed state. */
-async function recordLate(work: Work, result: DeployResult, command: LockedCommand): Promise<void> {
-  const late = { late_outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() };
-  await work.tx.updateTable("command_states").set(late).where("command_id", "=", command.id).execute();
-  await work.tx.updateTable("ended_commands").set(late).where("id", "=", command.id).execute(); // where it has left
-  if (result.outcome === DeployResult_Outcome.SUCCEEDED)
-    await recordConverged(work.tx, command.deploymentId, command.generation);
+async function recordLate(tx: Tx, { commandId, outcome }: Effects["late"][number]): Promise<void> {
+  const late = { late_outcome: outcome };
+  await tx.updateTable("command_states").set(late).where("command_id", "=", commandId).execute();
+  await tx.updateTable("ended_commands").set(late).where("id", "=", commandId).execute(); // where it has left
 }
 
 function outcomeName(outcome: DeployResult_Outcome): string {
@@ -159,14 +178,8 @@ async function reported<Message extends { commandId: string; attempt: number }>(
   ports: EnginePorts,
   what: "command.receipt" | "command.result",
   messages: readonly From<Message>[],
-  each: (
-    work: Work,
-    from: From<Message>,
-    command: LockedCommand,
-    fence: Fence,
-    changes: ChangedCommand[],
-  ) => Promise<void>,
-  { tell, begins }: { tell: Tell; begins?: () => void },
+  each: (work: Work, from: From<Message>, command: LockedCommand, fence: Fence, set: ChangeSet) => void,
+  { tell, begins, ends }: { tell: Tell; begins?: () => void; ends?: (work: Work) => Promise<void> },
 ): Promise<Set<From<Message>>> {
   if (messages.length === 0) return new Set();
   const at = Date.now();
@@ -178,7 +191,7 @@ async function reported<Message extends { commandId: string; attempt: number }>(
       messages.map((from) => from.agentId),
     );
     const commands = await lockReported(ports, work, messages);
-    const changes: ChangedCommand[] = [];
+    const set = changeSet();
     const seen = new Set<From<Message>>();
     for (const from of messages) {
       const command = commands.get(from.message.commandId);
@@ -193,10 +206,12 @@ async function reported<Message extends { commandId: string; attempt: number }>(
         epoch: from.epoch,
         current: epochs.get(from.agentId) === from.epoch,
       };
-      await each(work, from, command, fence, changes);
+      each(work, from, command, fence, set);
     }
-    await tell(work, changes);
-    if (changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
+    await write(ports, work, set);
+    await ends?.(work);
+    await tell(work, set.changes);
+    if (set.changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
     return seen;
   });
 }

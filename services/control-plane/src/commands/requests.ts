@@ -6,8 +6,8 @@ import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import { converge, type Enqueued, type Limits } from "./enqueue.ts";
 import { findEnded } from "./history.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import type { EnginePorts } from "./ports.ts";
+import { apply, changeSet, finish, lockCommands } from "./store.ts";
 import { isTerminal } from "./transitions.ts";
 
 /** Asks for a command's end. Throws NOT_FOUND, COMMAND_ENDED, REMOVAL_NOT_CANCELLABLE. */
@@ -25,14 +25,14 @@ export async function cancel(ports: EnginePorts, work: Work, commandId: string):
   await lockDeployments(work.tx, [row.deployment_id]);
   const [command] = await lockCommands(work.tx, { ids: [commandId] });
   if (command === undefined) throw problem("NOT_FOUND", `There is no command ${commandId}.`);
-  const changes: ChangedCommand[] = [];
-  const verdict = await apply(ports, work, command, { kind: "cancel" }, changes);
+  const set = changeSet();
+  const verdict = apply(ports, work, command, { kind: "cancel" }, set);
   if (verdict.kind === "refused") {
     throw problem(verdict.why === "REMOVAL_NOT_CANCELLABLE" ? "REMOVAL_NOT_CANCELLABLE" : "COMMAND_ENDED", undefined, {
       metadata: { state: command.state },
     });
   }
-  await tellOwners(ports, work, changes);
+  await finish(ports, work, set);
 }
 
 /**

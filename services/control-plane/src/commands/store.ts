@@ -1,8 +1,13 @@
 /**
- * Reads commands under lock, applies one step of transitions.ts, writes the
- * answer and everything that follows from it, in the caller's transaction.
+ * Reads commands under lock, applies steps of transitions.ts, and writes what
+ * they decided, with everything that follows from it, in the caller's transaction.
  *
  * E3: whoever calls `apply` holds the deployment's row.
+ * W1: a set is written in one statement, whatever its size; nothing that
+ *     `apply` decided is lost, because `write` throws nothing away and every
+ *     caller ends with it (or with `finish`).
+ * W2: what waits is promoted after what was ahead of it is written: the two
+ *     indexes of E4 see the one end before the other begins.
  */
 import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
@@ -21,18 +26,6 @@ export interface Telling {
 
 /** In words that the index of open commands has: with parameters no plan may use it. */
 const openOnly = sql<boolean>`s.state IN (${sql.raw(sqlList(openCommandStates))})`;
-
-/**
- * The run timeout and the cancel limit count only while bound: on its return the clock of a command goes on where it
- * stood when its session ended. Without this an agent that was away would be found late before it can say a word.
- */
-const standing = (column: "received_at" | "assigned_at" | "cancelling_at") =>
-  sql<Date | null>`${sql.ref(column)} + (now() - greatest(unbound_at, ${sql.ref(column)}))`;
-const whileUnbound = {
-  received_at: standing("received_at"),
-  assigned_at: standing("assigned_at"),
-  cancelling_at: standing("cancelling_at"),
-};
 
 /** Locks the commands that `where` selects, in order of id (T2). Their deployments are locked already (E3). */
 export async function lockCommands(
@@ -83,70 +76,84 @@ export async function lockCommands(
   return rows;
 }
 
-/**
- * Applies one event to one locked command and writes the answer. `changes`
- * collects what owners must hear; call `tellOwners` with it before the commit.
- */
-export async function apply(
+/** What one transaction does to commands: decided by `apply`, and done by `write`. */
+export interface ChangeSet {
+  /** Every change so far, in order: what owners hear. */
+  readonly changes: ChangedCommand[];
+  /** By command. */
+  readonly unwritten: Map<string, RowChange>;
+  /** Why deployments are HELD, by deployment. */
+  readonly holds: Map<string, string>;
+  /** Deployments where something waits for the end of what was ahead of it. */
+  readonly promotions: Set<string>;
+}
+
+interface RowChange {
+  command: LockedCommand;
+  unbinds: boolean;
+  binds: boolean;
+  receives: boolean;
+  cancels: boolean;
+  ends: boolean;
+  dueSeconds: number | null;
+  reason: string | null;
+  message: string;
+  supersededBy: string | null;
+}
+
+export function changeSet(): ChangeSet {
+  return { changes: [], unwritten: new Map(), holds: new Map(), promotions: new Set() };
+}
+
+/** Applies one event to one locked command, which then shows it. The caller ends with `write` or `finish` (W1). */
+export function apply(
   ports: EnginePorts,
   work: Work,
   command: LockedCommand,
   event: CommandEvent,
-  changes: ChangedCommand[],
+  set: ChangeSet,
   telling: Telling = {},
-): Promise<Verdict> {
+): Verdict {
   const verdict = step(command, event);
   if (verdict.kind !== "moved") return verdict;
-  const before = command.state;
+  const before = { ...command };
   const { facts, to } = verdict;
   const reason = telling.reason ?? reasonOf(event);
-  await work.tx
-    .updateTable("command_states")
-    .set({
-      state: to,
-      attempt: facts.attempt,
-      failures: facts.failures,
-      bound_epoch: facts.boundEpoch,
-      ever_received: facts.everReceived,
-      sessions_without_receipt: facts.sessionsWithoutReceipt,
-      cancel_reason: facts.cancelReason,
-      updated_at: sql`now()`,
-      ...(facts.boundEpoch === null && command.boundEpoch !== null ? { unbound_at: sql<Date>`now()` } : {}),
-      ...(facts.boundEpoch !== null ? { unbound_at: null } : {}),
-      ...(facts.boundEpoch !== null && command.boundEpoch === null ? whileUnbound : {}),
-      ...(to === "RETRY_WAIT" && before !== "RETRY_WAIT"
-        ? { due_at: sql<Date>`now() + make_interval(secs => ${retryDelayMs(facts.failures, ports.random) / 1000})` }
-        : {}),
-      ...(to === "ASSIGNED" && before === "READY" ? { assigned_at: sql<Date>`now()` } : {}),
-      ...(to === "RUNNING" && before !== "RUNNING" ? { received_at: sql<Date>`now()` } : {}),
-      ...(to === "CANCELLING" && before !== "CANCELLING" ? { cancelling_at: sql<Date>`now()` } : {}),
-      ...(isTerminal(to) ? { ended_at: sql<Date>`now()`, outcome_attempt: facts.attempt } : {}),
-      ...(reason === undefined ? {} : { reason, message: telling.message ?? "" }),
-      ...(telling.supersededBy === undefined ? {} : { superseded_by: telling.supersededBy }),
-    })
-    .where("command_id", "=", command.id)
-    .execute();
-  Object.assign(command, facts, { state: to });
+  const message = telling.message ?? "";
+  const earlier = set.unwritten.get(command.id);
+  Object.assign(command, facts, { state: to }, isTerminal(to) ? { outcomeAttempt: facts.attempt } : {});
+  set.unwritten.set(command.id, {
+    command,
+    unbinds: (facts.boundEpoch === null && before.boundEpoch !== null) || (earlier?.unbinds ?? false),
+    binds: (facts.boundEpoch !== null && before.boundEpoch === null) || (earlier?.binds ?? false),
+    receives: (to === "RUNNING" && before.state !== "RUNNING") || (earlier?.receives ?? false),
+    cancels: (to === "CANCELLING" && before.state !== "CANCELLING") || (earlier?.cancels ?? false),
+    ends: isTerminal(to),
+    dueSeconds:
+      to === "RETRY_WAIT" && before.state !== "RETRY_WAIT"
+        ? retryDelayMs(facts.failures, ports.random) / 1000
+        : (earlier?.dueSeconds ?? null),
+    reason: reason ?? earlier?.reason ?? null,
+    message: reason === undefined ? (earlier?.message ?? "") : message,
+    supersededBy: telling.supersededBy ?? earlier?.supersededBy ?? null,
+  });
+  set.changes.push({ ...command, from: before.state, reason: reason ?? "", message });
   if (isTerminal(to)) work.after(() => ports.metrics?.commandEnded(to));
-  changes.push({ ...command, from: before, reason: reason ?? "", message: telling.message ?? "" });
-  await ports.events.note(work, [
-    { topic: "command", subjectId: command.id, organisationId: command.organisationId, clusterId: command.clusterId },
-  ]);
-  for (const effect of verdict.effects) await carryOut(ports, work, command, effect, changes, reason ?? to);
+  for (const effect of verdict.effects) carryOut(ports, work, command, effect, set, reason ?? to);
   // Work to claim, or a place for it: a try that ended frees one, whoever ended it.
-  const placeFreed = isInFlight(before) && !isInFlight(to);
+  const placeFreed = isInFlight(before.state) && !isInFlight(to);
   if (to === "READY" || placeFreed) work.after(() => ports.signals.wake([command.agentId]));
   return verdict;
 }
 
-async function carryOut(
+function carryOut(
   ports: EnginePorts,
   work: Work,
   command: LockedCommand,
   effect: Extract<Verdict, { kind: "moved" }>["effects"][number],
-  changes: ChangedCommand[],
+  set: ChangeSet,
   reason: string,
-): Promise<void> {
+): void {
   switch (effect) {
     case "send-cancel":
       work.after(() => ports.signals.cancel(command.agentId, command.id, command.attempt));
@@ -166,20 +173,80 @@ async function carryOut(
       return;
     case "hold":
       // A newer one that waits makes the outcome of this one nobody's business.
-      if (!command.newerWaits && !command.isRemoval) await hold(work.tx, command.deploymentId, reason);
+      if (!command.newerWaits && !command.isRemoval) set.holds.set(command.deploymentId, reason);
       return;
-    case "promote-next": {
+    case "promote-next":
       // Looked for under the deployment's lock (E3), so nothing can have come to wait since.
-      if (!command.newerWaits) return;
-      const next = (await lockCommands(work.tx, { openOf: [command.deploymentId] })).find(
-        (other) => other.state === "BLOCKED",
-      );
-      if (next !== undefined) await apply(ports, work, next, { kind: "ahead-ended" }, changes);
+      if (command.newerWaits) set.promotions.add(command.deploymentId);
       return;
-    }
     default:
       effect satisfies never;
   }
+}
+
+/** Writes what was decided, then promotes what waits (W2). Afterwards other statements see it. */
+export async function write(ports: EnginePorts, work: Work, set: ChangeSet): Promise<void> {
+  await writeRows(ports, work, set);
+  if (set.holds.size > 0) await hold(work.tx, set.holds);
+  set.holds.clear();
+  if (set.promotions.size === 0) return;
+  const waiting = await lockCommands(work.tx, { openOf: [...set.promotions] });
+  set.promotions.clear();
+  for (const next of waiting) if (next.state === "BLOCKED") apply(ports, work, next, { kind: "ahead-ended" }, set);
+  await writeRows(ports, work, set);
+}
+
+/** `write`, and tells the owners. */
+export async function finish(ports: EnginePorts, work: Work, set: ChangeSet): Promise<void> {
+  await write(ports, work, set);
+  await tellOwners(ports, work, set.changes);
+}
+
+/** One statement for all (W1). */
+async function writeRows(ports: EnginePorts, work: Work, { unwritten }: ChangeSet): Promise<void> {
+  if (unwritten.size === 0) return;
+  const rows = [...unwritten.values()];
+  unwritten.clear();
+  const column = <T>(read: (row: RowChange) => T): T[] => rows.map(read);
+  await sql`
+    UPDATE command_states AS s SET state = n.state, attempt = n.attempt, failures = n.failures, bound_epoch = n.bound_epoch,
+      ever_received = n.ever_received, sessions_without_receipt = n.sessions_without_receipt,
+      cancel_reason = n.cancel_reason, updated_at = now(),
+      unbound_at = CASE WHEN n.bound_epoch IS NOT NULL THEN NULL WHEN n.unbinds THEN now() ELSE s.unbound_at END,
+      assigned_at = ${goesOn("assigned_at")},
+      received_at = CASE WHEN n.receives THEN now() ELSE ${goesOn("received_at")} END,
+      cancelling_at = CASE WHEN n.cancels THEN now() ELSE ${goesOn("cancelling_at")} END,
+      due_at = coalesce(now() + make_interval(secs => n.due_seconds), s.due_at),
+      ended_at = CASE WHEN n.ends THEN now() ELSE s.ended_at END,
+      outcome_attempt = CASE WHEN n.ends THEN n.attempt ELSE s.outcome_attempt END,
+      reason = coalesce(n.reason, s.reason), message = CASE WHEN n.reason IS NULL THEN s.message ELSE n.message END,
+      superseded_by = coalesce(n.superseded_by, s.superseded_by)
+    FROM unnest(${column((r) => r.command.id)}::text[], ${column((r) => r.command.state)}::text[],
+      ${column((r) => r.command.attempt)}::int[], ${column((r) => r.command.failures)}::int[],
+      ${column((r) => r.command.boundEpoch)}::int[], ${column((r) => r.command.everReceived)}::bool[],
+      ${column((r) => r.command.sessionsWithoutReceipt)}::int[], ${column((r) => r.command.cancelReason)}::text[],
+      ${column((r) => r.unbinds)}::bool[], ${column((r) => r.binds)}::bool[], ${column((r) => r.receives)}::bool[],
+      ${column((r) => r.cancels)}::bool[], ${column((r) => r.ends)}::bool[], ${column((r) => r.dueSeconds)}::float8[],
+      ${column((r) => r.reason)}::text[], ${column((r) => r.message)}::text[], ${column((r) => r.supersededBy)}::text[])
+      AS n (command_id, state, attempt, failures, bound_epoch, ever_received, sessions_without_receipt, cancel_reason,
+        unbinds, binds, receives, cancels, ends, due_seconds, reason, message, superseded_by)
+    WHERE s.command_id = n.command_id`.execute(work.tx);
+  await ports.events.note(
+    work,
+    rows.map(({ command }) => ({
+      ...{ topic: "command" as const, subjectId: command.id },
+      ...{ organisationId: command.organisationId, clusterId: command.clusterId },
+    })),
+  );
+}
+
+/**
+ * The run timeout and the cancel limit count only while bound: on its return the clock of a command goes on where it
+ * stood when its session ended. Without this an agent that was away would be found late before it can say a word.
+ */
+function goesOn(name: "received_at" | "assigned_at" | "cancelling_at") {
+  const column = sql.ref(`s.${name}`);
+  return sql`CASE WHEN n.binds THEN ${column} + (now() - greatest(s.unbound_at, ${column})) ELSE ${column} END`;
 }
 
 /** Tells each owner's slice what changed, in the same transaction. */

@@ -15,11 +15,11 @@ import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
 import { isDatabaseAway } from "../platform/problems.ts";
 import { transact } from "../platform/transactions.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import type { EnginePorts } from "./ports.ts";
 import { dispatchIsHeld } from "./claim.ts";
 import { dueEvent, type DueReason } from "./decisions.ts";
 import { repairDrift } from "./repair.ts";
-import { apply, lockCommands, tellOwners } from "./store.ts";
+import { apply, changeSet, finish, lockCommands } from "./store.ts";
 
 /** Open commands that one round looks at; the next round goes on behind them (S1). A round is one statement of some ms. */
 const pageSize = 2_000;
@@ -121,12 +121,12 @@ async function settle(ports: EnginePorts, due: Due): Promise<boolean> {
       ports.log.error({ command: command.id }, "a BLOCKED command had nothing ahead of it; promoted");
       work.after(() => ports.metrics?.defect("blocked_promoted"));
     }
-    const changes: ChangedCommand[] = [];
+    const set = changeSet();
     const event = dueEvent(due.why);
     // A refusal says that it moved on between the look and the lock.
-    const verdict = await apply(ports, work, command, event, changes);
+    const verdict = apply(ports, work, command, event, set);
     if (verdict.kind === "moved") work.after(() => ports.metrics?.swept(due.why));
-    await tellOwners(ports, work, changes);
+    await finish(ports, work, set);
     return verdict.kind === "moved";
   });
 }
@@ -161,10 +161,10 @@ export async function countMissingReceipts(ports: EnginePorts, agentId: string, 
       work.tx,
       rows.map((row) => row.deployment_id),
     );
-    const changes: ChangedCommand[] = [];
+    const set = changeSet();
     for (const command of await lockCommands(work.tx, { ids: rows.map((row) => row.command_id) })) {
-      await apply(ports, work, command, { kind: "no-receipt" }, changes);
+      apply(ports, work, command, { kind: "no-receipt" }, set);
     }
-    await tellOwners(ports, work, changes);
+    await finish(ports, work, set);
   });
 }

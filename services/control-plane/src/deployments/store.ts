@@ -142,20 +142,30 @@ export async function lockDeployments(tx: Tx, ids: readonly string[]): Promise<M
   );
 }
 
-/** Repairs stop until the next enqueue; what is desired stays. */
-export async function hold(tx: Tx, deploymentId: string, reason: string): Promise<void> {
-  await tx.updateTable("deployments").set({ held_reason: reason }).where("id", "=", deploymentId).execute();
+/** Repairs of these stop, each for its reason, until the next enqueue; what is desired stays. The caller holds their rows. */
+export async function hold(tx: Tx, reasons: ReadonlyMap<string, string>): Promise<void> {
+  await sql`
+    UPDATE deployments AS d SET held_reason = n.reason
+    FROM unnest(${[...reasons.keys()]}::text[], ${[...reasons.values()]}::text[]) AS n (id, reason)
+    WHERE d.id = n.id`.execute(tx);
 }
 
-/** The agent has converged to this generation. An older word never overwrites a newer one. */
-export async function recordConverged(tx: Tx, deploymentId: string, generation: number): Promise<void> {
+/** Agents have converged these to these generations. An older word never overwrites a newer one. The caller holds their rows. */
+export async function recordConverged(
+  tx: Tx,
+  converged: readonly { deploymentId: string; generation: number }[],
+): Promise<void> {
+  if (converged.length === 0) return;
   await sql`
     UPDATE deployments AS d
-    SET observed_generation = ${generation}, observed_digest = g.digest, drifted = false, drift_observations = 0,
-        is_absent = d.is_absent OR (d.desired = 'ABSENT' AND d.generation = ${generation}), updated_at = now()
-    FROM deployment_generations AS g
-    WHERE d.id = ${deploymentId} AND g.deployment_id = d.id AND g.generation = ${generation}
-      AND d.observed_generation <= ${generation}`.execute(tx);
+    SET observed_generation = n.generation, observed_digest = g.digest, drifted = false, drift_observations = 0,
+        is_absent = d.is_absent OR (d.desired = 'ABSENT' AND d.generation = n.generation), updated_at = now()
+    FROM (
+      SELECT id, max(generation) AS generation FROM unnest(
+        ${converged.map((one) => one.deploymentId)}::text[], ${converged.map((one) => one.generation)}::int[]) AS t (id, generation)
+      GROUP BY id) AS n
+    JOIN deployment_generations AS g ON g.deployment_id = n.id AND g.generation = n.generation
+    WHERE d.id = n.id AND d.observed_generation <= n.generation`.execute(tx);
 }
 
 /**

@@ -143,16 +143,22 @@ async function targetsChanged(work: Work, commands: readonly ChangedCommand[]): 
       AS n (id, publish_id, agent_id, generation, state, reason, message)
     WHERE t.product_publish_id = n.publish_id AND t.agent_id = n.agent_id
       AND (t.command_id = n.id OR t.generation <= n.generation)`.execute(work.tx);
-  for (const command of rows) if (command.state === "SUCCEEDED") await served(work, command);
+  await served(
+    work,
+    rows.filter((command) => command.state === "SUCCEEDED"),
+  );
 }
 
-/** An agent's data plane answers with this publish now. An older word never overwrites a newer one. */
-async function served(work: Work, command: ChangedCommand): Promise<void> {
+/** Agents' data planes answer with these publishes now. An older word never overwrites a newer one. */
+async function served(work: Work, commands: readonly ChangedCommand[]): Promise<void> {
+  if (commands.length === 0) return;
+  // At most one command of a deployment succeeds in a transaction: the next one is claimed after it.
   await sql`
-    UPDATE route_attachments AS r SET serving_publish_id = p.id, serving_revision = v.number, serving_generation = ${command.generation}
-    FROM product_publishes AS p JOIN product_revisions AS v ON v.id = p.revision_id
-    WHERE r.deployment_id = ${command.deploymentId} AND p.id = ${publishIdOf(command)}
-      AND r.serving_generation <= ${command.generation}`.execute(work.tx);
+    UPDATE route_attachments AS r SET serving_publish_id = p.id, serving_revision = v.number, serving_generation = n.generation
+    FROM unnest(${commands.map((c) => c.deploymentId)}::text[], ${commands.map(publishIdOf)}::text[],
+      ${commands.map((c) => c.generation)}::int[]) AS n (deployment_id, publish_id, generation)
+    JOIN product_publishes AS p ON p.id = n.publish_id JOIN product_revisions AS v ON v.id = p.revision_id
+    WHERE r.deployment_id = n.deployment_id AND r.serving_generation <= n.generation`.execute(work.tx);
 }
 
 async function removalChanged(

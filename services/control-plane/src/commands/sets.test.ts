@@ -1,0 +1,161 @@
+/** What many agents say at once: sets of reports against a real PostgreSQL. */
+import { create } from "@bufbuild/protobuf";
+import { beforeAll, expect, test } from "@jest/globals";
+import {
+  CommandReceipt_Disposition,
+  CommandReceiptSchema,
+  DeployResult_Outcome,
+  DeployResultSchema,
+  ResultAck_Disposition,
+} from "@bowline/contract/agent";
+import { Deployment_Desired } from "@bowline/contract/deployments";
+import { testDatabase } from "@bowline/testing";
+import type { KyselyPlugin } from "kysely";
+import { type Db, transact } from "../platform/transactions.ts";
+import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
+import { agentGone, claim, converge, recordReceipts, recordResults } from "./index.ts";
+
+let db: Db;
+
+beforeAll(async () => {
+  ({ db } = await testDatabase());
+});
+
+const { SUCCEEDED, FAILED } = DeployResult_Outcome;
+
+function saying(engine: TestEngine, commandId: string, outcome: DeployResult_Outcome, more = {}) {
+  const message = create(DeployResultSchema, { commandId, attempt: 1, outcome, ...more });
+  return { agentId: engine.agentId, epoch, message };
+}
+
+async function enqueueMany(engine: TestEngine, count: number): Promise<{ commandId: string; deploymentId: string }[]> {
+  const wishes = Array.from({ length: count }, () => engine.wish());
+  return transact(db, (work) => converge(engine.ports, work, wishes));
+}
+
+const claimAll = (engine: TestEngine) =>
+  transact(db, (work) => claim(engine.ports, work, [{ agentId: engine.agentId, epoch, window: 1_000 }]));
+
+test("of one set each result ends its own command, and what waits behind each is promoted", async () => {
+  const engine = await startEngine(db);
+  const first = await enqueueMany(engine, 3);
+  await claimAll(engine);
+  const next = await Promise.all(first.map(({ deploymentId }) => engine.enqueue(deploymentId)));
+  const [one, two, three] = first.map(({ commandId }) => commandId) as [string, string, string];
+  const answers = await recordResults(engine.ports, [
+    saying(engine, one, SUCCEEDED),
+    saying(engine, two, FAILED, { reason: "NO_SPACE", message: "The disk is full." }),
+    saying(engine, three, FAILED, { reason: "CRASHED", worthRetry: true }),
+  ]);
+  expect(answers.map(({ disposition }) => disposition)).toEqual(Array(3).fill(ResultAck_Disposition.RECORDED));
+  const ended = async (commandId: string) =>
+    db
+      .selectFrom("command_states")
+      .select(["state", "reason", "message", "outcome_attempt"])
+      .where("command_id", "=", commandId)
+      .where("ended_at", "is not", null)
+      .executeTakeFirst();
+  expect(await ended(one)).toEqual({ state: "SUCCEEDED", reason: "", message: "", outcome_attempt: 1 });
+  expect(await ended(two)).toMatchObject({ state: "FAILED", reason: "NO_SPACE", message: "The disk is full." });
+  expect(await ended(three)).toMatchObject({ state: "FAILED", reason: "CRASHED" }); // a newer one waits: no retry
+  for (const { commandId } of next) expect(await engine.stateOf(commandId)).toBe("READY");
+  const observed = await Promise.all(
+    first.map(({ deploymentId }) =>
+      db
+        .selectFrom("deployments")
+        .select("observed_generation")
+        .where("id", "=", deploymentId)
+        .executeTakeFirstOrThrow(),
+    ),
+  );
+  expect(observed.map((row) => row.observed_generation)).toEqual([1, 0, 0]);
+});
+
+test("a result that is said twice in one set is recorded once", async () => {
+  const engine = await startEngine(db);
+  const { commandId } = await engine.enqueue();
+  await engine.claimOne();
+  const answers = await recordResults(engine.ports, [
+    saying(engine, commandId, SUCCEEDED),
+    saying(engine, commandId, FAILED),
+  ]);
+  expect(answers.map(({ disposition }) => disposition)).toEqual([
+    ResultAck_Disposition.RECORDED,
+    ResultAck_Disposition.ALREADY_RECORDED,
+  ]);
+  expect(await engine.stateOf(commandId)).toBe("SUCCEEDED");
+  expect(engine.heard.map(({ state }) => state)).toEqual(["ASSIGNED", "SUCCEEDED"]);
+});
+
+test("a receipt that is said twice in one set counts as one, from its first word on", async () => {
+  const engine = await startEngine(db);
+  const { commandId } = await engine.enqueue();
+  await engine.claimOne();
+  const said = (disposition: CommandReceipt_Disposition) => ({
+    ...{ agentId: engine.agentId, epoch },
+    message: create(CommandReceiptSchema, { commandId, attempt: 1, disposition }),
+  });
+  await recordReceipts(engine.ports, [
+    said(CommandReceipt_Disposition.ACCEPTED),
+    said(CommandReceipt_Disposition.DUPLICATE),
+  ]);
+  const row = await db
+    .selectFrom("command_states")
+    .select(["state", "received_at", "bound_epoch"])
+    .where("command_id", "=", commandId)
+    .executeTakeFirstOrThrow();
+  expect(row).toMatchObject({ state: "RUNNING", bound_epoch: epoch });
+  expect(row.received_at).not.toBeNull();
+});
+
+test("when an agent is revoked, a removal that waits behind what it runs becomes READY for whoever replaces it", async () => {
+  const engine = await startEngine(db);
+  const { commandId: running, deploymentId } = await engine.enqueue();
+  await engine.claimOne();
+  await engine.receipt(running, 1);
+  const { commandId: removal } = await engine.enqueue(deploymentId, Deployment_Desired.ABSENT);
+  await transact(db, (work) => agentGone(engine.ports, work, engine.agentId, { retired: false }));
+  expect(await engine.stateOf(running)).toBe("LOST");
+  expect(await engine.stateOf(removal)).toBe("READY");
+});
+
+test("a set of a hundred takes no more statements than one of two", async () => {
+  const counted = async (size: number): Promise<{ receipts: number; results: number }> => {
+    const engine = await startEngine(db);
+    const commands = await enqueueMany(engine, size);
+    await claimAll(engine);
+    await transact(db, (work) =>
+      converge(
+        engine.ports,
+        work,
+        commands.map(({ deploymentId }) => engine.wish(deploymentId)),
+      ),
+    );
+    let statements = 0;
+    const counts: KyselyPlugin = {
+      transformQuery: ({ node }) => {
+        statements += 1;
+        return node;
+      },
+      transformResult: async ({ result }) => result,
+    };
+    const ports = { ...engine.ports, db: db.withPlugin(counts) };
+    const disposition = CommandReceipt_Disposition.ACCEPTED;
+    await recordReceipts(
+      ports,
+      commands.map(({ commandId }) => ({
+        ...{ agentId: engine.agentId, epoch },
+        message: create(CommandReceiptSchema, { commandId, attempt: 1, disposition }),
+      })),
+    );
+    const receipts = statements;
+    await recordResults(
+      ports,
+      commands.map(({ commandId }) => saying(engine, commandId, SUCCEEDED)),
+    );
+    return { receipts, results: statements - receipts };
+  };
+  const few = await counted(2);
+  expect(few.receipts).toBeGreaterThan(0);
+  expect(await counted(100)).toEqual(few);
+});
