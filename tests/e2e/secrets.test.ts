@@ -182,6 +182,9 @@ test("a secret reaches the upstream; nothing between, no answer, no row, no log 
   await until(async () => (await api.publishes.getProductPublish({ id })).state === State.UNPUBLISHED);
   await api.secrets.deleteSecret({ id: "orders-key" });
   expect(await reasonOf(api.secrets.getSecret({ id: "orders-key" }))).toBe("NOT_FOUND");
+  const { auditEvents } = await api.audit.listAuditEvents({ actionPrefix: "secret.delete" });
+  expect(auditEvents).toMatchObject([{ before: { name: "orders-key" } }]);
+  expect(auditEvents[0]?.after).toBeUndefined();
   expect(filesIn(agent.dataDir).filter(({ text }) => shown.test(text))).toEqual([]);
 });
 

@@ -4,10 +4,13 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { AgentService, type DeployCommand, type FetchedDeployment } from "@bowline/contract/agent";
 import { DeploymentSchema } from "@bowline/contract/deployments";
+import type { FailureReason } from "./runtime.ts";
 
 export type Fetched =
   | { kind: "spec"; spec: Uint8Array }
   | { kind: "not-in-flight" }
+  /** The command cannot be carried out as it is; the server says why. */
+  | { kind: "refused"; reason: FailureReason; message: string }
   /** The bytes are not what the command names. */
   | { kind: "wrong-digest" };
 
@@ -96,7 +99,9 @@ function withSealed({ spec, sealedSecrets }: FetchedDeployment): Uint8Array {
 }
 
 function read(command: DeployCommand, answer: FetchedDeployment): Fetched {
-  if (answer.reason !== "") return { kind: "not-in-flight" };
+  const { reason, message } = answer;
+  if (reason === "SECRET_UNREADABLE") return { kind: "refused", reason, message };
+  if (reason !== "") return { kind: "not-in-flight" };
   const digest = createHash("sha256").update(answer.spec).digest("hex");
   if (digest !== command.digest || answer.generation !== command.generation) return { kind: "wrong-digest" };
   return { kind: "spec", spec: withSealed(answer) };

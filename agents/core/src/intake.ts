@@ -99,6 +99,7 @@ export function createIntake(ports: {
     if (fetched.kind === "wrong-digest") {
       return answer(command, Disposition.REJECTED, "SPEC_INVALID", "the spec's bytes are not what the command names");
     }
+    if (fetched.kind === "refused") return answer(command, Disposition.REJECTED, fetched.reason, fetched.message);
     const { spec } = fetched;
     const journalled: JournalledCommand = {
       ...{ commandId, attempt, deploymentId, generation, digest, productPublishId, runTimeoutMs, reduces, spec },

@@ -98,6 +98,7 @@ export const failureReasons = {
   PROBE_FAILED: "The data plane does not answer with the new generation.",
   DISK_FULL: "There is no space left where the agent keeps its data.",
   SPEC_INVALID: "The spec does not match its digest, or cannot be read.",
+  SECRET_UNREADABLE: "The server cannot read a secret that it needs: set its value again, then publish again.",
   INTERNAL: "A defect of the agent; its log has more.",
 } as const satisfies Record<string, string>;
 export type FailureReason = keyof typeof failureReasons;

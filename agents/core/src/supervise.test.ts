@@ -157,6 +157,30 @@ test("a cancel ends what runs, and one for a command that is not here is answere
   expect(await session.receipt(unknown)).toMatchObject({ disposition: CommandReceipt_Disposition.REJECTED });
 });
 
+test("a command whose secret the server cannot read is rejected with what to do; the other of the same fetch runs", async () => {
+  const server = await startScriptedServer();
+  const world = scriptedRuntime();
+  await startAgent(server, world);
+  const session = await server.nextSession();
+  const [broken, sound] = [server.command(spec("a")), server.command(spec("b"))];
+  server.ways.fetched = ({ deployments = [] }) => ({
+    deployments: deployments.map((answer) =>
+      answer.commandId === broken.commandId
+        ? { ...answer, reason: "SECRET_UNREADABLE", message: "set orders-key again", spec: new Uint8Array() }
+        : answer,
+    ),
+  });
+  session.push(broken);
+  session.push(sound);
+  expect(await session.receipt(broken)).toMatchObject({
+    disposition: CommandReceipt_Disposition.REJECTED,
+    reason: "SECRET_UNREADABLE",
+    message: "set orders-key again",
+  });
+  expect((await session.result(sound)).outcome).toBe(DeployResult_Outcome.SUCCEEDED);
+  expect(world.converged).toEqual(["deployment_b 1"]);
+});
+
 test("a run that takes longer than its run timeout fails with RUN_TIMEOUT", async () => {
   const server = await startScriptedServer();
   const world = scriptedRuntime();

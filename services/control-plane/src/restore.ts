@@ -157,7 +157,7 @@ async function placeKey(config: Config, folder: string, manifest: Manifest, lost
       `${what} Put the one there with which this backup's secrets were encrypted (${manifest.encryptionKeyId}), or add --accept-lost-secrets to go on without them`,
     );
   }
-  tell(`${what} Secrets of the backup cannot be read any more.`);
+  tell(`${what} Secrets of the backup cannot be read any more: set each again, then publish again what has one.`);
 }
 
 /** The token's file may be of another history, or of none. */

@@ -19,7 +19,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.AgentService.Examine":
     "Says whether a registration token would enrol, or an agent's key would open a session, and changes nothing: it spends no token, counts no assertion and opens no session, also beside an agent that runs. Its credential is in its message.\n\nErrors: those that Enroll and Connect would answer, as far as they can be known: REGISTRATION_TOKEN_MALFORMED, _UNKNOWN, _USED, _EXPIRED, _REVOKED, CLUSTER_DELETING, CLIENT_CERTIFICATE_REQUIRED, CLIENT_CERTIFICATE_MISMATCH, ASSERTION_INVALID, CLOCK_SKEW, AGENT_KEY_REPLACED, AGENT_REVOKED, AGENT_RETIRED, AGENT_CONFLICT, OVERLOADED; INVALID_ARGUMENT without either.",
   "bowline.agent.v1.AgentService.FetchDeployments":
-    "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT.",
+    "Fetches the specs of commands that are in flight for this session. `authorization: Bearer <access token>`.\n\nAnswers as many as fit into 4 MiB, in the order asked; what is missing from the answer is asked for again. A command that isn't in flight with that attempt is answered with the reason NOT_IN_FLIGHT; one with a secret whose value the server cannot read, with SECRET_UNREADABLE: the agent rejects it.",
   "bowline.agent.v1.AgentService.RotateKey":
     "Replaces the agent's own keys, at once and for good. The session goes on; the next one is signed with the new key, and the old one is answered AGENT_KEY_REPLACED. `authorization: Bearer <access token>`.\n\nThe reply may be lost: asking again with the same key, in this session or in one that the new key opened, changes nothing and is answered alike. At most 10 in an hour. Errors: SESSION_EXPIRED, KEY_PROOF_INVALID, CLOCK_SKEW, AGENT_KEY_IN_USE, RATE_LIMITED.",
   "bowline.agent.v1.CancelCommand": "Ends a command. Needs no place in the window.",
@@ -178,7 +178,9 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.FetchedDeployment.deployment_id": "The deployment.",
   "bowline.agent.v1.FetchedDeployment.digest": "SHA-256 of `spec`, hexadecimal. The agent checks it.",
   "bowline.agent.v1.FetchedDeployment.generation": "The generation.",
-  "bowline.agent.v1.FetchedDeployment.reason": "Empty, or why there is no spec: NOT_IN_FLIGHT.",
+  "bowline.agent.v1.FetchedDeployment.message": "Beside SECRET_UNREADABLE: which secret, and what to do, for people.",
+  "bowline.agent.v1.FetchedDeployment.reason":
+    "Empty, or why there is no spec: NOT_IN_FLIGHT, SECRET_UNREADABLE. With one that it does not know the agent waits for the next push.",
   "bowline.agent.v1.FetchedDeployment.sealed_secrets":
     "Values of the secrets that the spec names, by name, each a JWE sealed to this agent's X25519 key. Not part of the digest: each fetch seals anew.",
   "bowline.agent.v1.FetchedDeployment.spec": "A `bowline.deployments.v1.Deployment`, exactly the stored bytes.",

@@ -10,14 +10,16 @@
  */
 import type { ConnectRouter } from "@connectrpc/connect";
 import { registerSecrets, type SecretsPorts } from "./rpc.ts";
-import { resolveVersions, sealFor, type SealingKey } from "./values.ts";
+import { resolveVersions, type Sealed, sealFor, type SealingKey } from "./values.ts";
+
+export type { Sealed } from "./values.ts";
 
 export interface Secrets {
   register(router: ConnectRouter): void;
   /** See values.ts. */
   resolve: typeof resolveVersions;
-  /** Values by name, each sealed to that key; `versions` as `resolve` gave them. Throws INTERNAL where one is gone. */
-  seal(versions: Readonly<Record<string, string>>, key: SealingKey): Promise<Record<string, string>>;
+  /** Values by name, each sealed to that key, or which cannot be read; `versions` as `resolve` gave them. */
+  seal(versions: Readonly<Record<string, string>>, key: SealingKey): Promise<Sealed>;
 }
 
 export function createSecrets(ports: SecretsPorts): Secrets {

@@ -89,7 +89,7 @@ async function deleteSecret(ports: SecretsPorts, caller: Caller, request: Delete
       throw problem("SECRET_IN_USE", `What is published has the secret ${row.name}; publish without it first.`);
     }
     await work.tx.deleteFrom("secrets").where("id", "=", row.id).execute();
-    await note(ports, work, caller, "secret.delete", row);
+    await note(ports, work, caller, "secret.delete", row, "before");
   });
 }
 
@@ -99,13 +99,14 @@ async function note(
   caller: Caller,
   action: string,
   row: SecretRow,
+  when: "before" | "after" = "after",
 ): Promise<void> {
   await audit(ports.events, work, caller, {
     action,
     resourceKind: "secret",
     resourceId: row.id,
     organisationId: row.organisation_id,
-    after: toJson(SecretSchema, secretOf(row)),
+    [when]: toJson(SecretSchema, secretOf(row)),
   });
 }
 

@@ -4,8 +4,13 @@ import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import type { Db, Tx } from "../platform/transactions.ts";
 
-/** An agent's X25519 public key, as it enrolled. */
+/** An agent's X25519 public key, the one that it has now. */
 export type SealingKey = PublicJwk;
+
+/** What a fetch gets. Not ok: the value of the secret of that name cannot be read; `why` is for the log. */
+export type Sealed =
+  | { ok: true; values: Record<string, string> }
+  | { ok: false; secret: string; secretId: string; why: string };
 
 /** Versions that stay though nothing published has them: a rollback of a mistake, and fetches under way. */
 const keepVersions = 10;
@@ -79,12 +84,15 @@ export async function resolveVersions(
   return versions;
 }
 
-/** V2. Sealing costs about 0.3 ms each. */
+/**
+ * V2. Sealing costs about 0.3 ms each. Not ok where a version is gone, or was
+ * encrypted with a key that is lost; rejects where the database does not answer.
+ */
 export async function sealFor(
   { db, encryption }: { db: Db; encryption: EncryptionKey },
   versions: Readonly<Record<string, string>>,
   key: SealingKey,
-): Promise<Record<string, string>> {
+): Promise<Sealed> {
   const wanted = Object.entries(versions).map(([name, reference]) => {
     const at = reference.lastIndexOf("/");
     return { name, secretId: reference.slice(0, at), version: Number(reference.slice(at + 1)) };
@@ -95,13 +103,20 @@ export async function sealFor(
     .where("secret_id", "in", [...new Set(wanted.map(({ secretId }) => secretId))])
     .where("version", "in", [...new Set(wanted.map(({ version }) => version))])
     .execute();
-  const sealed: Record<string, string> = {};
+  const values: Record<string, string> = {};
   for (const { name, secretId, version } of wanted) {
     const row = rows.find((one) => one.secret_id === secretId && one.version === version);
-    if (row === undefined) throw new Error(`secret ${secretId} has no version ${version}, though a spec names it`);
-    sealed[name] = await sealTo(key, decrypt([encryption], row.value_encrypted, placeOf(secretId, version)));
+    const unreadable = (why: string): Sealed => ({ ok: false, secret: name, secretId, why });
+    if (row === undefined) return unreadable(`it has no version ${version}, though a spec names it`);
+    let value: Uint8Array;
+    try {
+      value = decrypt([encryption], row.value_encrypted, placeOf(secretId, version));
+    } catch (error) {
+      return unreadable(error instanceof Error ? error.message : String(error));
+    }
+    values[name] = await sealTo(key, value);
   }
-  return sealed;
+  return { ok: true, values };
 }
 
 function placeOf(secretId: string, version: number): string {

@@ -3,6 +3,8 @@
  *
  * E5: a fetch names command and attempt and gets that generation's bytes, or
  *     NOT_IN_FLIGHT; never a newer generation's.
+ * E6: what is wrong with one command's secrets is that command's: the others
+ *     get their bytes.
  */
 import type {
   FetchDeploymentsRequest,
@@ -12,6 +14,7 @@ import type {
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { PublicJwk } from "@bowline/auth";
 import { problem } from "@bowline/kernel";
+import type { Sealed } from "../secrets/index.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Misuse } from "./misuse.ts";
 
@@ -26,9 +29,10 @@ export interface SessionClaims {
 
 export interface FetchPorts {
   db: Db;
-  /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
   misuse: Pick<Misuse, "note">;
-  sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Record<string, string>>;
+  /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
+  sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Sealed>;
+  warn(details: object, message: string): void;
 }
 
 /** Throws SESSION_EXPIRED where another session took over or the agent may not come back. */
@@ -87,20 +91,30 @@ export async function fetchDeployments(
       continue;
     }
     const named = Object.keys(row.secrets).length > 0;
-    const sealedSecrets = named ? await ports.sealSecrets(row.secrets, session.sealing_key as PublicJwk) : {};
+    const sealed = named ? await ports.sealSecrets(row.secrets, session.sealing_key as PublicJwk) : nothingToSeal;
+    const about = { commandId, attempt, deploymentId: row.deployment_id, generation: row.generation };
+    if (!sealed.ok) {
+      deployments.push({ ...about, ...unreadable(ports, commandId, sealed) }); // E6
+      continue;
+    }
+    const { values: sealedSecrets } = sealed;
     bytes += row.spec.length + JSON.stringify(sealedSecrets).length;
     if (bytes > maxAnswerBytes && deployments.length > 0) break; // the agent asks for the rest again
-    deployments.push({
-      commandId,
-      attempt,
-      deploymentId: row.deployment_id,
-      generation: row.generation,
-      digest: row.digest,
-      spec: row.spec,
-      sealedSecrets,
-    });
+    deployments.push({ ...about, digest: row.digest, spec: row.spec, sealedSecrets });
   }
   return { deployments };
+}
+
+const nothingToSeal: Sealed = { ok: true, values: {} };
+
+/** The agent answers with it that the command has failed. */
+function unreadable(ports: Pick<FetchPorts, "warn">, commandId: string, sealed: Extract<Sealed, { ok: false }>) {
+  const { secret, secretId, why } = sealed;
+  ports.warn({ commandId, secret, secretId, why }, "a secret cannot be read; the command that needs it fails");
+  return {
+    reason: "SECRET_UNREADABLE",
+    message: `The server cannot read the value of the secret ${secret} any more. Set it again (bowline secret set ${secret}), then publish again.`,
+  };
 }
 
 /** An access token outlives its agent by minutes: whoever uses it then has kept or stolen it. */

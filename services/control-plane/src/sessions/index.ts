@@ -162,7 +162,10 @@ export function createSessions(ports: SessionsPorts): Sessions {
     const ask = createGate({ db, tokens, certificates, polls, pace, misuse, refused: (limit) => ports.refused(limit) });
     return { session, polls, polling: { ...session, ...fetching, polls, ask, certificates, dialled } };
   };
-  const fetching: FetchPorts & { misuse: Misuse } = { db: ports.db, sealSecrets: ports.sealSecrets, misuse };
+  const fetching: FetchPorts & { misuse: Misuse } = {
+    ...{ db: ports.db, sealSecrets: ports.sealSecrets, misuse },
+    warn: (details, message) => ports.engine().log.warn(details, message),
+  };
   type Called = Pick<HandlerContext, "requestHeader" | "values">;
   const verified = (assertion: string, request: RequestFacts): Promise<Asserted> =>
     dials
