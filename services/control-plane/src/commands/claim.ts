@@ -17,8 +17,10 @@ export const dispatchIsHeld = sql<boolean>`EXISTS (SELECT 1 FROM installation WH
 export interface Claimant {
   agentId: string;
   epoch: number;
-  /** Commands that it takes in all, in flight included; one more for removals and stops. 0: only such. */
+  /** Commands that it takes in all, in flight included; one more for removals and stops. */
   window: number;
+  /** It takes only removals and stops, until it has room for others. */
+  onlyReducing?: boolean;
 }
 
 /** A command as it is pushed: IDs only. */
@@ -49,16 +51,17 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
   if (claimants.length === 0) return [];
   const { rows } = await sql<PushedCommand>`
     WITH open AS MATERIALIZED (
-      SELECT s.agent_id, s.epoch, want.room
-      FROM unnest(${claimants.map((c) => c.agentId)}::text[], ${claimants.map((c) => c.epoch)}::int[], ${claimants.map((c) => c.window)}::int[])
-        AS want (agent_id, epoch, room)
+      SELECT s.agent_id, s.epoch, want.room, want.reducing
+      FROM unnest(${claimants.map((c) => c.agentId)}::text[], ${claimants.map((c) => c.epoch)}::int[],
+        ${claimants.map((c) => c.window)}::int[], ${claimants.map((c) => c.onlyReducing ?? false)}::bool[])
+        AS want (agent_id, epoch, room, reducing)
       JOIN sessions AS s ON s.agent_id = want.agent_id AND s.epoch = want.epoch AND s.state = 'SERVING'
       JOIN agents AS a ON a.id = s.agent_id AND a.state = 'ENROLLED'
       WHERE NOT ${dispatchIsHeld}
       ORDER BY s.agent_id
       FOR SHARE OF s
     ), busy AS MATERIALIZED (
-      SELECT open.agent_id, open.epoch, open.room, (
+      SELECT open.agent_id, open.epoch, open.room, open.reducing, (
         SELECT count(*) FROM command_states AS f
         WHERE f.agent_id = open.agent_id AND f.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')) AS flying
       FROM open
@@ -66,9 +69,9 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
       SELECT fit.command_id, busy.epoch
       FROM busy CROSS JOIN LATERAL (
         SELECT r.command_id FROM command_states AS r
-        WHERE r.agent_id = busy.agent_id AND r.state = 'READY' AND (r.reduces OR busy.flying < busy.room)
+        WHERE r.agent_id = busy.agent_id AND r.state = 'READY' AND (r.reduces OR NOT busy.reducing AND busy.flying < busy.room)
         ORDER BY r.priority, r.sequence
-        LIMIT greatest(0, CASE WHEN busy.flying < busy.room THEN busy.room - busy.flying ELSE greatest(busy.room, 0) + 1 - busy.flying END)
+        LIMIT greatest(0, CASE WHEN busy.flying < busy.room AND NOT busy.reducing THEN 0 ELSE 1 END + busy.room - busy.flying)
         FOR UPDATE SKIP LOCKED
       ) AS fit
     )

@@ -14,7 +14,7 @@ import {
   SyncDecision_Action,
 } from "@bowline/contract/agent";
 import type { CommandState } from "@bowline/db";
-import { type CommandEvent, type Fence, isInFlight, type Verdict } from "./transitions.ts";
+import { type CancelReason, type CommandEvent, type Fence, isInFlight, type Verdict } from "./transitions.ts";
 
 /** Full jitter over a doubling wait: 1 s, 2 s, 4 s … 5 min. */
 const retryBaseMs = 1_000;
@@ -43,6 +43,22 @@ export function resultEvent(result: DeployResult, fence: Fence): CommandEvent {
       return { kind: "ended", fence };
     default:
       return { kind: "failed", fence, worthRetry: result.worthRetry };
+  }
+}
+
+/** Why an attempt ended as the result says. An agent that ends one because it was asked to says nothing: then the asking is why. */
+export function reasonOfResult(
+  result: Pick<DeployResult, "outcome" | "reason">,
+  command: { cancelReason: CancelReason | null },
+): string {
+  if (result.reason !== "" || result.outcome === DeployResult_Outcome.SUCCEEDED) return result.reason;
+  switch (command.cancelReason) {
+    case "REQUESTED":
+      return "CANCEL_REQUESTED";
+    case "RUN_TIMEOUT":
+      return "RUN_TIMEOUT";
+    default:
+      return ""; // a newer wish, which says more; or nobody asked
   }
 }
 

@@ -145,6 +145,17 @@ test("a window is kept, with one more place for removals", async () => {
   expect(wider.map((command) => command.commandId)).toEqual(running.map((command) => command.commandId));
 });
 
+test("who takes only removals and stops gets them beside what is in flight, and nothing else", async () => {
+  await enqueue();
+  await claimOne();
+  const removal = await enqueue((await enqueue()).deploymentId, Deployment_Desired.ABSENT);
+  await enqueue();
+  const only = [{ agentId, epoch, window: 16, onlyReducing: true }];
+  const claimed = await transact(db, (work) => claim(ports, work, only));
+  expect(claimed.map((command) => command.commandId)).toEqual([removal.commandId]);
+  expect(await transact(db, (work) => claim(ports, work, only))).toEqual([]);
+});
+
 test("a session that is not SERVING, or of another epoch, claims nothing", async () => {
   await enqueue();
   expect(await transact(db, (work) => claim(ports, work, [{ agentId, epoch: 2, window: 5 }]))).toEqual([]);

@@ -6,9 +6,11 @@
  * G1: HELD stops repairs only, and the next enqueue clears it.
  * G2: three repairs in an hour did not help: the deployment is HELD, and a
  *     person has to look.
+ * G3: a deployment that cannot be repaired costs that deployment.
  */
 import { sql } from "kysely";
 import { hold, lockDeployments } from "../deployments/index.ts";
+import { isDatabaseAway } from "../platform/problems.ts";
 import { transact } from "../platform/transactions.ts";
 import { dispatchIsHeld } from "./claim.ts";
 import type { EnginePorts } from "./ports.ts";
@@ -32,7 +34,14 @@ export async function repairDrift(ports: EnginePorts): Promise<number> {
   const { rows } = await sql<{ id: string; kind: string }>`
     SELECT d.id, d.kind FROM deployments AS d WHERE ${repairable} ORDER BY d.id LIMIT ${batch}`.execute(ports.db);
   let done = 0;
-  for (const { id, kind } of rows) if (await repair(ports, id, kind)) done += 1;
+  for (const { id, kind } of rows) {
+    try {
+      if (await repair(ports, id, kind)) done += 1;
+    } catch (error) {
+      if (isDatabaseAway(error)) throw error;
+      ports.log.error({ error, deployment: id }, "a deployment could not be repaired; tried again"); // G3
+    }
+  }
   return done;
 }
 

@@ -17,7 +17,7 @@ import { noTraces } from "@bowline/traces";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
 import { setAside, type Tell } from "./apart.ts";
-import { answerAfterEnd, answerTo, receiptEvent, resultEvent } from "./decisions.ts";
+import { answerAfterEnd, answerTo, reasonOfResult, receiptEvent, resultEvent } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { EnginePorts, LockedCommand } from "./ports.ts";
 import { apply, changeSet, type ChangeSet, lockCommands, tellOwners, write } from "./store.ts";
@@ -117,6 +117,8 @@ function recordResult(
 ): ResultAck_Disposition {
   if (isTerminal(command.state)) {
     if (command.state === "LOST" && result.attempt === command.attempt) {
+      // E1: also of what is only news. The agent may have another host by now, where this is not so.
+      if (!fence.current) return ResultAck_Disposition.RESEND;
       // After LOST the effect is news, not an outcome: kept beside, and handed on as observed state.
       effects.late.push({ commandId: command.id, outcome: `${outcomeName(result.outcome)} ${result.reason}`.trim() });
       if (result.outcome === DeployResult_Outcome.SUCCEEDED) effects.converged.push(command);
@@ -124,7 +126,7 @@ function recordResult(
     return answerAfterEnd(command, result.attempt);
   }
   const verdict = apply(ports, work, command, resultEvent(result, fence), set, {
-    reason: result.reason,
+    reason: reasonOfResult(result, command),
     message: result.message,
   });
   if (verdict.kind === "moved" && verdict.to === "SUCCEEDED") effects.converged.push(command);

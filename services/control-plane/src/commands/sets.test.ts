@@ -14,6 +14,7 @@ import type { KyselyPlugin } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
 import { agentGone, claim, converge, recordReceipts, recordResults } from "./index.ts";
+import { cancel } from "./requests.ts";
 
 let db: Db;
 
@@ -158,4 +159,53 @@ test("a set of a hundred takes no more statements than one of two", async () => 
   const few = await counted(2);
   expect(few.receipts).toBeGreaterThan(0);
   expect(await counted(100)).toEqual(few);
+});
+
+test("an agent that ends a command because it was asked to need not say why: the asking is why, and the deployment is HELD", async () => {
+  const engine = await startEngine(db);
+  const { commandId, deploymentId } = await engine.enqueue();
+  await engine.claimOne();
+  await transact(db, (work) => cancel(engine.ports, work, commandId));
+  await engine.result(commandId, 1, DeployResult_Outcome.CANCELLED);
+  const row = await db
+    .selectFrom("command_states as s")
+    .innerJoin("deployments as d", "d.id", "s.deployment_id")
+    .select(["s.state", "s.reason", "d.held_reason"])
+    .where("d.id", "=", deploymentId)
+    .executeTakeFirstOrThrow();
+  expect(row).toEqual({ state: "CANCELLED", reason: "CANCEL_REQUESTED", held_reason: "CANCEL_REQUESTED" });
+});
+
+test("a failure without a reason holds its deployment as well", async () => {
+  const engine = await startEngine(db);
+  const { commandId, deploymentId } = await engine.enqueue();
+  await engine.claimOne();
+  await engine.result(commandId, 1, FAILED);
+  const { held_reason } = await db
+    .selectFrom("deployments")
+    .select("held_reason")
+    .where("id", "=", deploymentId)
+    .executeTakeFirstOrThrow();
+  expect(held_reason).toBe("FAILED");
+});
+
+test("what an agent says of a LOST command is kept only from its present session; an older one says it again there", async () => {
+  const engine = await startEngine(db);
+  const { commandId, deploymentId } = await engine.enqueue();
+  await engine.claimOne();
+  await transact(db, (work) => agentGone(engine.ports, work, engine.agentId, { retired: false }));
+  await db.updateTable("sessions").set({ epoch: 2 }).where("agent_id", "=", engine.agentId).execute();
+  const known = async () => {
+    const row = await db
+      .selectFrom("command_states as s")
+      .innerJoin("deployments as d", "d.id", "s.deployment_id")
+      .select(["s.state", "s.late_outcome", "d.observed_generation"])
+      .where("d.id", "=", deploymentId)
+      .executeTakeFirstOrThrow();
+    return Object.values(row);
+  };
+  expect(await engine.result(commandId, 1, SUCCEEDED)).toBe(ResultAck_Disposition.RESEND);
+  expect(await known()).toEqual(["LOST", "", 0]);
+  expect(await engine.result(commandId, 1, SUCCEEDED, { epoch: 2 })).toBe(ResultAck_Disposition.ALREADY_RECORDED);
+  expect(await known()).toEqual(["LOST", "SUCCEEDED", 1]);
 });

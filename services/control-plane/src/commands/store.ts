@@ -139,7 +139,7 @@ export function apply(
   });
   set.changes.push({ ...command, from: before.state, reason: reason ?? "", message });
   if (isTerminal(to)) work.after(() => ports.metrics?.commandEnded(to));
-  for (const effect of verdict.effects) carryOut(ports, work, command, effect, set, reason ?? to);
+  for (const effect of verdict.effects) carryOut(ports, work, command, effect, set, reason || to);
   // Work to claim, or a place for it: a try that ended frees one, whoever ended it.
   const placeFreed = isInFlight(before.state) && !isInFlight(to);
   if (to === "READY" || placeFreed) work.after(() => ports.signals.wake([command.agentId]));

@@ -76,6 +76,31 @@ test("a command whose slice throws costs that command, not the sweep of the othe
   for (const { commandId } of others) expect(await stateOf(commandId)).toBe("EXPIRED");
 });
 
+test("a deployment that cannot be repaired costs that deployment, not the repairs of the others", async () => {
+  const { ports, stateOf } = engine;
+  await db
+    .updateTable("clusters")
+    .set({ policy: JSON.stringify({ driftRepair: "REPAIR" }) })
+    .execute();
+  const drifted = await enqueueMany(2);
+  await db.updateTable("command_states").set({ state: "SUCCEEDED", ended_at: longAgo }).execute();
+  await db.updateTable("deployments").set({ drifted: true }).execute();
+  const [poisoned, other] = drifted.map(({ deploymentId }) => deploymentId).toSorted() as [string, string];
+  ports.owners.set("test", {
+    changed: async () => undefined,
+    renewed: async (_work, { deploymentId }) => {
+      if (deploymentId === poisoned) throw new Error("a defect of the slice");
+    },
+  });
+  await sweep(ports);
+  const commandsOf = (deploymentId: string) =>
+    db.selectFrom("commands").select("id").where("deployment_id", "=", deploymentId).orderBy("id", "desc").execute();
+  expect(await commandsOf(poisoned)).toHaveLength(1);
+  const [repair, ...before] = await commandsOf(other);
+  expect(before).toHaveLength(1);
+  expect(await stateOf(repair?.id ?? "")).toBe("READY");
+});
+
 test("an absence counts only where the agent could have come: what is due to it waits, all else goes on", async () => {
   const { ports, enqueue, claimOne, receipt, stateOf, agentId } = engine;
   const running = await enqueue();

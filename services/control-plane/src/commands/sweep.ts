@@ -14,7 +14,7 @@ import { openCommandStates, sqlList } from "@bowline/db";
 import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
 import { isDatabaseAway } from "../platform/problems.ts";
-import { transact } from "../platform/transactions.ts";
+import { transact, type Tx } from "../platform/transactions.ts";
 import type { EnginePorts } from "./ports.ts";
 import { dispatchIsHeld } from "./claim.ts";
 import { dueEvent, type DueReason } from "./decisions.ts";
@@ -58,7 +58,7 @@ export async function sweep(
   let changed = 0;
   for (const row of [...(await dueRetries(ports)), ...(await timedOut(ports, place, blames))]) {
     try {
-      if (await settle(ports, row)) changed += 1;
+      if (await settle(ports, row, blames)) changed += 1;
     } catch (error) {
       if (isDatabaseAway(error)) throw error;
       ports.log.error({ error, command: row.command_id, why: row.why }, "a command could not be swept; tried again"); // S2
@@ -67,11 +67,32 @@ export async function sweep(
   return changed + (await repairDrift(ports));
 }
 
+const retryIsDue = sql<boolean>`state = 'RETRY_WAIT' AND due_at <= now()`;
+
 async function dueRetries(ports: EnginePorts): Promise<Due[]> {
   const { rows } = await sql<Due>`
     SELECT command_id, deployment_id, 'due' AS why FROM command_states
-    WHERE state = 'RETRY_WAIT' AND due_at <= now() ORDER BY due_at LIMIT ${batch}`.execute(ports.db);
+    WHERE ${retryIsDue} ORDER BY due_at LIMIT ${batch}`.execute(ports.db);
   return rows;
+}
+
+/** Why the time of an open command `s` (`c` is what it says) is over, if it is. */
+function whyTimeIsOver(blames: Blames) {
+  return sql<DueReason | null>`CASE
+    WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND c.deadline_at <= now() THEN 'deadline'
+    WHEN ${blames.absence} AND s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
+      AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
+      AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
+    WHEN ${blames.silence} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
+      AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
+    WHEN ${blames.silence} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
+      AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
+    WHEN ${blames.absence} AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
+      AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
+    WHEN s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds' AND NOT EXISTS (
+      SELECT 1 FROM command_states AS a WHERE a.deployment_id = s.deployment_id
+      AND a.state IN ('READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')) THEN 'orphan'
+    END`;
 }
 
 /** Of the next page of open commands those whose time is over; what is due for another reason than time moves on by itself. */
@@ -81,21 +102,7 @@ async function timedOut(ports: EnginePorts, place: SweepPlace, blames: Blames): 
       SELECT s.* FROM command_states AS s WHERE s.state IN (${sql.raw(sqlList(openCommandStates))})
         AND s.deployment_id >= ${place.from} ORDER BY s.deployment_id LIMIT ${pageSize}
     ), found AS (
-      SELECT s.command_id, s.deployment_id, CASE
-        WHEN s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces AND c.deadline_at <= now() THEN 'deadline'
-        WHEN ${blames.absence} AND s.state IN ('READY', 'BLOCKED', 'RETRY_WAIT') AND NOT s.reduces
-          AND NOT EXISTS (SELECT 1 FROM sessions AS o WHERE o.agent_id = s.agent_id AND o.state <> 'ENDED')
-          AND greatest(s.updated_at, (SELECT o.ended_at FROM sessions AS o WHERE o.agent_id = s.agent_id)) + make_interval(secs => c.offline_life_ms / 1000.0) <= now() THEN 'offline'
-        WHEN ${blames.silence} AND s.state IN ('ASSIGNED', 'RUNNING') AND s.bound_epoch IS NOT NULL
-          AND coalesce(s.received_at, s.assigned_at) + make_interval(secs => (c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'run-timeout'
-        WHEN ${blames.silence} AND s.state = 'CANCELLING' AND s.bound_epoch IS NOT NULL
-          AND s.cancelling_at + make_interval(secs => c.cancel_limit_ms / 1000.0) <= now() THEN 'cancel-unanswered'
-        WHEN ${blames.absence} AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING') AND s.bound_epoch IS NULL AND NOT c.is_removal
-          AND s.unbound_at + make_interval(secs => greatest(c.offline_life_ms, c.run_timeout_ms + c.grace_ms) / 1000.0) <= now() THEN 'unbound'
-        WHEN s.state = 'BLOCKED' AND s.updated_at < now() - interval '5 seconds' AND NOT EXISTS (
-          SELECT 1 FROM command_states AS a WHERE a.deployment_id = s.deployment_id
-          AND a.state IN ('READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')) THEN 'orphan'
-      END AS why
+      SELECT s.command_id, s.deployment_id, ${whyTimeIsOver(blames)} AS why
       FROM page AS s JOIN commands AS c ON c.id = s.command_id
     ), due AS (
       SELECT * FROM found WHERE why IS NOT NULL ORDER BY deployment_id LIMIT ${batch}
@@ -109,26 +116,33 @@ async function timedOut(ports: EnginePorts, place: SweepPlace, blames: Blames): 
 }
 
 /** Whether it changed. */
-async function settle(ports: EnginePorts, due: Due): Promise<boolean> {
+async function settle(ports: EnginePorts, due: Due, blames: Blames): Promise<boolean> {
   return transact(ports.db, async (work) => {
     await lockDeployments(work.tx, [due.deployment_id]);
     const [command] = await lockCommands(work.tx, { ids: [due.command_id] });
     if (command === undefined) return false;
+    if (!(await isStillDue(work.tx, due, blames))) return false; // E3
     if (due.why === "orphan") {
-      if (command.state !== "BLOCKED") return false;
-      const others = await lockCommands(work.tx, { openOf: [due.deployment_id] });
-      if (others.length > 1) return false;
       ports.log.error({ command: command.id }, "a BLOCKED command had nothing ahead of it; promoted");
       work.after(() => ports.metrics?.defect("blocked_promoted"));
     }
     const set = changeSet();
     const event = dueEvent(due.why);
-    // A refusal says that it moved on between the look and the lock.
     const verdict = apply(ports, work, command, event, set);
     if (verdict.kind === "moved") work.after(() => ports.metrics?.swept(due.why));
     await finish(ports, work, set);
     return verdict.kind === "moved";
   });
+}
+
+/** Whether the look still holds: since then it may have been claimed, its agent may be back, another attempt may run. */
+async function isStillDue(tx: Tx, due: Due, blames: Blames): Promise<boolean> {
+  const { rows } = await sql`
+    SELECT 1 FROM command_states AS s JOIN commands AS c ON c.id = s.command_id
+    WHERE s.command_id = ${due.command_id} AND ${
+      due.why === "due" ? retryIsDue : sql<boolean>`${whyTimeIsOver(blames)} = ${due.why}`
+    }`.execute(tx);
+  return rows.length > 0;
 }
 
 /** Sessions whose commands lack a receipt: to be pushed again, or closed where it has been too long. */
@@ -151,7 +165,7 @@ export async function countMissingReceipts(ports: EnginePorts, agentId: string, 
   await transact(ports.db, async (work) => {
     const rows = await work.tx
       .selectFrom("command_states")
-      .select(["command_id", "deployment_id"])
+      .select(["command_id", "deployment_id", "attempt"])
       .where("agent_id", "=", agentId)
       .where("bound_epoch", "=", epoch)
       .where("state", "=", "ASSIGNED")
@@ -161,8 +175,11 @@ export async function countMissingReceipts(ports: EnginePorts, agentId: string, 
       work.tx,
       rows.map((row) => row.deployment_id),
     );
+    const attemptOf = new Map(rows.map((row) => [row.command_id, row.attempt]));
     const set = changeSet();
     for (const command of await lockCommands(work.tx, { ids: rows.map((row) => row.command_id) })) {
+      // E3: it may be of the agent's next session by now, or another attempt.
+      if (command.boundEpoch !== epoch || command.attempt !== attemptOf.get(command.id)) continue;
       apply(ports, work, command, { kind: "no-receipt" }, set);
     }
     await finish(ports, work, set);

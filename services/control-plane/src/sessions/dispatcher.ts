@@ -120,7 +120,7 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     const claimants = agentIds.flatMap((agentId) => {
       const session = live.of(agentId);
       if (session?.phase !== "serving" || session.takes === "nothing") return [];
-      return [{ agentId, epoch: session.epoch, window: session.takes === "removals" ? 0 : commandWindow }];
+      return [{ agentId, epoch: session.epoch, window: commandWindow, onlyReducing: session.takes === "removals" }];
     });
     const engine = ports();
     const startedAt = performance.now();
