@@ -3,6 +3,9 @@
 /** Set by the jest run for its workers: where the holder of the shared PostgreSQL answers. */
 export const holderSocketVariable = "BOWLINE_TEST_HOLDER";
 
+/** What the run tells the holder before it ends; without it the run was killed. */
+export const inOrder = "in order";
+
 export type TestSettings = {
   /** A PostgreSQL to use instead of the embedded one; its user may create databases. */
   databaseUrl: string | undefined;

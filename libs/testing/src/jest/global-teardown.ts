@@ -1,4 +1,5 @@
 /** Ends the holder of the run's PostgreSQL and waits until it has cleaned up. */
+import { inOrder } from "../config.ts";
 import type { WithHolder } from "./global-setup.ts";
 import { holderKey } from "./global-setup.ts";
 
@@ -11,7 +12,7 @@ export default async function globalTeardown(): Promise<void> {
   const timer = setTimeout(() => holder.kill("SIGKILL"), endWithinMs);
   await new Promise<void>((resolve) => {
     holder.once("exit", () => resolve());
-    holder.stdin?.end();
+    holder.stdin?.end(inOrder);
   });
   clearTimeout(timer);
 }

@@ -3,6 +3,9 @@
  * its own, because it must end with the run however the run ends: its standard
  * input is a pipe from jest, and the end of that pipe is the end of it.
  *
+ * A run that ends in order says so first. One that does not has left processes
+ * behind, perhaps: they are ended here (survivors.ts).
+ *
  * Nothing is started before the first file asks: on the unix socket whose path
  * is printed, each connection gets one line, a HolderAnswer.
  */
@@ -18,9 +21,10 @@ import {
   openDatabase,
   runEmbeddedPostgres,
 } from "@bowline/db";
-import { testSettings } from "../config.ts";
+import { holderSocketVariable, inOrder, testSettings } from "../config.ts";
 import { addressOf, createDatabase, dropDatabases, withClient } from "../databases.ts";
 import { removeFolder } from "../folders.ts";
+import { endSurvivors } from "./survivors.ts";
 
 export type HolderAnswer =
   | { ok: true; address: DatabaseAddress; template: string; prefix: string }
@@ -63,7 +67,9 @@ server.listen(socketPath, () => console.log(socketPath));
 
 // Ctrl-C goes to jest, which ends us through the pipe when its files have ended.
 process.on("SIGINT", () => {});
-process.stdin.resume().on("end", end).on("error", end);
+let said = "";
+process.stdin.setEncoding("utf8").on("data", (text: string) => void (said = (said + text).slice(-inOrder.length)));
+process.stdin.on("end", end).on("error", end);
 
 async function prepare(): Promise<HolderAnswer> {
   const { databaseUrl } = testSettings();
@@ -102,6 +108,7 @@ function end(): void {
   for (const socket of sockets) socket.destroy();
   void (async () => {
     await prepared;
+    if (said !== inOrder) await endSurvivors(holderSocketVariable, socketPath);
     for (const stop of stops.toReversed()) await stop();
     if (mark.held) mark.release();
     await removeFolder(folder);
