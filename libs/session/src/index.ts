@@ -11,6 +11,7 @@
  *   open.ts       the agent's end, over a transport
  *   polling.ts, polling-calls.ts  the agent's end without a stream, over single requests
  *   refusal.ts    what a peer's error says: reason, message, when to come again
+ *   wire/         gRPC and Connect without a general handler, for the server
  *   transport.ts  an agent's stream and calls over one connection
  *   connection.ts that connection: dialled anew where it ended, kept alive by pings
  */
@@ -24,3 +25,4 @@ export * from "./polling.ts";
 export * from "./refusal.ts";
 export * from "./silence.ts";
 export * from "./transport.ts";
+export * from "./wire/index.ts";
