@@ -6,6 +6,9 @@ export const holderSocketVariable = "BOWLINE_TEST_HOLDER";
 /** What the run tells the holder before it ends; without it the run was killed. */
 export const inOrder = "in order";
 
+/** Node's own: where the processes of a run keep what they compiled, for each other and the next run. */
+export const compileCacheVariable = "NODE_COMPILE_CACHE";
+
 export type TestSettings = {
   /** A PostgreSQL to use instead of the embedded one; its user may create databases. */
   databaseUrl: string | undefined;

@@ -1,15 +1,18 @@
 /** Starts the holder of the run's PostgreSQL (holder.ts); it starts the database when a file asks. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { holderSocketVariable } from "../config.ts";
+import { compileCacheVariable, holderSocketVariable } from "../config.ts";
 
 /** Where global-teardown.ts finds the process. */
 export const holderKey: unique symbol = Symbol.for("bowline.testing.holder") as never;
 
 export type WithHolder = { [holderKey]?: ChildProcess };
 
-export default async function globalSetup(): Promise<void> {
+export default async function globalSetup(_: unknown, { rootDir }: { rootDir: string }): Promise<void> {
+  // Hundreds of servers, agents and CLIs are started in a run: with this only the first of each compiles its sources.
+  process.env[compileCacheVariable] ??= join(rootDir, ".cache", "node");
   const program = fileURLToPath(new URL("./holder.ts", import.meta.url));
   // A session of its own, so that Ctrl-C ends it after the files and not before them.
   const holder = spawn(process.execPath, [program], { stdio: ["pipe", "pipe", "inherit"], detached: true });
