@@ -78,7 +78,13 @@ async function curl(line: string): Promise<string> {
   return stdout;
 }
 
-test("the curl lines that it prints answer; dev.json has what scripts need; a second start reuses all of it; SIGTERM to npm leaves nothing", async () => {
+async function refused(...flags: string[]): Promise<string> {
+  const end = await runProcess({ command: ["npm", "start", "--", ...flags], cwd: root });
+  expect(end.code).not.toBe(0);
+  return `${end.stdout}${end.stderr}`;
+}
+
+test("the curl lines that it prints answer; dev.json has what scripts need; a start beside it is refused in words; a later one reuses all of it; SIGTERM to npm leaves nothing", async () => {
   const dataDir = temporaryFolder();
   const first = await start(dataDir);
   const lines = first
@@ -96,6 +102,7 @@ test("the curl lines that it prints answer; dev.json has what scripts need; a se
       `curl -H 'Authorization: Bearer ${before.adminToken}' ${before.url}/v1/provider/product-publishes/${before.productPublishId}`,
     ),
   ).toContain('"state":"LIVE"');
+  expect(await refused("--port", "0", "--data-dir", dataDir)).toMatch(/in use.*--data-dir/s);
   first.kill("SIGTERM");
   await first.ended;
   await nothingLeft(dataDir);
@@ -131,24 +138,12 @@ test("two at once keep out of each other's way; kill -9 of a server, and of npm 
   await nothingLeft(folders[1]);
 }, 150_000);
 
-test("a data directory in use, a port in use and a folder that cannot be written are refused in words, with a way out", async () => {
-  const refused = async (flags: string[]): Promise<string> => {
-    const end = await runProcess({ command: ["npm", "start", "--", ...flags], cwd: root });
-    expect(end.code).not.toBe(0);
-    return `${end.stdout}${end.stderr}`;
-  };
-  const dataDir = temporaryFolder();
-  const running = await start(dataDir);
-  expect(await refused(["--port", "0", "--data-dir", dataDir])).toMatch(/in use.*--data-dir/s);
-  running.kill("SIGTERM");
-  await running.ended;
-  await nothingLeft(dataDir);
-
+test("a port in use and a folder that cannot be written are refused in words, with a way out", async () => {
   const port = await freePort();
   const holder = createServer().listen(port, "127.0.0.1");
   atEnd(() => new Promise<void>((resolve) => holder.close(() => resolve())));
-  expect(await refused(["--port", String(port), "--data-dir", temporaryFolder()])).toMatch(
+  expect(await refused("--port", String(port), "--data-dir", temporaryFolder())).toMatch(
     new RegExp(`port ${port} is in use.*--port`, "s"),
   );
-  expect(await refused(["--port", "0", "--data-dir", "/proc/bowline"])).toMatch(/cannot be written.*--data-dir/s);
+  expect(await refused("--port", "0", "--data-dir", "/proc/bowline")).toMatch(/cannot be written.*--data-dir/s);
 }, 120_000);

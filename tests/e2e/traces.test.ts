@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { ProductPublish_State as State } from "@bowline/contract/products";
-import { until } from "@bowline/testing";
+import { testDatabase, until } from "@bowline/testing";
 import { expect, test } from "@jest/globals";
 import { startServer } from "./fixture.ts";
 import { metric } from "./metrics.ts";
@@ -28,7 +28,7 @@ const calling = () => ({ traceId: randomBytes(16).toString("hex"), spanId: rando
 
 test("a publish is one trace: the caller's, from the REST call over enqueue, claim, push, fetch, apply and the data plane to the outcome", async () => {
   const receiver = await startOtlpReceiver();
-  const server = await startServer({ env: settings(receiver.url) });
+  const server = await startServer({ env: settings(receiver.url), databaseUrl: (await testDatabase()).url });
   const place = await makePlace(server.api);
   const agent = await joinAgent(place, { env: { ...settings(receiver.url), OTEL_SERVICE_NAME: "edge" } });
   const product = freshName("traced-by-name");
@@ -92,7 +92,7 @@ test("a publish is one trace: the caller's, from the REST call over enqueue, cla
 
 test("where the server exports nothing, the agent's part still hangs under the caller; an unsampled call is not exported", async () => {
   const receiver = await startOtlpReceiver();
-  const server = await startServer();
+  const server = await startServer({ databaseUrl: (await testDatabase()).url });
   const place = await makePlace(server.api);
   await joinAgent(place, { env: settings(receiver.url) });
   const upstream = await startUpstream();
@@ -114,7 +114,7 @@ test("where the server exports nothing, the agent's part still hangs under the c
 
 test("a receiver that is away or hangs costs no call, what it did not take is counted, and the server ends in order", async () => {
   const hanging = await startOtlpReceiver({ hangs: true });
-  const server = await startServer({ env: settings(hanging.url) });
+  const server = await startServer({ env: settings(hanging.url), databaseUrl: (await testDatabase()).url });
   await until(async () => (await metric(server, 'bowline_queue_dropped_total{queue="spans"}')) > 0);
   for (let calls = 0; calls < 20; calls += 1) await server.api.auth.getMe({});
   expect(await metric(server, 'bowline_queue_length{queue="spans"}')).toBeGreaterThanOrEqual(0);

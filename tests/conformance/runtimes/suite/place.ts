@@ -95,13 +95,13 @@ export class Subject {
   }
 
   /** Asks the suite's program. */
-  async ask(workload: string, path = "/", method = "GET"): Promise<string> {
+  async ask(workload: string, path = "/", method = "GET", withinMs = 5_000): Promise<string> {
     const upstream = await this.runtime.upstream(this.id, workload, "http");
     if (upstream === undefined) throw new Error(`no upstream of ${workload}`);
     const response = await fetch(`http://${upstream.host}:${upstream.port}${path}`, {
       method,
       headers: { connection: "close" },
-      signal: AbortSignal.timeout(5_000),
+      signal: AbortSignal.timeout(withinMs),
     });
     return await response.text();
   }

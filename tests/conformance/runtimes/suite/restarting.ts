@@ -40,7 +40,7 @@ export function restartingTests(subject: () => Subject): void {
     const s = subject();
     await s.run([server(s.place)]);
     const starts: number[] = [];
-    for (let restart = 1; restart <= 4; restart += 1) {
+    for (let restart = 1; restart <= 3; restart += 1) {
       await s.order("web", "exit?code=1");
       const endedAt = Date.now();
       const { startedAt } = await s.untilInstance(

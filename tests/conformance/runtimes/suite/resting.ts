@@ -4,6 +4,9 @@ import { until } from "@bowline/testing";
 import { server } from "./place.ts";
 import type { Subject } from "./place.ts";
 
+/** What is frozen never answers: a longer wait would not say more. */
+const noAnswerMs = 500;
+
 const { ABSENT, PAUSED, RUNNING, STOPPED } = Deployment_Desired;
 
 export function restingTests(subject: () => Subject): void {
@@ -24,7 +27,7 @@ export function restingTests(subject: () => Subject): void {
     const { pid } = await s.about("web");
     expect(await s.run([server(s.place)], { desired: PAUSED })).toEqual({ kind: "succeeded" });
     expect((await s.instance("web"))?.phase).toBe("PAUSED");
-    await expect(s.ask("web", "/", "GET")).rejects.toThrow();
+    await expect(s.ask("web", "/", "GET", noAnswerMs)).rejects.toThrow();
     expect(await s.run([server(s.place)])).toEqual({ kind: "succeeded" });
     expect((await s.about("web")).pid).toBe(pid);
     expect((await s.instance("web"))?.restarts).toBe(0);

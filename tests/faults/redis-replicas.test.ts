@@ -23,7 +23,7 @@ import {
   type TestServer,
   until,
 } from "@bowline/testing";
-import { metric } from "./metrics.ts";
+import { metric } from "../e2e/metrics.ts";
 
 let redis: TestRedis;
 /** Between the servers and Redis. */
