@@ -79,3 +79,33 @@ test("nothing is skipped under many commits at once", async () => {
   const positions = seen.map((event) => event.position);
   expect(positions).toEqual(positions.toSorted((a, b) => a - b));
 });
+
+test("a watch that begins before what is remembered, on a topic where nothing happens, reads the table once", async () => {
+  const { db } = await testDatabase();
+  const one = await start(db);
+  const from = await one.position();
+  await note(db, one, "publish_1");
+  await until(async () => (await one.position()) > from);
+  let reads = 0;
+  const counted = db.withPlugin({
+    transformQuery: ({ node }) => {
+      if (JSON.stringify(node).includes("AND topic = ")) reads += 1;
+      return node;
+    },
+    transformResult: async ({ result }) => result,
+  });
+  const two = await start(counted); // remembers nothing of before
+  await note(db, one, "publish_2");
+  await until(() => two.measured().remembered > 0);
+  const seen = collect(two, "agent", from);
+  await until(() => reads > 0);
+  for (const subjectId of ["publish_3", "publish_4"]) {
+    const before = two.measured().remembered;
+    await note(db, one, subjectId);
+    await until(() => two.measured().remembered > before);
+  }
+  await note(db, one, "agent_1", "agent");
+  await until(() => seen.length > 0);
+  expect(seen.map(({ subjectId }) => subjectId)).toEqual(["agent_1"]);
+  expect(reads).toBe(1);
+});

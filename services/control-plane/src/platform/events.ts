@@ -246,13 +246,14 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       try {
         while (!signal.aborted) {
           const seen = placed.count();
+          const tail = memory?.tail ?? 0; // before the table is read: all up to it is there by then
           const remembered = memory !== undefined && position >= memory.floor ? memory : undefined;
           const events =
             remembered === undefined
               ? await readFrom(position, topic)
               : since(remembered.events, position).filter((event) => event.topic === topic);
           // Nothing of this topic up to the tail: the watch stands there, so that memory goes on to cover it.
-          if (remembered !== undefined && events.length === 0) position = Math.max(position, remembered.tail);
+          if (events.length === 0) position = Math.max(position, tail);
           const last = events.at(-1);
           if (last !== undefined) {
             position = last.position;

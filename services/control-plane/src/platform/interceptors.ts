@@ -70,7 +70,7 @@ const facts: Interceptor = (next) => (request) => {
   return next(request);
 };
 
-/** What AIP-155 calls `factsid` may come as the header that HTTP clients send; REST's own mapping does the same. */
+/** What AIP-155 calls `request_id` may come as the header that HTTP clients send; REST's own mapping does the same. */
 const idempotencyKey: Interceptor = (next) => (request) => {
   const key = request.header.get("idempotency-key");
   if (key !== null && !request.stream && "requestId" in request.message && request.message.requestId === "") {

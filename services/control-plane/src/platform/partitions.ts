@@ -25,7 +25,7 @@ export interface HistoryTable {
 }
 
 /** Any number that nobody else uses for advisory locks in this database. */
-const historyLock = 7_310_003;
+const historyLock = 7_310_005;
 /** P2: a pause of this length in the writes of a table is noticed by nobody. */
 const lockWithinMs = 250;
 /** Partitions that wait for rows, beside the one that takes them: upkeep may fail for that long. */
