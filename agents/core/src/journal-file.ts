@@ -1,5 +1,14 @@
 /** Where a journal is kept: a log that is appended to, and written anew now and then. */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -44,9 +53,15 @@ function rewrite(folder: string, path: string, lines: Iterable<string>): number 
   const beside = `${path}.new`;
   const file = openSync(beside, "w", 0o600);
   let bytes = 0;
-  for (const line of lines) bytes += writeSync(file, line);
-  fsyncSync(file);
-  closeSync(file);
+  try {
+    for (const line of lines) {
+      writeFileSync(file, line); // unlike writeSync, all of it or an error: a disk that fills up takes a part
+      bytes += Buffer.byteLength(line);
+    }
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
   renameSync(beside, path);
   const parent = openSync(folder, "r");
   fsyncSync(parent); // the rename itself

@@ -1,11 +1,12 @@
 /** Over real files: torn, damaged, compacted, written by many at once. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { type DeployResult, DeployResult_Outcome, DeployResultSchema } from "@bowline/contract/agent";
 import { temporaryFolder } from "@bowline/testing";
+import { journalFile } from "./journal-file.ts";
 import { type Journal, type JournalledCommand, openJournal } from "./journal.ts";
 
 function logOf() {
@@ -169,4 +170,22 @@ test("the highest generation never goes down, and a result is known for seven da
   expect(later.outcomeOf("command_1", 1)).toBeUndefined();
   expect(later.highest("deployment_1")).toEqual({ generation: 5, digest: "55" });
   await later.close();
+});
+
+test("a journal that cannot be written anew leaves nothing open, however often it is tried", async () => {
+  const folder = temporaryFolder();
+  const file = journalFile(folder);
+  await file.replace(["kept\n"]);
+  symlinkSync("/dev/full", join(folder, "journal.log.new"));
+  for (let times = 0; times < 3; times += 1) await expect(file.replace(["lost\n"])).rejects.toThrow("ENOSPC");
+  const open = readdirSync("/proc/self/fd").map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // the one that listed them
+    }
+  });
+  expect(open).not.toContain("/dev/full");
+  expect(file.read()?.toString()).toBe("kept\n");
+  await file.close();
 });

@@ -3,7 +3,7 @@
  * data folder. Whoever may write there has the keys anyway; and it works in a
  * container, without knowing the agent's pid.
  */
-import { chown, rm, stat } from "node:fs/promises";
+import { chown, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { readPrivateFile, writePrivateFile } from "@bowline/auth";
 
@@ -30,9 +30,11 @@ export async function readRequest(dataDir: string): Promise<RotationRequest | un
 
 /** Asks. The file belongs to the folder's owner, whoever asks: the agent may run as another user than root. */
 export async function askForRotation(dataDir: string, key: string): Promise<void> {
-  await writePrivateFile(fileOf(dataDir), `${JSON.stringify({ state: "asked", key } satisfies RotationRequest)}\n`);
   const { uid, gid } = await stat(dataDir);
-  if (process.getuid?.() === 0 && uid !== 0) await chown(fileOf(dataDir), uid, gid);
+  const asking = `${fileOf(dataDir)}.asking`; // until it is the owner's, who looks at any moment
+  await writePrivateFile(asking, `${JSON.stringify({ state: "asked", key } satisfies RotationRequest)}\n`);
+  if (process.getuid?.() === 0 && uid !== 0) await chown(asking, uid, gid);
+  await rename(asking, fileOf(dataDir));
 }
 
 /** What was asked for has been done. */

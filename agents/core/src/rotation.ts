@@ -81,17 +81,17 @@ export function createRotation(parts: {
 
     async run(session, signal) {
       bothRefused = false;
-      try {
-        if (useNext) await promote(); // R2
-        for (;;) {
-          const forMs = (await isDue()) ? await rotate(session, signal) : lookEveryMs;
-          if (signal.aborted) return;
-          await clock.sleep(forMs, signal);
-          if (signal.aborted) return;
+      while (!signal.aborted) {
+        let forMs = againAfterMs;
+        try {
+          if (useNext) await promote(); // R2
+          forMs = (await isDue()) ? await rotate(session, signal) : lookEveryMs;
+        } catch (error) {
+          // The disk: what is on it still opens sessions (K1), and it may have room later.
+          const text = error instanceof Error ? error.message : String(error);
+          log.error({ error: text, againInMs: forMs }, "the keys could not be replaced");
         }
-      } catch (error) {
-        // The disk: what is on it still opens sessions (K1).
-        log.error({ error: error instanceof Error ? error.message : String(error) }, "the keys could not be replaced");
+        if (!signal.aborted) await clock.sleep(forMs, signal);
       }
     },
   };

@@ -1,5 +1,5 @@
 /** The command line as a real process against a scripted server on a real socket. */
-import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { create } from "@bufbuild/protobuf";
@@ -218,6 +218,31 @@ test("token create prints token and join line to standard output, the rest to st
   expect(api.calls.slice(calls)).not.toContain("RegistrationTokenService.CreateRegistrationToken");
 });
 
+test("where no token is issued --save leaves no file that would be in the way of the next try", async () => {
+  const api = await scripted((router) =>
+    router
+      .service(ClusterService, { getCluster: () => ({ id: "cluster_1", name: "factory-7", runtime: "docker" }) })
+      .service(RegistrationTokenService, {
+        createRegistrationToken: () => {
+          throw refusal(Code.FailedPrecondition, "CLUSTER_DELETING", "The cluster is being deleted.");
+        },
+      }),
+  );
+  const folder = temporaryFolder();
+  const end = await bowline(api.env, "token", "create", "--cluster", "factory-7", "--save", join(folder, "token"));
+  expect(end.stderr).toContain("CLUSTER_DELETING");
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+test("a fingerprint that is empty or none binds an agent to nothing, and is refused before anything is asked", async () => {
+  const api = await scripted(() => {});
+  for (const fingerprint of ["", "sha256:12"]) {
+    const end = await bowline(api.env, "agent", "bind-certificate", "press-1", "--fingerprint", fingerprint);
+    expect(end).toMatchObject({ code: 2, stderr: expect.stringContaining("64 hexadecimal digits") });
+  }
+  expect(api.calls).toEqual([]);
+});
+
 test("publish create --wait shows progress on standard error and the result on standard output", async () => {
   const api = await scripted((router) =>
     router.service(ProductPublishService, {
@@ -412,7 +437,9 @@ test("violations of an applied file are told at their place in the file", async 
 
 test("a token is not sent in clear text beyond this host", async () => {
   const api = await scripted(() => {});
-  const end = await bowline({ ...api.env, BOWLINE_URL: "http://192.0.2.1" }, "status");
-  expect(end.code).toBe(2);
-  expect(end.stderr).toContain("CLEAR_TEXT");
+  for (const url of ["http://192.0.2.1", "http://127.0.0.1.example.com"]) {
+    const end = await bowline({ ...api.env, BOWLINE_URL: url }, "status");
+    expect(end.code).toBe(2);
+    expect(end.stderr).toContain("CLEAR_TEXT");
+  }
 });

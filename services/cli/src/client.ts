@@ -180,7 +180,7 @@ function notSignedIn(message: string): Failure {
 
 function checkClearText(url: string, insecure: boolean): void {
   const { protocol, hostname } = new URL(url);
-  const here = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+  const here = hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
   if (protocol === "https:" || here || insecure) return;
   // L1
   throw usage(`${url} is clear text beyond this host: the token would be read by whoever is between`, {

@@ -2,7 +2,7 @@
  * Tokens come from a file, from standard input or from a variable, never from
  * the command line: `ps` shows that to everybody on the host.
  */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Cli } from "./cli.ts";
 import { usage } from "./failure.ts";
@@ -58,14 +58,17 @@ export async function readValue(cli: Cli, path: string): Promise<string> {
   return value;
 }
 
-/** Where a token will be written. */
-export type TokenFile = { path: string; write(token: string): Promise<void> };
-
 /**
- * Makes a new file of mode 0600 for a token that is not issued yet, so that no
- * token is lost to a path that cannot be written. An existing file stays as it is.
+ * Issues a token into a new file of mode 0600, made before it is issued, so that no token is lost to a path that cannot
+ * be written. An existing file stays as it is; where nothing is issued there is none. Without a path the answer keeps
+ * the token.
  */
-export async function reserveTokenFile(cli: Cli, path: string): Promise<TokenFile> {
+export async function issueInto<Issued extends { token: string }>(
+  cli: Cli,
+  path: string | undefined,
+  issue: () => Promise<Issued>,
+): Promise<{ made: Issued; file: string | undefined }> {
+  if (path === undefined) return { made: await issue(), file: undefined };
   const file = resolve(cli.settings.folder, path);
   try {
     await writeFile(file, "", { flag: "wx", mode: 0o600 });
@@ -75,7 +78,13 @@ export async function reserveTokenFile(cli: Cli, path: string): Promise<TokenFil
       cause: error,
     });
   }
-  return { path: file, write: (token) => writeFile(file, `${token}\n`) };
+  const made = await issue().catch(async (error: unknown) => {
+    await rm(file, { force: true });
+    throw error;
+  });
+  await writeFile(file, `${made.token}\n`);
+  made.token = "";
+  return { made, file };
 }
 
 function checkToken(text: string, from: string): string {

@@ -15,7 +15,7 @@ import { openApi } from "../client.ts";
 import { confirm } from "../confirm.ts";
 import { json, printDone, printJson, printList } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
-import { reserveTokenFile } from "../secrets.ts";
+import { issueInto } from "../secrets.ts";
 import { enumName, nothing, when } from "../text.ts";
 
 export function serviceAccountCommand(cli: Cli): Command {
@@ -42,23 +42,22 @@ export function serviceAccountCommand(cli: Cli): Command {
       flags: ConnectionFlags & { role: RoleName; organisation?: string; ttl?: number; save?: string },
     ) => {
       const api = await openApi(cli, flags);
-      const file = flags.save === undefined ? undefined : await reserveTokenFile(cli, flags.save);
-      const made = await api.serviceAccounts.createServiceAccount({
-        name,
-        role: roleNumber(flags.role),
-        organisationId: flags.organisation,
-        ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
-      });
-      await file?.write(made.token);
-      if (file !== undefined) made.token = "";
+      const { made, file } = await issueInto(cli, flags.save, () =>
+        api.serviceAccounts.createServiceAccount({
+          name,
+          role: roleNumber(flags.role),
+          organisationId: flags.organisation,
+          ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
+        }),
+      );
       if (flags.output === "json") return printJson(cli, json(ServiceAccountSchema, made));
       if (flags.quiet === true) return cli.print(made.id);
       cli.note(
         `Service account ${made.name} (${roleName(made.role) ?? "?"}) is made. Valid until ${when(made.expiresAt)}. Its token is shown once.\n`,
       );
-      cli.print(file === undefined ? made.token : `in ${file.path}`);
+      cli.print(file === undefined ? made.token : `in ${file}`);
       cli.note(
-        `\nTo use it: ${cli.settings.invocation} login ${api.target.url} --context ${made.name} --token-file ${file?.path ?? "<file>"}`,
+        `\nTo use it: ${cli.settings.invocation} login ${api.target.url} --context ${made.name} --token-file ${file ?? "<file>"}`,
       );
     },
   );

@@ -13,7 +13,7 @@ import { confirm } from "../confirm.ts";
 import { hint, json, printDone, printJson, printList } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
 import { usage } from "../failure.ts";
-import { reserveTokenFile } from "../secrets.ts";
+import { issueInto } from "../secrets.ts";
 import { clockTime, enumName, nothing, when } from "../text.ts";
 
 type TokenFlags = { cluster?: string; rekey?: string; ttl?: number; maxUses?: number; save?: string };
@@ -49,15 +49,14 @@ export function tokenCommand(cli: Cli): Command {
     const api = await openApi(cli, flags);
     const agent = flags.rekey === undefined ? undefined : await api.agents.getAgent({ id: flags.rekey });
     const cluster = await api.clusters.getCluster({ id: flags.cluster ?? agent?.clusterId ?? "" });
-    const file = flags.save === undefined ? undefined : await reserveTokenFile(cli, flags.save);
-    const made = await api.tokens.createRegistrationToken({
-      clusterId: cluster.id,
-      ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
-      maxUses: flags.maxUses,
-      rekeyAgentId: agent?.id,
-    });
-    await file?.write(made.token);
-    if (file !== undefined) made.token = "";
+    const { made, file } = await issueInto(cli, flags.save, () =>
+      api.tokens.createRegistrationToken({
+        clusterId: cluster.id,
+        ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
+        maxUses: flags.maxUses,
+        rekeyAgentId: agent?.id,
+      }),
+    );
     if (flags.output === "json") return printJson(cli, json(RegistrationTokenSchema, made));
     if (flags.quiet === true) return cli.print(made.id);
 
@@ -69,7 +68,7 @@ export function tokenCommand(cli: Cli): Command {
         : `that gives agent ${agent.name} of ${cluster.name} new keys`;
     const times = agent === undefined ? `for ${uses}` : "once";
     cli.note(`Registration token ${what} (${cluster.runtime}).${until} ${times}. It is shown once.\n`);
-    cli.print(file === undefined ? `  ${made.token}` : `  in ${file.path}`);
+    cli.print(file === undefined ? `  ${made.token}` : `  in ${file}`);
     cli.note(
       `\nOn the host, with the token in a file${file === undefined ? ' "token"' : ""} or in BOWLINE_REGISTRATION_TOKEN:`,
     );
