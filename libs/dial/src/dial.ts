@@ -52,7 +52,7 @@ export async function dialSocket(
     return [found, { step: "dns", host: dialled.host, addresses: found.map(({ address }) => address) }];
   });
   let socket: Socket = await step("tcp", async () => {
-    const connected = await connectTcp(dialled, addresses, whom, within, signal);
+    const connected = await connectTcp(dialled, addresses, whom, within, signal, target.localAddress);
     return [connected, { step: "tcp", address: connected.remoteAddress ?? "", port: dialled.port }];
   });
   try {

@@ -43,6 +43,7 @@ export async function connectTcp(
   whom: string,
   within: number,
   signal: AbortSignal | undefined,
+  localAddress?: string,
 ): Promise<Socket> {
   return bounded(
     { step: "tcp", reason: "TCP_UNREACHABLE", what: `no connection to ${whom}`, within, signal },
@@ -52,6 +53,7 @@ export async function connectTcp(
         port,
         noDelay: true,
         keepAlive: true,
+        ...(localAddress === undefined ? {} : { localAddress }),
         lookup: (_, { all }, done) => {
           const [first] = addresses;
           if (all === true) done(null, [...addresses]);

@@ -19,6 +19,8 @@ export interface DialTarget {
   clientCertificate?: { cert: string; key: string } | undefined;
   /** Default: none. */
   proxies?: ProxySettings | undefined;
+  /** Which of this machine's addresses it dials from. Default: the system's choice. */
+  localAddress?: string | undefined;
   /** Bound of each step. Default: `stepTimeoutMs`. */
   stepTimeoutMs?: number | undefined;
 }

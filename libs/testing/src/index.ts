@@ -11,6 +11,7 @@
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
  *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts     balancer.ts  a load balancer before replicas
  *   fleet-agent.ts  a scripted agent that keeps itself going
+ *   fleet/  simulated agents by the thousand (`@bowline/testing/fleet`); `npm run fleet` is a program around them
  *   scripted-agent.ts  an agent that says what the test says (the mock agent); scripted-session.ts, raw-stream.ts
  *   nginx.ts, reverse-proxies.ts  what breaks streams: HTTP/1.1 only, or buffering
  *   scripted-poll.ts  the same without a stream, over REST
