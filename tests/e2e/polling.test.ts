@@ -4,8 +4,10 @@
  * is in tests/faults/broken-streams.test.ts.
  */
 import { beforeAll, beforeEach, expect, test } from "@jest/globals";
-import { AgentsService, Agent_Connectivity, Agent_Transport } from "@bowline/contract/agents";
+import { Agent_State, AgentsService, Agent_Connectivity, Agent_Transport } from "@bowline/contract/agents";
 import { Command_State as State } from "@bowline/contract/commands";
+import { ProductPublishService } from "@bowline/contract/products";
+import { newId } from "@bowline/kernel";
 import {
   askRest,
   openPoll,
@@ -310,6 +312,40 @@ test("after NOT_NOW nothing is claimed until a heartbeat tells places free", asy
   expect((await server.operator.command(String(command["commandId"]))).state).toBe(State.READY);
   await poll.ask("POST", "/v1/agent/heartbeats", { number: 1, capacity: { placesFree: 3 } });
   expect(await poll.next("deployCommand")).toMatchObject({ commandId: command["commandId"], attempt: 2 });
+});
+
+test("an agent that polls awaits a decision within its session, as one with a stream does", async () => {
+  const unknown = { deploymentId: newId("deployment"), generation: 3, digest: "b".repeat(64) };
+  const poll = await openPoll(agent, { sync: false });
+  const synced = await poll.ask("POST", "/v1/agent/sync", { pages: [{ deployments: [unknown], last: true }] });
+  expect(synced).toMatchObject({ status: 200, body: { awaitingDecision: true } });
+  expect(await shown()).toMatchObject({
+    state: Agent_State.AWAITING_DECISION,
+    disputes: [{ deploymentId: unknown.deploymentId, why: "UNKNOWN_DEPLOYMENT" }],
+  });
+  expect((await poll.ask("POST", "/v1/agent/heartbeats", { number: 1 })).status).toBe(200);
+  expect(await poll.receive("0s")).toEqual([]);
+  const later = await openPoll(agent, { sync: { deployments: [unknown], last: true } });
+  expect(await later.receive("0s")).toEqual([]);
+  expect(await shown()).toMatchObject({ connectivity: Agent_Connectivity.ONLINE });
+});
+
+test("a removal that had no place comes again once a poll asks for everything, wherever the heartbeat went", async () => {
+  const poll = await openPoll(agent);
+  const publish = await server.operator.publish(cluster, { to: cluster });
+  const both = new Map<unknown, ReturnType<typeof about>>();
+  while (both.size < 2) {
+    for (const { deployCommand } of await poll.receive()) {
+      if (deployCommand !== undefined) both.set(deployCommand.commandId, about(deployCommand));
+    }
+  }
+  const results = { results: [...both.values()].map((one) => ({ ...one, outcome: "SUCCEEDED" })) };
+  await poll.ask("POST", "/v1/agent/results", results);
+  await server.client(ProductPublishService).unpublishProductPublish({ id: publish.id });
+  const removal = await poll.next("deployCommand");
+  expect(removal).toMatchObject({ reduces: true, attempt: 1 });
+  await poll.ask("POST", "/v1/agent/receipts", { receipts: [{ ...about(removal), disposition: "NOT_NOW" }] });
+  expect(await poll.next("deployCommand")).toMatchObject({ commandId: removal["commandId"], attempt: 2 });
 });
 
 test("more requests at a time than an agent needs are OVERLOADED, and none of them waits for the database", async () => {

@@ -1,6 +1,8 @@
 /** A registration token that gives an existing agent new keys: a dead host's replacement. Above the slices, since two of them are asked: agents and sessions. */
+import { create } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { generateKey, signAssertion } from "@bowline/auth";
+import { ConnectRequestSchema } from "@bowline/contract/agent";
 import { Agent_State } from "@bowline/contract/agents";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { isProblem } from "@bowline/kernel";
@@ -9,6 +11,7 @@ import { converge } from "./commands/index.ts";
 import { reasonOf } from "./platform/in-process.ts";
 import { transact } from "./platform/transactions.ts";
 import { verifyDialler } from "./sessions/index.ts";
+import { openSession } from "./sessions/open.ts";
 import { startSlices } from "./agents/enrolment.fixture.ts";
 
 async function start() {
@@ -35,13 +38,15 @@ async function start() {
     );
   /** Asks what a token would do, as `agent doctor` would. */
   const examine = (text: string) => reason(slices.agents.examineToken(text, { requestId: "", remoteAddress: "" }));
-  /** Dials with a key, as a stream would. */
-  const dial = async (by: typeof key) => {
-    const assertion = await signAssertion(by, { agentId, audience: installationId, counter: 1, now: Date.now() });
-    return reason(verifyDialler(db, installationId, assertion));
+  /** What an assertion by this key proves. */
+  const assertion = async (by: typeof key) => {
+    const signed = await signAssertion(by, { agentId, audience: installationId, counter: 1, now: Date.now() });
+    return verifyDialler(db, installationId, signed);
   };
+  /** Dials with a key, as a stream would. */
+  const dial = (by: typeof key) => reason(assertion(by));
   const agent = () => operator.agents.getAgent({ id: agentId });
-  return { ...slices, key, agentId, clusterId, rekeyToken, wish, examine, dial, agent };
+  return { ...slices, key, agentId, clusterId, rekeyToken, wish, examine, assertion, dial, agent };
 }
 
 const { RUNNING, ABSENT } = Deployment_Desired;
@@ -67,6 +72,22 @@ test("the agent keeps its id and name, and has the new keys, host and runtime", 
   expect(await dial(key)).toBe("AGENT_KEY_REPLACED");
   expect(await dial(await generateKey("Ed25519"))).toBe("ASSERTION_INVALID");
   expect(enrolled).toHaveLength(1); // it is no new agent
+});
+
+test("who had proved itself with the key before, and waited with its greeting, opens no session afterwards", async () => {
+  const { enrol, rekeyToken, key, engine, db, assertion } = await start();
+  const fresh = await generateKey("Ed25519");
+  const greeting = create(ConnectRequestSchema, { protocolMin: 1, protocolMax: 1, runtimeIdentity: "engine-1" });
+  const facts = { replicaId: "r", remoteAddress: "", clientCertificate: "", transport: "STREAM", greeting } as const;
+  const open = async (by: typeof key) => {
+    const asserted = await assertion(by);
+    return () => openSession(engine, { ...facts, ...asserted });
+  };
+  const late = await open(key);
+  await enrol(await rekeyToken(), { key: fresh });
+  await expect(late()).rejects.toMatchObject({ reason: "AGENT_KEY_REPLACED" });
+  expect(await db.selectFrom("sessions").selectAll().execute()).toEqual([]);
+  expect(await (await open(fresh))()).toMatchObject({ epoch: 1 });
 });
 
 test("its session ends, the epoch grows and the counter starts anew", async () => {

@@ -4,12 +4,14 @@
  * R1: once a revocation or a retirement is committed the agent's key opens nothing, and nothing
  *     is bound to its session; the word to its replica is a hint that makes the
  *     stream end sooner.
+ * R2: the cluster's row is held against whoever places something, so that
+ *     nothing comes to an agent after what it owes was settled.
  */
 import { toJson } from "@bufbuild/protobuf";
 import { type Agent, AgentSchema } from "@bowline/contract/agents";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
-import { lockClusterForChange } from "../clusters/index.ts";
+import { lockClusterForChange, lockClusterForLeaving } from "../clusters/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller } from "../platform/context.ts";
 import { guardEtag } from "../platform/etags.ts";
@@ -22,7 +24,7 @@ import { getAgent, lockAgent } from "./queries.ts";
 export async function revokeAgent(ports: AgentPorts, caller: Caller, idOrName: string): Promise<Agent> {
   const { id, cluster_id: clusterId } = await getAgent(ports.db, caller.principal, idOrName);
   return transact(ports.db, async (work) => {
-    await lockClusterForChange(work.tx, clusterId);
+    await lockClusterForLeaving(work.tx, clusterId);
     const before = await lockAgent(work.tx, caller.principal, id);
     if (agentStates[before.state as AgentState].gone) return agentOf(before, ports.presence);
     await revokeLocked(ports, work, caller, before);
@@ -41,7 +43,7 @@ export async function retireAgent(
 ): Promise<Agent> {
   const { id, cluster_id: clusterId } = await getAgent(ports.db, caller.principal, request.id);
   return transact(ports.db, async (work) => {
-    await lockClusterForChange(work.tx, clusterId);
+    await lockClusterForLeaving(work.tx, clusterId);
     const before = await lockAgent(work.tx, caller.principal, id);
     if (before.state === "RETIRED") return agentOf(before, ports.presence);
     const { is } = connectivityOf(before, ports.presence.lastHeard(id));

@@ -5,7 +5,7 @@ import { type Caller, systemPrincipal } from "../platform/context.ts";
 import { type Db, transact } from "../platform/transactions.ts";
 import { countPresent, forgetAgent, forgetPublishes } from "./history.ts";
 import { revokeLocked } from "./leave.ts";
-import { type AgentPorts, goneStates, lateAfterMs } from "./model.ts";
+import { type AgentPorts, type AgentState, agentStates, goneStates, lateAfterMs } from "./model.ts";
 import { lockAgent } from "./queries.ts";
 
 const itself: Caller = { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } };
@@ -54,6 +54,7 @@ export function residence(ports: AgentPorts): Resident {
       for (const { id } of rows) {
         await transact(ports.db, async (work) => {
           const row = await lockAgent(work.tx, systemPrincipal, id);
+          if (agentStates[row.state as AgentState].gone) return; // an operator came first
           if ((await countPresent(work.tx, { agentId: id })) === 0) await revokeLocked(ports, work, itself, row);
         });
       }

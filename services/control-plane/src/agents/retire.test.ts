@@ -2,10 +2,13 @@
 import { expect, test } from "@jest/globals";
 import { Agent_Connectivity, Agent_State } from "@bowline/contract/agents";
 import { Deployment_Desired } from "@bowline/contract/deployments";
-import { testDatabase } from "@bowline/testing";
+import { testDatabase, until } from "@bowline/testing";
+import { sql } from "kysely";
+import { lockClusterForPublish } from "../clusters/index.ts";
 import { again, converge } from "../commands/index.ts";
+import { systemPrincipal } from "../platform/context.ts";
 import { reasonOf } from "../platform/in-process.ts";
-import { transact } from "../platform/transactions.ts";
+import { type Db, transact } from "../platform/transactions.ts";
 import { startSlices } from "./enrolment.fixture.ts";
 
 async function start() {
@@ -32,10 +35,18 @@ async function start() {
         .orderBy("sequence")
         .execute()
     ).map(({ state, reason }) => `${state} ${reason}`);
-  return { ...slices, agentId, wish, states };
+  return { ...slices, agentId, clusterId, wish, states };
 }
 
 const { RUNNING, ABSENT } = Deployment_Desired;
+
+/** Resolves when a statement waits for a lock on a row of this table. */
+const untilWaitedFor = (db: Db, table: string) =>
+  until(async () => {
+    const { rows } = await sql`SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+      AND wait_event_type = 'Lock' AND query LIKE ${`%"${table}"%`}`.execute(db);
+    return rows.length > 0;
+  });
 
 test("an agent that is connected is retired only by force, and then its session ends", async () => {
   const { agentId, operator, session, closed } = await start();
@@ -71,6 +82,39 @@ test("what is in flight is LOST, what waits is CANCELLED, removals too; then the
   expect(auditEvents[0]?.after).toMatchObject({ state: "RETIRED", settled: { commands: 3, deployments: 3 } });
   await operator.agents.deleteAgent({ id: agentId });
   expect(await reasonOf(operator.agents.getAgent({ id: agentId }))).toBe("NOT_FOUND");
+});
+
+test("what is being published when an agent is retired or revoked is settled with it", async () => {
+  const { agentId, clusterId, db, engine, operator, states } = await start();
+  for (const leave of [operator.agents.revokeAgent, operator.agents.retireAgent]) {
+    let leaving: Promise<unknown> | undefined;
+    await transact(db, async (work) => {
+      await lockClusterForPublish(work.tx, clusterId, systemPrincipal);
+      leaving ??= leave({ id: agentId });
+      await untilWaitedFor(db, "clusters");
+      const about = { agentId, clusterId, organisationId: "org_x", kind: "test", ownerId: "test_1", createdBy: "test" };
+      const build = () => ({ desired: RUNNING });
+      await converge(engine, work, [{ deploymentId: undefined, ...about, build }]);
+    });
+    await leaving;
+  }
+  expect(await states()).toEqual(["CANCELLED AGENT_REVOKED", "CANCELLED AGENT_RETIRED"]);
+  expect(await db.selectFrom("deployments").select("is_absent").execute()).toEqual([
+    { is_absent: true },
+    { is_absent: true },
+  ]);
+});
+
+test("a cluster that is being deleted leaves an agent RETIRED that an operator retires at that moment", async () => {
+  const { agentId, clusterId, db, agents } = await start();
+  let removing: Promise<void> | undefined;
+  await transact(db, async ({ tx }) => {
+    await tx.updateTable("agents").set({ state: "RETIRED" }).where("id", "=", agentId).execute();
+    removing ??= agents.resident.removeAll(clusterId);
+    await untilWaitedFor(db, "agents");
+  });
+  await removing;
+  expect(await db.selectFrom("agents").select("state").execute()).toEqual([{ state: "RETIRED" }]);
 });
 
 test("a removal that waited for a revoked agent ends when the agent is retired", async () => {

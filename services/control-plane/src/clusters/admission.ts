@@ -2,7 +2,8 @@
  * What publishing and enrolment ask of a cluster, inside their transactions.
  *
  * E3: the cluster's row is the first lock: enrolment takes it FOR UPDATE,
- *     publishing FOR SHARE. Neither passes a deletion that has begun.
+ *     publishing FOR SHARE. Neither passes a deletion that has begun, nor does
+ *     publishing place anything at an agent that is leaving for good.
  */
 import type { ClusterPolicy } from "@bowline/contract/clusters";
 import { problem } from "@bowline/kernel";
@@ -69,6 +70,15 @@ export async function lockClusterForPublish(
 /** Locks a cluster FOR SHARE for a change of what is in it; undefined where there is none. */
 export async function lockClusterForChange(tx: Tx, clusterId: string): Promise<LockedCluster | undefined> {
   const row = await lockCluster(tx, clusterId, "share");
+  return row === undefined ? undefined : lockedOf(row);
+}
+
+/**
+ * Locks a cluster FOR UPDATE, so that nothing is placed at an agent that leaves it: what is being published there is
+ * seen, and what comes later sees that the agent is gone. Undefined where there is none.
+ */
+export async function lockClusterForLeaving(tx: Tx, clusterId: string): Promise<LockedCluster | undefined> {
+  const row = await lockCluster(tx, clusterId, "update");
   return row === undefined ? undefined : lockedOf(row);
 }
 

@@ -16,6 +16,7 @@ import { registerTokens } from "./token-rpc.ts";
 export {
   findRegistrationToken,
   lockClusterForChange,
+  lockClusterForLeaving,
   lockClusterForPublish,
   lockForEnrolment,
   type LockedCluster,

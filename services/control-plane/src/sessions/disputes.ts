@@ -11,7 +11,7 @@
  */
 import type { Sync } from "@bowline/contract/agent";
 import { sql } from "kysely";
-import type { EnginePorts } from "../commands/index.ts";
+import { type EnginePorts, lockSessions } from "../commands/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { systemPrincipal } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
@@ -22,20 +22,23 @@ export type Decision = "INCARNATION_AHEAD" | "DEPLOYMENTS_DIFFER";
 /**
  * Finds what the agent has of another history and no operator has answered
  * yet; puts the agent into AWAITING_DECISION where there is any. True: it awaits
- * one. The caller holds nothing yet: the agent's row comes before the session's.
+ * one. Undefined: the session is not the agent's any more, and what was said in
+ * it counts no more (E1). The caller holds nothing yet: the agent's row comes
+ * before the session's, which the caller holds afterwards.
  */
 export async function awaitsDecision(
   ports: EnginePorts,
   work: Work,
-  agentId: string,
+  { agentId, epoch }: { agentId: string; epoch: number },
   pages: readonly Sync[],
-): Promise<boolean> {
+): Promise<boolean | undefined> {
   const agent = await work.tx
     .selectFrom("agents")
     .select("state")
     .where("id", "=", agentId)
     .forNoKeyUpdate()
     .executeTakeFirst();
+  if ((await lockSessions(work.tx, [agentId])).get(agentId) !== epoch) return undefined;
   if (agent === undefined || (agent.state !== "ENROLLED" && agent.state !== "AWAITING_DECISION")) return false;
   const found = await findDisputes(work, agentId, pages);
   if (found > 0 && agent.state === "ENROLLED") await enterDecision(ports, work, agentId, "DEPLOYMENTS_DIFFER");

@@ -13,6 +13,8 @@ import type { AccessTokens } from "./signing-keys.ts";
 export interface Asserted {
   agentId: string;
   counter: number;
+  /** Of the key that signed it. */
+  thumbprint: string;
 }
 
 /** The token of an `authorization: Bearer …` header. Throws UNAUTHENTICATED. */
@@ -40,7 +42,7 @@ export async function verifyDialler(db: Db, installationId: string, jwt: string)
   if (agentId === undefined) throw problem("ASSERTION_INVALID", "This is not an assertion.");
   const agent = await db
     .selectFrom("agents")
-    .select(["signing_key", "state"])
+    .select(["signing_key", "signing_thumbprint", "state"])
     .where("id", "=", agentId)
     .executeTakeFirst();
   if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
@@ -53,7 +55,7 @@ export async function verifyDialler(db: Db, installationId: string, jwt: string)
     throw problem(verdict.reason, verdict.message);
   }
   if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
-  return { agentId, counter: verdict.counter };
+  return { agentId, counter: verdict.counter, thumbprint: agent.signing_thumbprint };
 }
 
 /** The answer to the greeting of a session that was opened. */

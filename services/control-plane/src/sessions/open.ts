@@ -3,6 +3,8 @@
  *
  * E1: one row per agent. An opening takes the row first, adds 1 to the epoch,
  *     and unbinds what was bound to the epoch before.
+ * E8: the key that signed the assertion is still the agent's under its lock:
+ *     between the two an operator or the agent may have replaced it.
  */
 import type { ConnectRequest } from "@bowline/contract/agent";
 import { newId, problem } from "@bowline/kernel";
@@ -32,7 +34,7 @@ export const protocolVersion = 1;
 
 /**
  * Opens a session for an agent whose assertion was verified. Throws
- * AGENT_REVOKED, AGENT_RETIRED, ASSERTION_REPLAYED (with the floor), PROTOCOL_UNSUPPORTED.
+ * AGENT_REVOKED, AGENT_RETIRED, AGENT_KEY_REPLACED, ASSERTION_REPLAYED (with the floor), PROTOCOL_UNSUPPORTED.
  * An agent that awaits a decision may connect: H1 keeps commands from it.
  */
 export async function openSession(
@@ -40,6 +42,8 @@ export async function openSession(
   facts: {
     agentId: string;
     counter: number;
+    /** Of the key that signed the assertion. */
+    thumbprint: string;
     replicaId: string;
     remoteAddress: string;
     /** Thumbprint of the connection's client certificate; empty: none. */
@@ -59,13 +63,23 @@ export async function openSession(
     const { tx } = work;
     const agent = await tx
       .selectFrom("agents")
-      .select(["cluster_id", "state", "conflict", "runtime_identity", "journal_id", "journal_counter"])
+      .select([
+        "cluster_id",
+        "state",
+        "conflict",
+        "signing_thumbprint",
+        "runtime_identity",
+        "journal_id",
+        "journal_counter",
+      ])
       .where("id", "=", agentId)
       .forNoKeyUpdate()
       .executeTakeFirst();
     if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
     if (agent.state === "REVOKED") throw problem("AGENT_REVOKED");
     if (agent.state === "RETIRED") throw problem("AGENT_RETIRED");
+    if (agent.signing_thumbprint !== facts.thumbprint)
+      throw problem("AGENT_KEY_REPLACED", "The agent's key was replaced while this one dialled."); // E8
     if (agent.state === "CONFLICT") throw conflictProblem(agent.conflict);
     const before = await tx
       .selectFrom("sessions")

@@ -97,7 +97,9 @@ async function fenceOf(db: Db, claims: SessionClaims, late: boolean): Promise<Se
   const own = row.id === claims.sessionId && row.epoch === claims.epoch;
   if (!late) {
     if (row.epoch > claims.epoch) throw problem("SESSION_SUPERSEDED");
-    if (!own || row.state === "ENDED" || row.agent !== "ENROLLED") throw problem("SESSION_EXPIRED");
+    // Who awaits a decision may go on, as on a stream: claims pass it by.
+    const mayCome = row.agent === "ENROLLED" || row.agent === "AWAITING_DECISION";
+    if (!own || row.state === "ENDED" || !mayCome) throw problem("SESSION_EXPIRED");
   }
   return {
     state: own ? row.state : "ENDED",

@@ -129,6 +129,7 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
       getDeployment: (request, context) => ask(context, ({ claims }) => deployment(ports, claims, request)),
       async *probeStream(requests, context) {
         const { agentId } = await ports.tokens.verify(bearer(context.requestHeader));
+        await ports.pace.count(agentId);
         await ports.certificates.check(agentId, context.values.get(requestKey));
         const late = AbortSignal.any([context.signal, AbortSignal.timeout(probe.withinMs)]);
         let count = 0;
@@ -202,7 +203,8 @@ async function receive(
   half.number = request.number;
   const { session } = half;
   if (request.removalsOnly && session.takes === "everything") session.takes = "removals";
-  if (!request.removalsOnly && session.takes === "removals") {
+  if (!request.removalsOnly && session.takes !== "everything") {
+    // The heartbeat that told places free may have reached another replica.
     session.takes = "everything";
     ports.dispatcher.wake([claims.agentId]);
   }

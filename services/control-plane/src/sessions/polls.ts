@@ -171,9 +171,10 @@ export function createPolls(ports: PollPorts): Polls {
 
   return {
     of,
-    async open({ agentId, counter }, { remoteAddress, clientCertificate = "" }, greeting) {
+    async open(asserted, { remoteAddress, clientCertificate = "" }, greeting) {
       const { replicaId } = ports;
-      const facts = { agentId, counter, replicaId, remoteAddress, clientCertificate, transport: "POLL" } as const;
+      const { agentId } = asserted;
+      const facts = { ...asserted, replicaId, remoteAddress, clientCertificate, transport: "POLL" } as const;
       const opened = await ports.dials.working(() =>
         openSession(ports.engine(), { ...facts, greeting: storable(greeting) }),
       );

@@ -171,7 +171,7 @@ function endReason(end: ChannelEnd): EndReason {
 
 async function greet(
   ports: StreamPorts,
-  { agentId, counter }: Asserted,
+  asserted: Asserted,
   { remoteAddress, clientCertificate }: { remoteAddress: string; clientCertificate: string },
   messages: AsyncIterator<AgentMessage>,
 ): Promise<OpenedSession> {
@@ -187,11 +187,12 @@ async function greet(
   const greeting = storable(first.value.message.value);
   const { replicaId } = ports;
   const facts = {
-    ...{ agentId, counter, replicaId, remoteAddress, clientCertificate, greeting },
+    ...asserted,
+    ...{ replicaId, remoteAddress, clientCertificate, greeting },
     transport: "STREAM",
   } as const;
   const opened = await ports.dials.working(() => openSession(ports.engine(), facts));
-  ports.intake.seen(agentId, greeting.capacity);
+  ports.intake.seen(asserted.agentId, greeting.capacity);
   return opened;
 }
 

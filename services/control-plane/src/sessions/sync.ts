@@ -51,9 +51,8 @@ export async function finishSync(
   const known = [...journal, ...results.filter((result) => !listed.has(result.commandId)).map(entryOf)];
   const engine = ports.engine();
   const decided = await transact(engine.db, async (work) => {
-    const awaits = await awaitsDecision(engine, work, agentId, pages);
-    const epochs = await lockSessions(work.tx, [agentId]);
-    if (epochs.get(agentId) !== epoch) return undefined;
+    const awaits = await awaitsDecision(engine, work, session, pages);
+    if (awaits === undefined) return undefined;
     if (awaits) return "awaiting" as const; // H1
     return reconcile(engine, work, { agentId, epoch, journalWhole: opened.journalWhole, journal: known });
   });
