@@ -11,7 +11,7 @@ const config: Config = {
   globalSetup: "<rootDir>/libs/testing/src/jest/global-setup.ts",
   globalTeardown: "<rootDir>/libs/testing/src/jest/global-teardown.ts",
   extensionsToTreatAsEsm: [".ts"],
-  testMatch: ["<rootDir>/{libs,services,agents,tests,scripts}/**/*.test.ts"],
+  testMatch: ["<rootDir>/{libs,services,agents,tests,scripts,bench}/**/*.test.ts"],
   // tests/faults has a command of its own: npm run test:faults
   testPathIgnorePatterns: ["/node_modules/", "<rootDir>/services/console/", "<rootDir>/tests/faults/"],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],

@@ -1,36 +1,127 @@
 /**
  * `npm run bench -- <scenario>`: measurements, never tests.
  *
- *   scenarios/smoke.ts      an idle control plane's memory, time to LIVE, commands per second
- *   scenarios/publishes.ts  what a publish costs the server and its PostgreSQL, also against another checkout
- *   scenarios/history.ts    what ended commands cost those who read every second
+ *   harness/    rounds, figures, limits, reports      stand/   databases, servers, peers of a run
+ *   load/       agents and callers, a process of its own
+ *   peers/      others' queues and servers, in the place of ours
+ *   scenarios/  one file each
  */
-import { parseArgs } from "node:util";
+import { type Arguments, readArguments, UsageError } from "./harness/arguments.ts";
+import { createEndings, interruption } from "./harness/endings.ts";
+import { judge } from "./harness/figures.ts";
+import { describeMachine } from "./harness/machine.ts";
+import { asJson, asMarkdown, type Report } from "./harness/report.ts";
+import type { Scenario } from "./harness/scenario.ts";
+import { dispatch } from "./scenarios/dispatch.ts";
 import { history } from "./scenarios/history.ts";
 import { publishes } from "./scenarios/publishes.ts";
 import { smoke } from "./scenarios/smoke.ts";
+import { openStand } from "./stand/stand.ts";
 
-/** Rounds of each checkout: enough for a median with a spread. */
-const defaultTurns = 7;
+/** With a limit each, in the order in which `all` runs them. */
+const scenarios: readonly Scenario[] = [dispatch];
+/** Older ones, which print what they measure and have no limit. */
+const surveys = {
+  smoke: { what: "an idle control plane's memory, time to LIVE, the whole path", run: smoke },
+  publishes: {
+    what: "what a publish costs the server and its PostgreSQL, also against another checkout",
+    run: ({ json, against, rounds }: Arguments) => publishes({ json, against, turns: rounds }),
+  },
+  history: { what: "what ended commands cost those who read every second", run: history },
+} as const;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { json: { type: "boolean" }, against: { type: "string" }, turns: { type: "string" } },
-});
-const json = values.json === true;
-switch (positionals[0]) {
-  case "smoke":
-    await smoke({ json });
-    break;
-  case "publishes":
-    await publishes({ json, against: values.against, turns: Number(values.turns ?? defaultTurns) });
-    break;
-  case "history":
-    await history({ json });
-    break;
-  default:
-    process.stderr.write(
-      "npm run bench -- smoke [--json]\nnpm run bench -- history [--json]\nnpm run bench -- publishes [--turns 7] [--against FOLDER] [--json]\n",
-    );
-    process.exitCode = 2;
+const say = (text: string): void => void process.stderr.write(`${text}\n`);
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(args: readonly string[]): Promise<number> {
+  let given: Arguments | "help";
+  try {
+    given = readArguments(args);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    say(`bench: ${error.message}\n\n${help()}`);
+    return 2;
+  }
+  if (given === "help") {
+    process.stdout.write(`${help()}\n`);
+    return 0;
+  }
+  const { scenario: name } = given;
+  if (Object.hasOwn(surveys, name)) {
+    await surveys[name as keyof typeof surveys].run(given);
+    return 0;
+  }
+  const chosen = name === "all" ? scenarios : scenarios.filter((one) => one.name === name);
+  if (chosen.length === 0) {
+    say(`bench: there is no scenario ${name}.\n\n${help()}`);
+    return 2;
+  }
+  const signal = interruption();
+  let missed = 0;
+  for (const scenario of chosen) {
+    const report = await measure(scenario, given, signal).catch((error: unknown) => {
+      say(`${scenario.name}: ${error instanceof Error ? error.message : String(error)}`);
+      return undefined;
+    });
+    if (signal.aborted) return 130;
+    if (report === undefined) missed += 1;
+    else process.stdout.write(given.json ? `${asJson(report)}\n` : `${asMarkdown(report)}\n`);
+    if (report?.figures.some((figure) => judge(figure).verdict === "not reached")) missed += 1;
+  }
+  return missed === 0 || given.quick ? 0 : 1;
+}
+
+/** One scenario on a stand of its own. Throws where the run is void. */
+async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal): Promise<Report> {
+  const { rounds, seed, quick, only } = given;
+  const endings = createEndings(say);
+  const startedAt = new Date();
+  const began = performance.now();
+  try {
+    const stand = await openStand(endings);
+    const machine = await describeMachine({ postgres: stand.postgres.version, redis: stand.redis.version });
+    say(`${scenario.name}: seed ${seed}, ${rounds} rounds${quick ? ", short form" : ""}`);
+    const outcome = await Promise.race([
+      scenario.measure({ stand, rounds, seed, quick, only, signal, progress: say }),
+      new Promise<never>((_, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+      }),
+    ]);
+    const tookSeconds = (performance.now() - began) / 1000;
+    return {
+      ...{ scenario: scenario.name, machine, rounds, seed, quick, tookSeconds, ...outcome },
+      startedAt: startedAt.toISOString(),
+    };
+  } finally {
+    await endings.run();
+  }
+}
+
+function help(): string {
+  const line = (name: string, what: string): string => `  ${name.padEnd(14)} ${what}`;
+  return [
+    "npm run bench -- <scenario> [flags]: measures, in interleaved rounds, beside others.",
+    "",
+    "With a limit for each figure:",
+    ...scenarios.map(({ name, what }) => line(name, what)),
+    line("all", "all of these, one after the other"),
+    "",
+    "Surveys:",
+    ...Object.entries(surveys).map(([name, { what }]) => line(name, what)),
+    "",
+    "  --quick        fewer rounds and less work: for trying; its verdicts do not count",
+    "  --rounds N     interleaved rounds. Default: 7, short form 2",
+    "  --seed N       decides the order in each round. Default: another each time, and printed",
+    "  --only A;B     these peers only, for trying",
+    "  --json         one document per scenario, with every round, instead of a table",
+    "  --against DIR  of publishes: another checkout in turns with this one",
+    "",
+    "Examples:",
+    "  npm run -s bench -- dispatch --quick",
+    "  npm run -s bench -- dispatch --rounds 11 --seed 1 --json > dispatch.json",
+    "  npm run -s bench -- all > results.md",
+    "",
+    "The table or the JSON goes to stdout, progress to stderr. Exit codes: 0 all limits were reached, or short form;",
+    "1 one was not, or a run was void; 2 wrong usage; 130 ended by Ctrl-C. Nothing is left behind.",
+  ].join("\n");
 }

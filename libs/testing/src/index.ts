@@ -26,7 +26,7 @@ export {
   type CertificateAuthority,
   type IssueOptions,
 } from "./certificates.ts";
-export { atEnd, type Ending } from "./endings.ts";
+export { atEnd, type Ending, endingsKey } from "./endings.ts";
 export {
   postgresRefusal,
   query,

@@ -18,9 +18,9 @@ export type TestRedis = {
  * Starts an empty Redis that keeps nothing on disk and ends with the test or
  * file. Where there is no redis-server, TEST_REDIS_URL is taken, whatever it
  * holds; where that is not set either, throws with what to install. `socket`:
- * where it listens; default: a new folder.
+ * where it listens; default: a new folder. `flags`: more settings, which win.
  */
-export async function testRedis(options: { socket?: string } = {}): Promise<TestRedis> {
+export async function testRedis(options: { socket?: string; flags?: readonly string[] } = {}): Promise<TestRedis> {
   let server: FoundProgram;
   try {
     server = await findRedisServer();
@@ -43,6 +43,7 @@ export async function testRedis(options: { socket?: string } = {}): Promise<Test
       "",
       "--appendonly",
       "no",
+      ...(options.flags ?? []),
     ],
     env: server.env,
   });

@@ -1,0 +1,37 @@
+/** Interleaved rounds: each has all sides once, in an order of its own that the seed decides. */
+import { seeded, shuffled } from "./statistics.ts";
+
+export interface RoundsOptions {
+  rounds: number;
+  seed: number;
+  /** Aborts between two measurements. */
+  signal: AbortSignal;
+  progress: (text: string) => void;
+}
+
+/** The values of each side, a record per round. */
+export async function interleaved<Name extends string>(
+  sides: Record<Name, (round: number) => Promise<Record<string, number>>>,
+  { rounds, seed, signal, progress }: RoundsOptions,
+): Promise<Record<Name, Record<string, number[]>>> {
+  const names = Object.keys(sides) as Name[];
+  const random = seeded(seed);
+  const values = Object.fromEntries(names.map((name) => [name, {}])) as Record<Name, Record<string, number[]>>;
+  for (let round = 0; round < rounds; round += 1) {
+    for (const name of shuffled(names, random)) {
+      signal.throwIfAborted();
+      const measured = await sides[name](round);
+      const of: Record<string, number[]> = values[name];
+      for (const [key, value] of Object.entries(measured)) (of[key] ??= []).push(value);
+      const said = Object.entries(measured).map(([key, value]) => `${key} ${short(value)}`);
+      progress(`round ${round + 1} of ${rounds}  ${name.padEnd(24)} ${said.join("  ")}`);
+    }
+  }
+  return values;
+}
+
+/** Three digits that matter. */
+export function short(value: number): string {
+  if (!Number.isFinite(value)) return "–";
+  return Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+}

@@ -1,0 +1,19 @@
+/** What a scenario gets, and what it gives. */
+import type { Stand } from "../stand/stand.ts";
+import type { Outcome } from "./figures.ts";
+import type { RoundsOptions } from "./rounds.ts";
+
+export interface Run extends RoundsOptions {
+  stand: Stand;
+  /** The short form. */
+  quick: boolean;
+  /** Only these sides, by name; all where it is empty. For trying. */
+  only: readonly string[];
+}
+
+export interface Scenario {
+  name: string;
+  /** One line for the help. */
+  what: string;
+  measure(run: Run): Promise<Omit<Outcome, "scenario">>;
+}

@@ -1,0 +1,137 @@
+/**
+ * Where a scenario stands: a durable PostgreSQL, a Redis, processes of Bowline
+ * and of peers, all of this run's own and gone with it.
+ */
+import { mkdtemp } from "node:fs/promises";
+import { realpathSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type DatabaseAddress, type EmbeddedPostgres, openDatabase, runEmbeddedPostgres } from "@bowline/db";
+import {
+  removeFolder,
+  startServer,
+  type ServerOptions,
+  testRedis,
+  type TestDatabase,
+  type TestServer,
+} from "@bowline/testing";
+import { Redis } from "ioredis";
+import pg from "pg";
+import type { Endings } from "../harness/endings.ts";
+import { treeCpuMs } from "../harness/processor-time.ts";
+import type { LoadCalls } from "../load/main.ts";
+import type { PeerCalls } from "../peers/main.ts";
+import { type Child, startChild } from "./child.ts";
+
+/** Several servers and peers, each with the pool that it has by default. */
+const maxConnections = 300;
+/** What Bowline has by default. */
+const serverConnections = 20;
+
+export interface Stand {
+  postgres: EmbeddedPostgres;
+  redis: { url: string; version: string; stop(): Promise<void>; start(): Promise<void> };
+  folder: string;
+  /** A new database; `use` a statement or several in it. */
+  database(name: string): Promise<TestDatabase>;
+  /** A Bowline with the defaults of the product, on that database. */
+  server(options: Pick<ServerOptions, "database" | "beside" | "flags" | "env" | "dataDir">): Promise<TestServer>;
+  load(): Child<LoadCalls>;
+  peer(options: { queue: string; database?: string }): Promise<{ child: Child<PeerCalls>; url: string }>;
+  /** CPU time of PostgreSQL so far, ms. */
+  postgresCpuMs(): Promise<number>;
+  statement(database: string, text: string): Promise<pg.QueryResult["rows"]>;
+}
+
+/** A name that PostgreSQL takes as it is. */
+export const asDatabase = (name: string): string => `bench_${name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "_")}`;
+
+export async function openStand(endings: Endings): Promise<Stand> {
+  const folder = await mkdtemp(join(realpathSync(tmpdir()), "bowline-bench-"));
+  endings.add(() => removeFolder(folder));
+  const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+  const postgres = await runEmbeddedPostgres({ dataDir: join(folder, "postgres"), log, maxConnections });
+  endings.add(postgres.stop);
+  const redis = await openRedis(join(folder, "redis.sock"), folder);
+  const addressOf = (name: string): DatabaseAddress => ({ ...postgres.connection, database: name });
+
+  async function statement(database: string, text: string): Promise<pg.QueryResult["rows"]> {
+    const client = new pg.Client({ ...postgres.connection, database });
+    client.on("error", () => undefined); // the statement tells
+    await client.connect();
+    try {
+      return (await client.query(text)).rows;
+    } finally {
+      await client.end();
+    }
+  }
+  async function createDatabase(name: string): Promise<void> {
+    await statement(postgres.connection.database, `CREATE DATABASE ${name}`);
+  }
+  const urlOf = (name: string): string => {
+    const { host, port, user } = postgres.connection;
+    return `postgres://${user}@localhost:${port}/${name}?host=${encodeURIComponent(host)}`;
+  };
+  return {
+    ...{ postgres, redis, folder, statement },
+    async database(name) {
+      await createDatabase(name);
+      const address = addressOf(name);
+      const open: TestDatabase["open"] = (more = {}) => {
+        const opened = openDatabase({ address, applicationName: "bench", statementTimeoutMs: 600_000, ...more });
+        endings.add(opened.end);
+        return opened;
+      };
+      const { db, end } = open();
+      return { db, name, address, url: urlOf(name), open, end };
+    },
+    async server(options) {
+      const dataDir = options.dataDir ?? (await mkdtemp(join(folder, "server-")));
+      const server = await startServer({
+        ...options,
+        dataDir,
+        flags: ["--max-connections", String(serverConnections), ...(options.flags ?? [])],
+      });
+      return server;
+    },
+    load() {
+      const child = startChild<LoadCalls>("load/main.ts");
+      endings.add(() => child.end());
+      return child;
+    },
+    async peer({ queue, database }) {
+      const child = startChild<PeerCalls>("peers/main.ts");
+      endings.add(() => child.end());
+      if (database !== undefined) await createDatabase(database);
+      const url = await child.call("start", {
+        queue,
+        databaseUrl: database === undefined ? "" : urlOf(database),
+        redisSocket: redis.url,
+      });
+      return { child, url };
+    },
+    postgresCpuMs: () => treeCpuMs(postgres.pid()),
+  };
+}
+
+/**
+ * Redis as BullMQ's documentation asks for it in production: appended to a file, synchronised each second, and nothing
+ * is evicted (https://docs.bullmq.io/guide/going-to-production).
+ */
+async function openRedis(socket: string, folder: string): Promise<Stand["redis"]> {
+  const flags = ["--dir", folder, "--appendonly", "yes", "--appendfsync", "everysec"];
+  let running = await testRedis({ socket, flags });
+  const client = new Redis(socket, { lazyConnect: true, maxRetriesPerRequest: 1 });
+  client.on("error", () => undefined); // the call under way tells
+  await client.connect();
+  const version = /redis_version:(\S+)/.exec(await client.info("server"))?.[1] ?? "unknown";
+  client.disconnect();
+  return {
+    url: socket,
+    version,
+    stop: async () => void (await running.process?.end()),
+    async start() {
+      running = await testRedis({ socket, flags });
+    },
+  };
+}
