@@ -35,7 +35,9 @@ export function journalFile(folder: string): JournalFile {
     read: () => (existsSync(path) ? readFileSync(path) : undefined),
     async replace(lines) {
       const bytes = rewrite(folder, path, lines);
-      await file?.close();
+      const before = file;
+      file = undefined; // it is of the replaced log; where the new one cannot be opened, appending fails and says so
+      await before?.close();
       file = await open(path, "a", 0o600);
       return bytes;
     },

@@ -41,10 +41,12 @@ export async function readValue(cli: Cli, path: string): Promise<string> {
   let text = "";
   if (path === "-") {
     if (cli.stdin.isTTY === true) cli.note("Paste the value, then press Enter and Ctrl-D.");
+    const decoder = new TextDecoder(); // a character may be cut between two chunks
     for await (const chunk of cli.stdin) {
-      text += String(chunk);
+      text += typeof chunk === "string" ? chunk : decoder.decode(chunk as Uint8Array, { stream: true });
       if (text.length > maxValueBytes) break;
     }
+    text += decoder.decode();
   } else {
     const file = resolve(cli.settings.folder, path);
     try {

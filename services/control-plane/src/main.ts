@@ -4,6 +4,7 @@
  * backup.ts, restore.ts.
  */
 import { join } from "node:path";
+import { isIPv4 } from "node:net";
 import {
   BackupError,
   EmbeddedPostgresError,
@@ -132,7 +133,8 @@ function secondSignal(): AbortSignal {
 
 /** Clear text beyond loopback would show tokens to the network. */
 function refuseClearText(config: Config): void {
-  const loopback = ["127.0.0.1", "::1", "localhost"].includes(config.host) || config.host.startsWith("127.");
+  const { host } = config;
+  const loopback = host === "::1" || host === "localhost" || (isIPv4(host) && host.startsWith("127."));
   if (loopback || config.insecure || config.tlsCert !== "") return;
   throw new ConfigError(
     `--host ${config.host} is reachable from outside and this server speaks clear text. Give --tls-cert and --tls-key, put TLS in front of 127.0.0.1, or add --insecure where the network is trusted.`,

@@ -1246,7 +1246,7 @@ export const AgentService: GenService<{
   /**
    * Spends a registration token and creates the agent; or, where the token says
    * so, gives an agent that exists these keys and this runtime: it keeps its id,
-   * name and deployments, its session ends, a conflict too, what it has to run
+   * name and deployments, its session ends, a conflict or an awaited decision too, what it has to run
    * is pushed again, and the keys before are answered AGENT_KEY_REPLACED.
    *
    * The reply may be lost: the same key with the same token within ten minutes
