@@ -68,3 +68,19 @@ test("every version is exact, and everything is private and Apache-2.0", () => {
     });
   }
 });
+
+test("the lock file has every package that one in it asks for, so that npm ci works on every platform", async () => {
+  const lock = JSON.parse(await readFile(join(root, "package-lock.json"), "utf8")) as {
+    packages: Record<string, Manifest>;
+  };
+  const missing: string[] = [];
+  for (const [path, { dependencies, optionalDependencies }] of Object.entries(lock.packages)) {
+    for (const name of Object.keys({ ...dependencies, ...optionalDependencies })) {
+      // As Node looks: in the folder itself, then in each one above.
+      const above = path.split("/").map((_, depth, parts) => parts.slice(0, depth + 1).join("/"));
+      const found = ["", ...above].some((folder) => `${folder && `${folder}/`}node_modules/${name}` in lock.packages);
+      if (!found) missing.push(`${path || "bowline"} asks for ${name}`);
+    }
+  }
+  expect(missing).toEqual([]);
+});
