@@ -13,7 +13,7 @@ import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
-import { agentGone, claim, reconcile, recordResults, sessionEnded, sweep } from "./index.ts";
+import { agentGone, claim, reconcile, recordResults, sessionEnded, sweep, unreceipted } from "./index.ts";
 import { cancel, retry } from "./requests.ts";
 
 let db: Db;
@@ -209,6 +209,36 @@ test("a journal that lacks a received command makes it READY again; an unknown c
   expect(await stateOf(commandId)).toBe("READY");
 });
 
+test("a result of an earlier try that was not acknowledged hides nothing of the try that is in flight: it is bound and pushed again", async () => {
+  const { commandId } = await enqueue();
+  await claimOne();
+  await receipt(commandId, 1);
+  await result(commandId, 1, DeployResult_Outcome.FAILED, { reason: "X", worthRetry: true });
+  await db
+    .updateTable("command_states")
+    .set({ due_at: sql<Date>`now() - interval '1 second'` })
+    .where("command_id", "=", commandId)
+    .execute();
+  await sweep(ports);
+  expect(await claimOne()).toMatchObject({ attempt: 2 });
+  await transact(db, (work) => sessionEnded(ports, work, agentId, epoch));
+  const journal = [
+    {
+      commandId,
+      attempt: 1,
+      deploymentId: "",
+      generation: 1,
+      phase: "RUNNING",
+      $typeName: "bowline.agent.v1.JournalEntry" as const,
+    },
+  ];
+  const decided = await transact(db, (work) =>
+    reconcile(ports, work, { agentId, epoch: 2, journalWhole: true, journal }),
+  );
+  expect(decided).toEqual([{ commandId, attempt: 1, action: SyncDecision_Action.CANCEL }]);
+  expect((await unreceipted(ports, agentId, 2)).map((command) => command.attempt)).toEqual([2]);
+});
+
 test("cancelling what waits ends it at once; what runs is asked; a removal is refused; what has ended says so", async () => {
   const waiting = await enqueue();
   await transact(db, (work) => cancel(ports, work, waiting.commandId));
@@ -291,4 +321,14 @@ test("a revoked agent settles what it owes, except removals; a retired one those
   expect(await stateOf(removal.commandId)).toBe("READY");
   await transact(db, (work) => agentGone(ports, work, agentId, { retired: true }));
   expect(await stateOf(removal.commandId)).toBe("CANCELLED");
+});
+
+test("a removal that waits behind what a revoked agent has is READY then, not left behind it", async () => {
+  const first = await enqueue();
+  await claimOne();
+  const removal = await enqueue(first.deploymentId, Deployment_Desired.ABSENT);
+  expect(await stateOf(removal.commandId)).toBe("BLOCKED");
+  await transact(db, (work) => agentGone(ports, work, agentId, { retired: false }));
+  expect(await stateOf(first.commandId)).toBe("LOST");
+  expect(await stateOf(removal.commandId)).toBe("READY");
 });

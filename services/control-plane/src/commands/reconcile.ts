@@ -42,14 +42,14 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
   );
   const commands = [...open, ...left.filter((command) => command.agentId === facts.agentId)];
   const found = new Set(commands.map((command) => command.id));
-  const listed = new Map(facts.journal.map((entry) => [entry.commandId, entry]));
+  const listed = Map.groupBy(facts.journal, (entry) => entry.commandId);
   const set = changeSet();
   const decided: SyncDecided[] = [];
   for (const command of commands) {
-    const entry = listed.get(command.id);
-    if (entry !== undefined) {
-      decided.push(decideListed(ports, work, command, entry, facts.epoch, set));
-    } else if (isInFlight(command.state)) {
+    const entries = listed.get(command.id) ?? [];
+    for (const entry of entries) decided.push(decideListed(ports, work, command, entry, facts.epoch, set));
+    // Another attempt that is listed (its result was not acknowledged, or it still runs) says nothing of this one.
+    if (isInFlight(command.state) && !entries.some((entry) => entry.attempt === command.attempt)) {
       apply(ports, work, command, absence(command.state, facts), set);
     }
   }

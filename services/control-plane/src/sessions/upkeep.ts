@@ -107,6 +107,7 @@ export async function endSuperseded(
 ): Promise<void> {
   const here = agentIds === undefined ? [...live.all()] : agentIds.flatMap((id) => live.of(id) ?? []);
   if (here.length === 0) return;
+  const served = new Set(here.filter((session) => session.phase === "serving")); // before their rows are read
   const rows = await ports.db
     .selectFrom("sessions")
     .select(["agent_id", "epoch", "state", "end_reason", "replica_id"])
@@ -124,7 +125,8 @@ export async function endSuperseded(
     else if (row.epoch > session.epoch) {
       session.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: row.epoch } } });
     } else if (row.state === "ENDED") session.close(asEndReason(row.end_reason));
-    else if (row.epoch < session.epoch) session.close("RESTORED"); // the database went back under this server
+    // The database went back under this server: to an older session, or to when this one was not served yet.
+    else if (row.epoch < session.epoch || (row.state === "SYNCING" && served.has(session))) session.close("RESTORED");
     // A poll brought it to another replica, whose it is now: nothing is recorded of this end.
     else if (session.heldBy !== undefined && session.heldBy !== row.replica_id) session.close("REPLICA_LOST");
   }

@@ -1,0 +1,10 @@
+/** Seeds that once violated an invariant, and what was wrong. The histories behind them change with the simulation. */
+export const regressions: [seed: string, what: string][] = [
+  ["b/317", "a result of an earlier try hid that the next one was not in the agent's journal"],
+  [
+    "b/362",
+    "a session that served went on while its row said that it was syncing, after a failover that lost its tail",
+  ],
+  ["b/523", "a revocation put a removal back behind the command that it had ended"],
+  ["a/15", "a sweep changed what had moved on between its look and its lock"],
+];
