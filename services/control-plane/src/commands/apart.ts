@@ -8,18 +8,47 @@
  */
 import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
-import { isDatabaseAway } from "../platform/problems.ts";
+import { isDatabaseAway, problemOf } from "../platform/problems.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { lockCommands, tellOwners } from "./store.ts";
+import { type ChangeSet, lockCommands, tellOwners, write } from "./store.ts";
 
 /** Tells owners what changed, in the same transaction. */
 export type Tell = (work: Work, changes: readonly ChangedCommand[]) => Promise<void>;
+
+/** With what owners' slices failed before: this time it is recorded without them. Undefined: they are told. */
+export interface Without {
+  ownersFor: unknown;
+}
 
 /** Of an error's text: enough to find it in the log. */
 const maxErrorLength = 500;
 /** Told per round: each has a transaction of its own. */
 const batch = 100;
+
+export function telling(ports: EnginePorts, without: Without | undefined): Tell {
+  return without === undefined
+    ? (work, changes) => tellOwners(ports, work, changes)
+    : setAside(ports, without.ownersFor);
+}
+
+/**
+ * `finish` for what must happen whatever a slice makes of it: an agent comes, goes or never comes back. Where a slice
+ * fails, nothing of what it did stays, and it is told apart.
+ */
+export async function finishAnyway(ports: EnginePorts, work: Work, set: ChangeSet): Promise<void> {
+  await write(ports, work, set);
+  if (set.changes.length === 0) return;
+  await sql`SAVEPOINT owners`.execute(work.tx);
+  try {
+    await tellOwners(ports, work, set.changes);
+    await sql`RELEASE SAVEPOINT owners`.execute(work.tx);
+  } catch (error) {
+    if (problemOf(error).reason === "DATABASE_UNAVAILABLE") throw error; // no slice is to blame
+    await sql`ROLLBACK TO SAVEPOINT owners`.execute(work.tx);
+    await setAside(ports, error)(work, set.changes);
+  }
+}
 
 /** Instead of telling the owners, whose slice failed with `error`: notes that they are to be told (A1). */
 export function setAside(ports: EnginePorts, error: unknown): Tell {

@@ -7,8 +7,9 @@
  */
 import { sql } from "kysely";
 import type { Work } from "../platform/transactions.ts";
+import { telling, type Without } from "./apart.ts";
 import type { ChangedCommand, EnginePorts } from "./ports.ts";
-import { lockCommands, tellOwners } from "./store.ts";
+import { lockCommands } from "./store.ts";
 
 /** After a restore nothing is pushed until an operator confirms it (installation/restored.ts). */
 export const dispatchIsHeld = sql<boolean>`EXISTS (SELECT 1 FROM installation WHERE dispatch_held_at IS NOT NULL)`;
@@ -45,9 +46,14 @@ export interface PushedCommand {
  * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
  * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
  * not the clock (E1). What another claim holds is skipped. Revoked agents, and those that await a decision, get
- * nothing; nobody does while dispatch is held.
+ * nothing; nobody does while dispatch is held. Throws what owners' slices throw; `without` claims without them.
  */
-export async function claim(ports: EnginePorts, work: Work, claimants: readonly Claimant[]): Promise<PushedCommand[]> {
+export async function claim(
+  ports: EnginePorts,
+  work: Work,
+  claimants: readonly Claimant[],
+  without?: Without,
+): Promise<PushedCommand[]> {
   if (claimants.length === 0) return [];
   const { rows } = await sql<PushedCommand>`
     WITH open AS MATERIALIZED (
@@ -98,7 +104,7 @@ export async function claim(ports: EnginePorts, work: Work, claimants: readonly 
       clusterId: command.clusterId,
     })),
   );
-  await tellOwners(ports, work, changes);
+  await telling(ports, without)(work, changes);
   return rows;
 }
 

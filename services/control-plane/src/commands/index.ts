@@ -16,7 +16,7 @@
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
 export { beginAfresh, convergeLost, type Told } from "./afresh.ts";
-export { tellApart } from "./apart.ts";
+export { tellApart, type Without } from "./apart.ts";
 export {
   agentsWithReady,
   type Cancelling,
@@ -33,15 +33,7 @@ export { deletesSpecs, movesEnded } from "./history.ts";
 export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
 export { readCommands } from "./queries.ts";
 export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";
-export {
-  lockSessions,
-  recordReceipts,
-  recordResults,
-  recordStates,
-  type From,
-  type ResultAnswer,
-  type Without,
-} from "./reports.ts";
+export { lockSessions, recordReceipts, recordResults, recordStates, type From, type ResultAnswer } from "./reports.ts";
 export { recordProgress } from "./progress.ts";
 export { again } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";

@@ -7,10 +7,11 @@
 import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
+import { finishAnyway } from "./apart.ts";
 import { absence, actionFor, goesOn } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { EnginePorts, LockedCommand } from "./ports.ts";
-import { apply, changeSet, type ChangeSet, finish, lockCommands } from "./store.ts";
+import { apply, changeSet, type ChangeSet, lockCommands } from "./store.ts";
 import { isInFlight, isTerminal } from "./transitions.ts";
 
 export interface SyncFacts {
@@ -59,7 +60,7 @@ export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts
       decided.push({ commandId: entry.commandId, attempt: entry.attempt, action: SyncDecision_Action.HOLD });
     }
   }
-  await finish(ports, work, set);
+  await finishAnyway(ports, work, set);
   return decided;
 }
 
@@ -83,7 +84,7 @@ export async function sessionEnded(ports: EnginePorts, work: Work, agentId: stri
     if (!isInFlight(command.state) || command.boundEpoch !== epoch) continue;
     apply(ports, work, command, { kind: "session-ended" }, set);
   }
-  await finish(ports, work, set);
+  await finishAnyway(ports, work, set);
 }
 
 /**
@@ -100,7 +101,7 @@ export async function agentGone(
   for (const command of await lockOfAgent(work, agentId, [])) {
     apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, set);
   }
-  await finish(ports, work, set);
+  await finishAnyway(ports, work, set);
   return new Set(set.changes.filter((change) => isTerminal(change.state)).map((change) => change.id)).size;
 }
 

@@ -16,11 +16,11 @@ import { crashPoint } from "@bowline/kernel";
 import { noTraces } from "@bowline/traces";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
-import { setAside, type Tell } from "./apart.ts";
+import { type Tell, telling, type Without } from "./apart.ts";
 import { answerAfterEnd, answerTo, reasonOfResult, receiptEvent, resultEvent } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { EnginePorts, LockedCommand } from "./ports.ts";
-import { apply, changeSet, type ChangeSet, lockCommands, tellOwners, write } from "./store.ts";
+import { apply, changeSet, type ChangeSet, lockCommands, write } from "./store.ts";
 import { type Fence, isTerminal } from "./transitions.ts";
 
 /** A message and the stream on which it came. */
@@ -31,11 +31,6 @@ export interface From<Message> {
 }
 
 export type ResultAnswer = { agentId: string; commandId: string; attempt: number; disposition: ResultAck_Disposition };
-
-/** With what owners' slices failed before: this time it is recorded without them. Undefined: they are told. */
-export interface Without {
-  ownersFor: unknown;
-}
 
 /** Records receipts. One that comes too late or from elsewhere changes nothing. */
 export async function recordReceipts(
@@ -57,12 +52,6 @@ export async function recordReceipts(
     },
     { tell: telling(ports, without) },
   );
-}
-
-function telling(ports: EnginePorts, without: Without | undefined): Tell {
-  return without === undefined
-    ? (work, changes) => tellOwners(ports, work, changes)
-    : setAside(ports, without.ownersFor);
 }
 
 /** Records results, each once, and says what became of each. The first that is recorded wins. */

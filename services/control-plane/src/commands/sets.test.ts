@@ -5,6 +5,7 @@ import {
   CommandReceipt_Disposition,
   CommandReceiptSchema,
   DeployResult_Outcome,
+  DeploymentStateSchema,
   DeployResultSchema,
   ResultAck_Disposition,
 } from "@bowline/contract/agent";
@@ -13,7 +14,7 @@ import { testDatabase } from "@bowline/testing";
 import type { KyselyPlugin } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
-import { agentGone, claim, converge, recordReceipts, recordResults } from "./index.ts";
+import { agentGone, claim, converge, recordReceipts, recordResults, recordStates } from "./index.ts";
 import { cancel } from "./requests.ts";
 
 let db: Db;
@@ -208,4 +209,28 @@ test("what an agent says of a LOST command is kept only from its present session
   expect(await known()).toEqual(["LOST", "", 0]);
   expect(await engine.result(commandId, 1, SUCCEEDED, { epoch: 2 })).toBe(ResultAck_Disposition.ALREADY_RECORDED);
   expect(await known()).toEqual(["LOST", "SUCCEEDED", 1]);
+});
+
+test("an observation that is said again is no second one: it makes no drift", async () => {
+  const engine = await startEngine(db);
+  const { commandId, deploymentId } = await engine.enqueue();
+  await engine.claimOne();
+  await engine.result(commandId, 1, SUCCEEDED);
+  const instances = [{ workload: "w", index: 0, phase: "EXITED", exitCode: 1 }];
+  const state = create(DeploymentStateSchema, { deploymentId, generation: 1, instances });
+  const observe = (observation: number) =>
+    recordStates(engine.ports, { agentId: engine.agentId, epoch }, observation, [state]);
+  const drift = async () =>
+    (
+      await db
+        .selectFrom("deployments")
+        .select(["drift_observations", "drifted"])
+        .where("id", "=", deploymentId)
+        .execute()
+    )[0];
+  await observe(5);
+  for (const again of [5, 4]) await observe(again);
+  expect(await drift()).toEqual({ drift_observations: 1, drifted: false });
+  await observe(6);
+  expect(await drift()).toEqual({ drift_observations: 2, drifted: true });
 });

@@ -9,8 +9,8 @@ const observationsToDrift = 2;
 
 /**
  * Writes what an agent observed of its own deployments; another agent's are
- * left alone. An older observation than the stored one changes nothing.
- * Returns the ids that were taken.
+ * left alone. One that is not newer than what is stored changes nothing: where an answer gets lost, an agent that polls
+ * says it again. Returns the ids that were taken.
  */
 export async function recordObserved(
   tx: Tx,
@@ -29,9 +29,12 @@ export async function recordObserved(
     .forUpdate()
     .execute();
   const byId = new Map(states.map((state) => [state.deploymentId, state]));
+  const known = await newestOf(tx, ids);
+  const taken: string[] = [];
   for (const deployment of own) {
     const state = byId.get(deployment.id);
-    if (state === undefined) continue;
+    if (state === undefined || observation <= (known.get(deployment.id) ?? -1)) continue;
+    taken.push(deployment.id);
     await replaceInstances(tx, state, observation);
     const fits = matches(state, deployment.desired, deployment.generation);
     await sql`
@@ -43,7 +46,18 @@ export async function recordObserved(
         AND state IN ('BLOCKED', 'READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT')) AS exists) AS open
       WHERE id = ${deployment.id}`.execute(tx);
   }
-  return own.map((deployment) => deployment.id);
+  return taken;
+}
+
+/** The newest observation of each that has instances. Read after the locks: an observation may have waited for another. */
+async function newestOf(tx: Tx, ids: readonly string[]): Promise<Map<string, number>> {
+  const rows = await tx
+    .selectFrom("instances")
+    .select(["deployment_id", ({ fn }) => fn.max("observation").as("newest")])
+    .where("deployment_id", "in", ids)
+    .groupBy("deployment_id")
+    .execute();
+  return new Map(rows.map((row) => [row.deployment_id, row.newest]));
 }
 
 async function replaceInstances(tx: Tx, state: DeploymentState, observation: number): Promise<void> {

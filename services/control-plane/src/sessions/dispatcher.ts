@@ -11,15 +11,18 @@ import {
   type Cancelling,
   cancelling,
   claim,
+  type Claimant,
   type EnginePorts,
   type PushedCommand,
   unreceipted,
+  type Without,
   withReady,
 } from "../commands/index.ts";
 import { crashPoint } from "@bowline/kernel";
 import { noTraces, type Span } from "@bowline/traces";
 import { createBell } from "../platform/bell.ts";
 import type { WakeVia } from "../platform/metrics.ts";
+import { problemOf } from "../platform/problems.ts";
 import { transact } from "../platform/transactions.ts";
 import type { EndReason, LiveSession, LiveSessions } from "./live.ts";
 
@@ -116,6 +119,24 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
 
   const pollAt = (): number => Math.min(rescanAt, polledAt + (hears() ? pollMs : pollDeafMs) * pollJitter);
 
+  /** A slice that throws keeps nobody's command from it: it is told apart (commands/apart.ts). */
+  async function claimFor(able: readonly Claimant[]): Promise<PushedCommand[]> {
+    const engine = ports();
+    const take = (without?: Without) =>
+      transact(engine.db, async (work) => {
+        const taken = await claim(engine, work, able, without);
+        if (taken.length > 0) crashPoint("claim.before-commit");
+        return taken;
+      });
+    try {
+      return await take();
+    } catch (error) {
+      const { reason } = problemOf(error);
+      if (reason === "DATABASE_UNAVAILABLE" || reason === "COMMIT_UNKNOWN") throw error; // no slice is to blame
+      return take({ ownersFor: error });
+    }
+  }
+
   async function round(agentIds: readonly string[], foundByPoll: ReadonlySet<string>): Promise<void> {
     const claimants = agentIds.flatMap((agentId) => {
       const session = live.of(agentId);
@@ -132,11 +153,7 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     );
     if (ready.size === 0) return;
     const able = claimants.filter((one) => ready.has(one.agentId));
-    const claimed = await transact(engine.db, async (work) => {
-      const taken = await claim(engine, work, able);
-      if (taken.length > 0) crashPoint("claim.before-commit");
-      return taken;
-    });
+    const claimed = await claimFor(able);
     if (claimed.length > 0) crashPoint("claim.committed");
     for (const command of claimed) partOf(command, "command.claim", began).end();
     for (const command of claimed) push(command);
