@@ -3,7 +3,7 @@
  *
  *   harness/    rounds, figures, limits, reports      stand/   databases, servers, peers of a run
  *   load/       agents and callers, a process of its own
- *   peers/      others' queues and servers, in the place of ours
+ *   peers/      others' queues in the place of our engine     wires/  others' servers of streams
  *   scenarios/  one file each
  */
 import { type Arguments, readArguments, UsageError } from "./harness/arguments.ts";
@@ -16,10 +16,11 @@ import { dispatch } from "./scenarios/dispatch.ts";
 import { history } from "./scenarios/history.ts";
 import { publishes } from "./scenarios/publishes.ts";
 import { smoke } from "./scenarios/smoke.ts";
+import { stream } from "./scenarios/stream.ts";
 import { openStand } from "./stand/stand.ts";
 
 /** With a limit each, in the order in which `all` runs them. */
-const scenarios: readonly Scenario[] = [dispatch];
+const scenarios: readonly Scenario[] = [dispatch, stream];
 /** Older ones, which print what they measure and have no limit. */
 const surveys = {
   smoke: { what: "an idle control plane's memory, time to LIVE, the whole path", run: smoke },

@@ -5,9 +5,11 @@
 import { answerCalls } from "../stand/child.ts";
 import { type Dispatched, type Fleet, openFleet } from "./dispatch.ts";
 import { type Credentials, enrol, named } from "./enrol.ts";
+import { openStreams, type Streams, type StreamsOptions } from "./streams.ts";
 
 const agents = new Map<string, Credentials[]>();
 const fleets = new Map<string, Fleet>();
+const streams = new Map<string, Streams>();
 
 export const calls = {
   /** Enrols agents under a name of the group; their ids. `token` undefined: a peer's. */
@@ -37,10 +39,30 @@ export const calls = {
     await fleets.get(given.fleet)?.close();
     fleets.delete(given.fleet);
   },
+  /** Connects a group's agents, which only hold their streams. */
+  async openStreams(given: { streams: string; group: string } & Omit<StreamsOptions, "agents">): Promise<void> {
+    streams.set(given.streams, await openStreams({ ...given, agents: agents.get(given.group) ?? [] }));
+  },
+  echo: (given: { streams: string; forMs: number; receiptEach: number }) => streamsOf(given).echo(given),
+  beat: (given: { streams: string; everyMs: number; forMs: number }) => streamsOf(given).beat(given),
+  /** `pid`: of the server, which is killed now. */
+  comeBack: (given: { streams: string; pid: number }) =>
+    streamsOf(given).comeBack(async () => void process.kill(given.pid, "SIGKILL")),
+  async closeStreams(given: { streams: string }): Promise<void> {
+    streams.get(given.streams)?.close();
+    streams.delete(given.streams);
+  },
 };
+
+function streamsOf({ streams: name }: { streams: string }): Streams {
+  const found = streams.get(name);
+  if (found === undefined) throw new Error(`there are no streams ${name}`);
+  return found;
+}
 
 export type LoadCalls = typeof calls;
 
 answerCalls(calls, async () => {
   for (const fleet of fleets.values()) await fleet.close();
+  for (const held of streams.values()) held.close();
 });

@@ -21,6 +21,8 @@ import type { Endings } from "../harness/endings.ts";
 import { treeCpuMs } from "../harness/processor-time.ts";
 import type { LoadCalls } from "../load/main.ts";
 import type { PeerCalls } from "../peers/main.ts";
+import type { WireCalls } from "../wires/main.ts";
+import type { WireOptions } from "../wires/servers.ts";
 import { type Child, startChild } from "./child.ts";
 
 /** Several servers and peers, each with the pool that it has by default. */
@@ -38,6 +40,8 @@ export interface Stand {
   server(options: Pick<ServerOptions, "database" | "beside" | "flags" | "env" | "dataDir">): Promise<TestServer>;
   load(): Child<LoadCalls>;
   peer(options: { queue: string; database?: string }): Promise<{ child: Child<PeerCalls>; url: string }>;
+  /** A server that only answers agents. */
+  wire(options: { wire: string } & WireOptions): Promise<{ child: Child<WireCalls>; url: string }>;
   /** CPU time of PostgreSQL so far, ms. */
   postgresCpuMs(): Promise<number>;
   statement(database: string, text: string): Promise<pg.QueryResult["rows"]>;
@@ -109,6 +113,11 @@ export async function openStand(endings: Endings): Promise<Stand> {
         redisSocket: redis.url,
       });
       return { child, url };
+    },
+    async wire(options) {
+      const child = startChild<WireCalls>("wires/main.ts");
+      endings.add(() => child.end());
+      return { child, url: await child.call("start", options) };
     },
     postgresCpuMs: () => treeCpuMs(postgres.pid()),
   };

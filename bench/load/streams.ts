@@ -1,0 +1,141 @@
+/** Many agents that only hold their streams: echoes, heartbeats at a pace, and a return after their server was killed. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { CommandReceipt_Disposition as Receipt } from "@bowline/contract/agent";
+import { fullJitter } from "@bowline/kernel";
+import { type OpenAgent, openAgent } from "./agent.ts";
+import type { Credentials } from "./enrol.ts";
+import type { Protocol } from "./wire.ts";
+
+/** One loopback address has 28,000 ports, and each stream a connection of its own. */
+const addresses = 8;
+/** What every agent does whose server is gone: full jitter, 1 s to 60 s, never sooner than a quarter of a second. */
+const backoff = { baseMs: 1_000, capMs: 60_000, floorMs: 250 };
+const allBackWithinMs = 300_000;
+
+export interface StreamsOptions {
+  url: string;
+  agents: readonly Credentials[];
+  protocol: Protocol;
+  ca?: string | undefined;
+  /** Dials under way at the same time. */
+  together: number;
+}
+
+/** What an agent's server says beside acknowledgements is not counted. */
+interface Held {
+  credentials: Credentials;
+  agent: OpenAgent | undefined;
+  /** Called with each acknowledgement of a heartbeat. */
+  acknowledged: () => void;
+  beats: number;
+}
+
+export interface Streams {
+  /** Each agent says the next when the last is answered, for `forMs`; how many were answered. */
+  echo(options: { forMs: number; receiptEach: number }): Promise<{ roundTrips: number; seconds: number }>;
+  /** Each agent says one per `everyMs`, spread evenly over it, for `forMs`; how many were answered. */
+  beat(options: { everyMs: number; forMs: number }): Promise<{ roundTrips: number }>;
+  /** Waits for the end of all streams and dials again, as agents do, until all are back; ms from `killed()`. */
+  comeBack(killed: () => Promise<void>): Promise<{ ms: number; dials: number }>;
+  close(): void;
+}
+
+export async function openStreams({ url, agents, protocol, ca, together }: StreamsOptions): Promise<Streams> {
+  const held: Held[] = agents.map((credentials) => ({
+    ...{ credentials, agent: undefined, acknowledged: () => undefined, beats: 0 },
+  }));
+  const open = async (one: Held, index: number): Promise<void> => {
+    const localAddress = `127.0.0.${2 + (index % addresses)}`;
+    one.agent = await openAgent({ url, ca, localAddress }, one.credentials, {
+      protocol,
+      heard: ({ case: kind }) => {
+        if (kind === "heartbeatAck") one.acknowledged();
+      },
+    });
+  };
+  const beat = (one: Held): void => {
+    one.beats += 1;
+    one.agent?.send({ case: "heartbeat", value: { number: one.beats, capacity: { placesFree: 16 } } });
+  };
+  let next = 0;
+  const dialling = async (): Promise<void> => {
+    for (;;) {
+      const index = next;
+      next += 1;
+      const one = held[index];
+      if (one === undefined) return;
+      await open(one, index);
+    }
+  };
+  await Promise.all(Array.from({ length: together }, dialling));
+
+  return {
+    async echo({ forMs, receiptEach }) {
+      let roundTrips = 0;
+      const startedAt = performance.now();
+      await Promise.all(
+        held.map(
+          (one) =>
+            new Promise<void>((resolve, reject) => {
+              one.acknowledged = () => {
+                roundTrips += 1;
+                if (one.beats % receiptEach === 0) {
+                  // Of a command that is long over: checked against the rows, and changes nothing.
+                  const value = { commandId: "command_over", attempt: 1, disposition: Receipt.ACCEPTED };
+                  one.agent?.send({ case: "commandReceipt", value });
+                }
+                if (performance.now() - startedAt < forMs) beat(one);
+                else resolve();
+              };
+              void one.agent?.ended.then((why) => reject(new Error(`void: a stream ended: ${why}`)));
+              beat(one);
+            }),
+        ),
+      );
+      return { roundTrips, seconds: (performance.now() - startedAt) / 1000 };
+    },
+    async beat({ everyMs, forMs }) {
+      let answered = 0;
+      let said = 0;
+      for (const one of held) one.acknowledged = () => void (answered += 1);
+      const startedAt = performance.now();
+      for (let passed = 0; passed < forMs; passed = performance.now() - startedAt) {
+        const due = Math.floor((Math.min(passed, forMs) / everyMs) * held.length);
+        for (; said < due; said += 1) {
+          const one = held[said % held.length];
+          if (one !== undefined) beat(one);
+        }
+        await sleep(10);
+      }
+      await sleep(500); // the last answers
+      if (answered !== said) throw new Error(`void: of ${said} heartbeats ${answered} were answered`);
+      return { roundTrips: answered };
+    },
+    async comeBack(killed) {
+      let dials = 0;
+      const ended = held.map(({ agent }) => agent?.ended);
+      await killed();
+      const startedAt = performance.now();
+      const late = AbortSignal.timeout(allBackWithinMs);
+      await Promise.all(
+        held.map(async (one, index) => {
+          await ended[index];
+          for (let attempt = 0; ; attempt += 1) {
+            late.throwIfAborted();
+            await sleep(fullJitter(backoff, attempt));
+            dials += 1;
+            try {
+              return await open(one, index);
+            } catch {
+              // Not there yet, or more than it takes at once: later.
+            }
+          }
+        }),
+      );
+      return { ms: performance.now() - startedAt, dials };
+    },
+    close() {
+      for (const { agent } of held) agent?.drop();
+    },
+  };
+}
