@@ -13,6 +13,13 @@ import { describeMachine } from "./harness/machine.ts";
 import { asJson, asMarkdown, type Report } from "./harness/report.ts";
 import type { Scenario } from "./harness/scenario.ts";
 import { dispatch } from "./scenarios/dispatch.ts";
+import { connections } from "./scenarios/connections.ts";
+import { growth } from "./scenarios/growth.ts";
+import { heartbeats } from "./scenarios/heartbeats.ts";
+import { latency } from "./scenarios/latency.ts";
+import { redisDown } from "./scenarios/redis-down.ts";
+import { storm } from "./scenarios/storm.ts";
+import { twoReplicas } from "./scenarios/two-replicas.ts";
 import { history } from "./scenarios/history.ts";
 import { publishes } from "./scenarios/publishes.ts";
 import { smoke } from "./scenarios/smoke.ts";
@@ -20,7 +27,17 @@ import { stream } from "./scenarios/stream.ts";
 import { openStand } from "./stand/stand.ts";
 
 /** With a limit each, in the order in which `all` runs them. */
-const scenarios: readonly Scenario[] = [dispatch, stream];
+const scenarios: readonly Scenario[] = [
+  dispatch,
+  latency,
+  stream,
+  growth,
+  redisDown,
+  twoReplicas,
+  connections,
+  heartbeats,
+  storm,
+];
 /** Older ones, which print what they measure and have no limit. */
 const surveys = {
   smoke: { what: "an idle control plane's memory, time to LIVE, the whole path", run: smoke },
@@ -79,7 +96,7 @@ async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal
   const startedAt = new Date();
   const began = performance.now();
   try {
-    const stand = await openStand(endings);
+    const stand = await openStand(endings, { ...scenario, profile: given.profile });
     const machine = await describeMachine({ postgres: stand.postgres.version, redis: stand.redis.version });
     say(`${scenario.name}: seed ${seed}, ${rounds} rounds${quick ? ", short form" : ""}`);
     const outcome = await Promise.race([
@@ -114,6 +131,7 @@ function help(): string {
     "  --rounds N     interleaved rounds. Default: 7, short form 2",
     "  --seed N       decides the order in each round. Default: another each time, and printed",
     "  --only A;B     these peers only, for trying",
+    "  --profile DIR  CPU profiles of Bowline's servers, for Chrome's developer tools; slows them",
     "  --json         one document per scenario, with every round, instead of a table",
     "  --against DIR  of publishes: another checkout in turns with this one",
     "",

@@ -8,6 +8,8 @@ export interface Arguments {
   rounds: number;
   seed: number;
   only: string[];
+  /** A folder for CPU profiles of Bowline's servers. */
+  profile: string | undefined;
   /** Of `publishes`: another checkout. */
   against: string | undefined;
 }
@@ -34,6 +36,7 @@ export function readArguments(args: readonly string[]): Arguments | "help" {
         turns: { type: "string" },
         seed: { type: "string" },
         only: { type: "string" },
+        profile: { type: "string" },
         against: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
       },
@@ -45,9 +48,9 @@ export function readArguments(args: readonly string[]): Arguments | "help" {
   if (values.help) return "help";
   const [scenario, ...more] = positionals;
   if (scenario === undefined || more.length > 0) throw new UsageError("Name one scenario, or all.");
-  const { json, quick, against } = values;
+  const { json, quick, profile, against } = values;
   return {
-    ...{ scenario, json, quick, against },
+    ...{ scenario, json, quick, profile, against },
     rounds: wholeNumber("--rounds", values.rounds ?? values.turns, quick ? quickRounds : defaultRounds, 1, maxRounds),
     seed: wholeNumber("--seed", values.seed, Date.now() % 2 ** 31, 0, 2 ** 32 - 1),
     only: (values.only ?? "").split(";").filter((side) => side !== ""),

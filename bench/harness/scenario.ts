@@ -15,5 +15,7 @@ export interface Scenario {
   name: string;
   /** One line for the help. */
   what: string;
+  /** PostgreSQL keeps the time of each commit. */
+  commitTimes?: boolean;
   measure(run: Run): Promise<Omit<Outcome, "scenario">>;
 }

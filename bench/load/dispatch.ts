@@ -7,6 +7,7 @@
  *     its result recorded once, or the run is void.
  */
 import type { ClientHttp2Session } from "node:http2";
+import { setTimeout as sleep } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import {
   CommandReceipt_Disposition as Receipt,
@@ -43,6 +44,11 @@ export interface Dispatched {
 
 export interface Fleet {
   run(options: { callers: number; forMs: number; limit?: number }): Promise<Dispatched>;
+  /**
+   * One command after the other, on one deployment after the other. When each was at its agent, by its id: ms since 1970
+   * by the machine's clock, to the microsecond.
+   */
+  oneByOne(options: { commands: number; pauseMs: number }): Promise<Map<string, number>>;
   close(): Promise<void>;
 }
 
@@ -68,12 +74,15 @@ export async function openFleet(options: {
   const pushes = new Map<string, number>();
   const records = new Map<string, number>();
   let pushedMs: number[] = [];
+  /** By command, on performance.now(): kept while commands go one by one. */
+  let arrivals: Map<string, number> | undefined;
   const troubles: string[] = [];
   const count = (map: Map<string, number>, id: string): void => void map.set(id, (map.get(id) ?? 0) + 1);
 
   function heard(message: ServerMessage["message"], agent: OpenAgent): void {
     if (message.case === "deployCommand") {
       const command = message.value;
+      arrivals?.set(command.commandId, performance.now());
       count(pushes, command.commandId);
       const place = places.get(command.deploymentId);
       if (place !== undefined) pushedMs.push(performance.now() - place.calledAt);
@@ -111,31 +120,39 @@ export async function openFleet(options: {
   const callers: ClientHttp2Session[] = [];
   for (let index = 0; index < callerConnections; index += 1) callers.push(await dial({ url: options.callAt ?? url }));
 
+  const reset = (): void => {
+    pushes.clear();
+    records.clear();
+    pushedMs = [];
+  };
+  const commandOn = async (index: number, session: ClientHttp2Session): Promise<number> => {
+    const deploymentId = deployments[index];
+    if (deploymentId === undefined) throw new Error("more callers than deployments");
+    const body = toBinary(
+      ReconcileDeploymentRequestSchema,
+      create(ReconcileDeploymentRequestSchema, { id: deploymentId }),
+    );
+    const place: Place = { deploymentId, calledAt: performance.now(), recorded: () => undefined };
+    const recorded = new Promise<void>((resolve) => (place.recorded = resolve));
+    places.set(deploymentId, place);
+    await callUnary(session, reconcilePath, authorization, body);
+    const acceptedMs = performance.now() - place.calledAt;
+    await recorded;
+    places.delete(deploymentId);
+    return acceptedMs;
+  };
+  const callerOf = (index: number): ClientHttp2Session => callers[index % callers.length] as ClientHttp2Session;
+
   return {
     async run({ callers: many, forMs, limit = Number.POSITIVE_INFINITY }) {
-      pushes.clear();
-      records.clear();
-      pushedMs = [];
+      reset();
       const acceptedMs: number[] = [];
       let begun = 0;
       const startedAt = performance.now();
       const loop = async (index: number): Promise<void> => {
-        const deploymentId = deployments[index];
-        const session = callers[index % callers.length];
-        if (deploymentId === undefined || session === undefined) throw new Error("more callers than deployments");
-        const body = toBinary(
-          ReconcileDeploymentRequestSchema,
-          create(ReconcileDeploymentRequestSchema, { id: deploymentId }),
-        );
         while (performance.now() - startedAt < forMs && begun < limit) {
           begun += 1;
-          const place: Place = { deploymentId, calledAt: performance.now(), recorded: () => undefined };
-          const recorded = new Promise<void>((resolve) => (place.recorded = resolve));
-          places.set(deploymentId, place);
-          await callUnary(session, reconcilePath, authorization, body);
-          acceptedMs.push(performance.now() - place.calledAt);
-          await recorded;
-          places.delete(deploymentId);
+          acceptedMs.push(await commandOn(index, callerOf(index)));
         }
       };
       const late = new Promise<never>((_, reject) => {
@@ -150,12 +167,32 @@ export async function openFleet(options: {
       refuseUnlessOnce(begun, pushes, records, troubles);
       return { commands: begun, seconds, acceptedMs, pushedMs };
     },
+    async oneByOne({ commands, pauseMs }) {
+      reset();
+      const offset = wallClockOffset();
+      const seen = (arrivals = new Map<string, number>());
+      for (let number = 0; number < commands; number += 1) {
+        await commandOn(number % deployments.length, callerOf(0));
+        await sleep(pauseMs);
+      }
+      arrivals = undefined;
+      refuseUnlessOnce(commands, pushes, records, troubles);
+      return new Map([...seen].map(([id, at]) => [id, at + offset]));
+    },
     async close() {
       clearInterval(beating);
       for (const agent of agents) agent.drop();
       for (const session of callers) cut(session);
     },
   };
+}
+
+/** What is added to performance.now() gives the machine's clock, which Date.now() shows in whole milliseconds. */
+function wallClockOffset(): number {
+  const before = Date.now();
+  let at = before;
+  while (at === before) at = Date.now();
+  return at - performance.now();
 }
 
 /** V1. */

@@ -31,28 +31,34 @@ export const calls = {
     fleets.set(given.fleet, await openFleet({ ...given, agents: agents.get(given.group) ?? [] }));
   },
   async dispatch(given: { fleet: string; callers: number; forMs: number; limit?: number }): Promise<Dispatched> {
-    const fleet = fleets.get(given.fleet);
-    if (fleet === undefined) throw new Error(`there is no fleet ${given.fleet}`);
-    return fleet.run(given);
+    return fleetOf(given).run(given);
   },
+  oneByOne: (given: { fleet: string; commands: number; pauseMs: number }) => fleetOf(given).oneByOne(given),
   async closeFleet(given: { fleet: string }): Promise<void> {
     await fleets.get(given.fleet)?.close();
     fleets.delete(given.fleet);
   },
-  /** Connects a group's agents, which only hold their streams. */
-  async openStreams(given: { streams: string; group: string } & Omit<StreamsOptions, "agents">): Promise<void> {
-    streams.set(given.streams, await openStreams({ ...given, agents: agents.get(given.group) ?? [] }));
+  /** Connects agents of a group, all or the first `only`, which only hold their streams. */
+  async openStreams(
+    given: { streams: string; group: string; only?: number } & Omit<StreamsOptions, "agents">,
+  ): Promise<void> {
+    const all = agents.get(given.group) ?? [];
+    streams.set(given.streams, await openStreams({ ...given, agents: all.slice(0, given.only ?? all.length) }));
   },
   echo: (given: { streams: string; forMs: number; receiptEach: number }) => streamsOf(given).echo(given),
   beat: (given: { streams: string; everyMs: number; forMs: number }) => streamsOf(given).beat(given),
-  /** `pid`: of the server, which is killed now. */
-  comeBack: (given: { streams: string; pid: number }) =>
-    streamsOf(given).comeBack(async () => void process.kill(given.pid, "SIGKILL")),
+  comeBack: (given: { streams: string }) => streamsOf(given).comeBack(),
   async closeStreams(given: { streams: string }): Promise<void> {
     streams.get(given.streams)?.close();
     streams.delete(given.streams);
   },
 };
+
+function fleetOf({ fleet: name }: { fleet: string }): Fleet {
+  const found = fleets.get(name);
+  if (found === undefined) throw new Error(`there is no fleet ${name}`);
+  return found;
+}
 
 function streamsOf({ streams: name }: { streams: string }): Streams {
   const found = streams.get(name);

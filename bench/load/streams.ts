@@ -35,8 +35,8 @@ export interface Streams {
   echo(options: { forMs: number; receiptEach: number }): Promise<{ roundTrips: number; seconds: number }>;
   /** Each agent says one per `everyMs`, spread evenly over it, for `forMs`; how many were answered. */
   beat(options: { everyMs: number; forMs: number }): Promise<{ roundTrips: number }>;
-  /** Waits for the end of all streams and dials again, as agents do, until all are back; ms from `killed()`. */
-  comeBack(killed: () => Promise<void>): Promise<{ ms: number; dials: number }>;
+  /** Waits for the end of the streams and dials again, as agents do, until all are back; ms from the first end. */
+  comeBack(): Promise<{ ms: number; dials: number }>;
   close(): void;
 }
 
@@ -111,10 +111,10 @@ export async function openStreams({ url, agents, protocol, ca, together }: Strea
       if (answered !== said) throw new Error(`void: of ${said} heartbeats ${answered} were answered`);
       return { roundTrips: answered };
     },
-    async comeBack(killed) {
+    async comeBack() {
       let dials = 0;
-      const ended = held.map(({ agent }) => agent?.ended);
-      await killed();
+      const ended = held.map(async ({ agent }) => void (await agent?.ended));
+      await Promise.race(ended);
       const startedAt = performance.now();
       const late = AbortSignal.timeout(allBackWithinMs);
       await Promise.all(

@@ -13,6 +13,8 @@ export interface Child<Calls extends Record<string, (given: never) => Promise<un
     name: Name,
     given: Parameters<Calls[Name]>[0],
   ): Promise<Awaited<ReturnType<Calls[Name]>>>;
+  /** SIGKILL, and waits for the end. */
+  kill(): Promise<void>;
   /** Asks it to end, and after a while makes it. */
   end(): Promise<void>;
 }
@@ -64,6 +66,11 @@ export function startChild<Calls extends Record<string, (given: never) => Promis
           if (error !== null) reject(new Error(`${program} has ended:\n${said}`));
         });
       }),
+    async kill() {
+      ending = true;
+      child.kill("SIGKILL");
+      await over;
+    },
     async end() {
       ending = true;
       if (child.connected) child.disconnect();

@@ -2,10 +2,10 @@
  * Where a scenario stands: a durable PostgreSQL, a Redis, processes of Bowline
  * and of peers, all of this run's own and gone with it.
  */
-import { mkdtemp } from "node:fs/promises";
+import { cp, mkdtemp } from "node:fs/promises";
 import { realpathSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type DatabaseAddress, type EmbeddedPostgres, openDatabase, runEmbeddedPostgres } from "@bowline/db";
 import {
   removeFolder,
@@ -34,7 +34,8 @@ export interface Stand {
   postgres: EmbeddedPostgres;
   redis: { url: string; version: string; stop(): Promise<void>; start(): Promise<void> };
   folder: string;
-  /** A new database; `use` a statement or several in it. */
+  endings: Endings;
+  /** A new database. */
   database(name: string): Promise<TestDatabase>;
   /** A Bowline with the defaults of the product, on that database. */
   server(options: Pick<ServerOptions, "database" | "beside" | "flags" | "env" | "dataDir">): Promise<TestServer>;
@@ -44,40 +45,38 @@ export interface Stand {
   wire(options: { wire: string } & WireOptions): Promise<{ child: Child<WireCalls>; url: string }>;
   /** CPU time of PostgreSQL so far, ms. */
   postgresCpuMs(): Promise<number>;
-  statement(database: string, text: string): Promise<pg.QueryResult["rows"]>;
+  /** A copy of a folder, to be another server's. */
+  copy(folder: string): Promise<string>;
 }
 
 /** A name that PostgreSQL takes as it is. */
 export const asDatabase = (name: string): string => `bench_${name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "_")}`;
 
-export async function openStand(endings: Endings): Promise<Stand> {
+export async function openStand(
+  endings: Endings,
+  { commitTimes = false, profile }: { commitTimes?: boolean; profile?: string | undefined } = {},
+): Promise<Stand> {
   const folder = await mkdtemp(join(realpathSync(tmpdir()), "bowline-bench-"));
   endings.add(() => removeFolder(folder));
   const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
-  const postgres = await runEmbeddedPostgres({ dataDir: join(folder, "postgres"), log, maxConnections });
-  endings.add(postgres.stop);
+  const start = () => runEmbeddedPostgres({ dataDir: join(folder, "postgres"), log, maxConnections });
+  let postgres = await start();
+  endings.add(() => postgres.stop());
+  if (commitTimes) {
+    await ask(postgres.connection, "ALTER SYSTEM SET track_commit_timestamp = on");
+    await postgres.stop();
+    postgres = await start();
+  }
   const redis = await openRedis(join(folder, "redis.sock"), folder);
   const addressOf = (name: string): DatabaseAddress => ({ ...postgres.connection, database: name });
 
-  async function statement(database: string, text: string): Promise<pg.QueryResult["rows"]> {
-    const client = new pg.Client({ ...postgres.connection, database });
-    client.on("error", () => undefined); // the statement tells
-    await client.connect();
-    try {
-      return (await client.query(text)).rows;
-    } finally {
-      await client.end();
-    }
-  }
-  async function createDatabase(name: string): Promise<void> {
-    await statement(postgres.connection.database, `CREATE DATABASE ${name}`);
-  }
+  const createDatabase = (name: string): Promise<void> => ask(postgres.connection, `CREATE DATABASE ${name}`);
   const urlOf = (name: string): string => {
     const { host, port, user } = postgres.connection;
     return `postgres://${user}@localhost:${port}/${name}?host=${encodeURIComponent(host)}`;
   };
   return {
-    ...{ postgres, redis, folder, statement },
+    ...{ postgres, redis, folder, endings },
     async database(name) {
       await createDatabase(name);
       const address = addressOf(name);
@@ -94,6 +93,7 @@ export async function openStand(endings: Endings): Promise<Stand> {
       const server = await startServer({
         ...options,
         dataDir,
+        env: profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` },
         flags: ["--max-connections", String(serverConnections), ...(options.flags ?? [])],
       });
       return server;
@@ -119,8 +119,24 @@ export async function openStand(endings: Endings): Promise<Stand> {
       endings.add(() => child.end());
       return { child, url: await child.call("start", options) };
     },
+    async copy(from) {
+      const to = await mkdtemp(join(folder, "server-"));
+      await cp(from, to, { recursive: true });
+      return to;
+    },
     postgresCpuMs: () => treeCpuMs(postgres.pid()),
   };
+}
+
+async function ask(connection: pg.ClientConfig, text: string): Promise<void> {
+  const client = new pg.Client(connection);
+  client.on("error", () => undefined); // the statement tells
+  await client.connect();
+  try {
+    await client.query(text);
+  } finally {
+    await client.end();
+  }
 }
 
 /**

@@ -1,0 +1,97 @@
+/** Servers with many idle agents, Bowline's and bare ones, in clear text and over TLS. */
+import { get as getClear } from "node:http";
+import { get as getSecure } from "node:https";
+import { certificates, type TestServer } from "@bowline/testing";
+import type { LoadCalls } from "../load/main.ts";
+import type { Child } from "./child.ts";
+import { enrolGroup } from "./seed.ts";
+import { asDatabase, type Stand } from "./stand.ts";
+
+/** Dials under way at the same time: a server's queue of connections has 4,096 places. */
+const together = 128;
+
+export interface IdleServer {
+  url: string;
+  pid: number;
+  kill(): Promise<void>;
+  /** At the same port, with the same data. */
+  again(): Promise<IdleServer>;
+  eventLoopDelayP99Ms(): Promise<number>;
+}
+
+export interface Idle {
+  /** Starts one and returns when it listens. */
+  start(kind: "Bowline" | "bare", secure: boolean): Promise<IdleServer>;
+  /** Connects all agents to it. */
+  connect(streams: string, to: Pick<IdleServer, "url">, kind: "Bowline" | "bare", count?: number): Promise<void>;
+}
+
+/** Agents in one enrolment token at most. */
+const maxUses = 10_000;
+
+/** Enrols `count` agents once; each server of Bowline's is on that database. */
+export async function openIdle(
+  stand: Stand,
+  load: Child<LoadCalls>,
+  { count, flags }: { count: number; flags: readonly string[] },
+): Promise<Idle> {
+  if (count > maxUses) throw new Error(`at most ${maxUses} agents`);
+  const { ca, server: certificate } = certificates();
+  const files = certificate.files();
+  const database = await stand.database(asDatabase("idle"));
+  const home = await stand.server({ database });
+  await enrolGroup(home, load, { group: "Bowline", count });
+  await load.call("enrol", { group: "bare", url: "", count });
+  // What it made at its first start: its key and its administrator, whom the others share.
+  const { dataDir } = home;
+  await home.stop();
+
+  const bowline = (server: TestServer): IdleServer => ({
+    url: server.url,
+    pid: server.process.pid,
+    kill: async () => void (await server.kill()),
+    again: async () => bowline(await server.again()),
+    eventLoopDelayP99Ms: async () => {
+      const text = await page(`${server.url}/metrics`, ca.cert);
+      return Number(/^nodejs_eventloop_lag_p99_seconds (\S+)/m.exec(text)?.[1] ?? Number.NaN) * 1000;
+    },
+  });
+  const bare = async (secure: boolean, port: number): Promise<IdleServer> => {
+    const tls = secure ? { cert: certificate.chain, key: certificate.key } : undefined;
+    const { child, url } = await stand.wire({ wire: "bare node:http2", port, tls });
+    return {
+      ...{ url, pid: child.pid },
+      kill: () => child.kill(),
+      again: () => bare(secure, Number(new URL(url).port)),
+      eventLoopDelayP99Ms: () => child.call("eventLoopDelayP99Ms", undefined),
+    };
+  };
+  const limits = ["--dials-per-second", "0"]; // how fast agents come is what is measured, or is waited for
+  return {
+    async start(kind, secure) {
+      if (kind === "bare") return bare(secure, 0);
+      const tls = secure ? ["--tls-cert", files.cert, "--tls-key", files.key] : [];
+      return bowline(
+        await stand.server({
+          ...{ database, dataDir: await stand.copy(dataDir) },
+          flags: ["--redis-url", stand.redis.url, ...limits, ...flags, ...tls],
+        }),
+      );
+    },
+    async connect(streams, { url }, kind, only = count) {
+      await load.call("openStreams", { streams, group: kind, url, protocol: "connect", ca: ca.cert, together, only });
+    },
+  };
+}
+
+function page(url: string, ca: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const get = url.startsWith("https:") ? getSecure : getClear;
+    const request = get(url, { ca, agent: false } as never, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+      response.on("end", () => resolve(text));
+    });
+    request.on("error", reject);
+  });
+}
