@@ -117,7 +117,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.DeployResult.message": "For people: what, where, why, what still holds.",
   "bowline.agent.v1.DeployResult.outcome": "How it ended.",
   "bowline.agent.v1.DeployResult.product_publish_id": "The publish, copied from the command; empty for others.",
-  "bowline.agent.v1.DeployResult.reason": "Stable reason of a failure, e.g. BACKEND_UNREACHABLE.",
+  "bowline.agent.v1.DeployResult.reason":
+    "Stable reason of a failure, e.g. BACKEND_UNREACHABLE. Empty where it was asked to end: the server knows why.",
   "bowline.agent.v1.DeployResult.state": "What runs now.",
   "bowline.agent.v1.DeployResult.worth_retry": "Whether another try may help.",
   "bowline.agent.v1.DeploymentState": "What an agent observes of one deployment.",
@@ -248,7 +249,7 @@ export const comments: Readonly<Record<string, string>> = {
     "How far commands are. Only the newest per command is kept; answered before the commit.",
   "bowline.agent.v1.PollingService.SendReceipts": "What became of pushed commands. Answered after the commit.",
   "bowline.agent.v1.PollingService.SendResults":
-    "Outcomes of attempts. Answered after the commit, with an acknowledgement each. A session that has ended gets its answers too: RESEND or OBSOLETE.",
+    "Outcomes of attempts. Answered after the commit, with an acknowledgement each. A session that has ended gets its answers too: RESEND, OBSOLETE, or ALREADY_RECORDED.",
   "bowline.agent.v1.PollingService.SendState": "Instances that changed. Answered after the commit.",
   "bowline.agent.v1.PollingService.SendSync":
     "Tells what the agent has, right after the session was opened. No command is claimed before the answer. It may be sent again until the first poll; after that it is a PROTOCOL_VIOLATION.",
@@ -330,7 +331,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.SessionToken.access_token_life_ms": "How long it is taken, from now. 0: 10 minutes.",
   "bowline.agent.v1.StateReport": "Instances that changed since the last report, or all of one deployment.",
   "bowline.agent.v1.StateReport.deployments": "One entry per deployment, each with all of its instances.",
-  "bowline.agent.v1.StateReport.observation": "Grows by 1 per report, over the life of the journal.",
+  "bowline.agent.v1.StateReport.observation":
+    "Grows by 1 per report, over the life of the journal. One that is not newer than what the server has of a deployment's instances changes nothing of it.",
   "bowline.agent.v1.Superseded": "Another session of this agent took over.",
   "bowline.agent.v1.Superseded.epoch": "Epoch of the newer session.",
   "bowline.agent.v1.Sync":
@@ -727,9 +729,9 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.commands.v1.CommandService.GetCommand": "Gets one.",
   "bowline.commands.v1.CommandService.ListCommands": "Lists commands, newest first.",
   "bowline.commands.v1.CommandService.RetryCommand":
-    "Makes a new command for the same generation (`retry_of`). Only for an ended one and the current generation, else NEWER_GENERATION.",
+    "Makes a new command for the same wish (`retry_of`), as a generation of its own. Only for an ended one (else COMMAND_OPEN) whose generation is the current one (else NEWER_GENERATION). What is removed for good is DEPLOYMENT_ABSENT.",
   "bowline.commands.v1.CommandService.WatchCommands":
-    "Streams commands as they change. Starts with the open ones where no cursor is given. May repeat, never skips.",
+    "Streams commands as they change. Starts with the open ones where no cursor is given; of one publish with its ended ones too. May repeat, never skips.",
   "bowline.commands.v1.GetCommandRequest": "See CommandService.GetCommand.",
   "bowline.commands.v1.GetCommandRequest.id": "The command.",
   "bowline.commands.v1.ListCommandsRequest": "See CommandService.ListCommands.",

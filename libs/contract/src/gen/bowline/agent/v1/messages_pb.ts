@@ -820,7 +820,8 @@ export const CapacitySchema: GenMessage<Capacity, {jsonType: CapacityJson}> = /*
  */
 export type StateReport = Message<"bowline.agent.v1.StateReport"> & {
   /**
-   * Grows by 1 per report, over the life of the journal.
+   * Grows by 1 per report, over the life of the journal. One that is not newer
+   * than what the server has of a deployment's instances changes nothing of it.
    *
    * @generated from field: uint32 observation = 1;
    */
@@ -841,7 +842,8 @@ export type StateReport = Message<"bowline.agent.v1.StateReport"> & {
  */
 export type StateReportJson = {
   /**
-   * Grows by 1 per report, over the life of the journal.
+   * Grows by 1 per report, over the life of the journal. One that is not newer
+   * than what the server has of a deployment's instances changes nothing of it.
    *
    * @generated from field: uint32 observation = 1;
    */
@@ -1541,7 +1543,8 @@ export type DeployResult = Message<"bowline.agent.v1.DeployResult"> & {
   outcome: DeployResult_Outcome;
 
   /**
-   * Stable reason of a failure, e.g. BACKEND_UNREACHABLE.
+   * Stable reason of a failure, e.g. BACKEND_UNREACHABLE. Empty where it was
+   * asked to end: the server knows why.
    *
    * @generated from field: string reason = 4;
    */
@@ -1612,7 +1615,8 @@ export type DeployResultJson = {
   outcome?: DeployResult_OutcomeJson;
 
   /**
-   * Stable reason of a failure, e.g. BACKEND_UNREACHABLE.
+   * Stable reason of a failure, e.g. BACKEND_UNREACHABLE. Empty where it was
+   * asked to end: the server knows why.
    *
    * @generated from field: string reason = 4;
    */

@@ -717,7 +717,8 @@ export const PollingService: GenService<{
   },
   /**
    * Outcomes of attempts. Answered after the commit, with an acknowledgement
-   * each. A session that has ended gets its answers too: RESEND or OBSOLETE.
+   * each. A session that has ended gets its answers too: RESEND, OBSOLETE, or
+   * ALREADY_RECORDED.
    *
    * @generated from rpc bowline.agent.v1.PollingService.SendResults
    */

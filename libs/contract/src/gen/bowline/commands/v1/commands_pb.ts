@@ -1029,8 +1029,10 @@ export const CommandService: GenService<{
     output: typeof CommandSchema;
   },
   /**
-   * Makes a new command for the same generation (`retry_of`). Only for an ended
-   * one and the current generation, else NEWER_GENERATION.
+   * Makes a new command for the same wish (`retry_of`), as a generation of its
+   * own. Only for an ended one (else COMMAND_OPEN) whose generation is the
+   * current one (else NEWER_GENERATION). What is removed for good is
+   * DEPLOYMENT_ABSENT.
    *
    * @generated from rpc bowline.commands.v1.CommandService.RetryCommand
    */
@@ -1041,7 +1043,7 @@ export const CommandService: GenService<{
   },
   /**
    * Streams commands as they change. Starts with the open ones where no cursor
-   * is given. May repeat, never skips.
+   * is given; of one publish with its ended ones too. May repeat, never skips.
    *
    * @generated from rpc bowline.commands.v1.CommandService.WatchCommands
    */
