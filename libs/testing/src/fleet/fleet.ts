@@ -59,7 +59,8 @@ export interface Fleet {
   beats: Times;
   /** Reasons of refused dials, lost sessions and failed fetches. */
   troubles: ReadonlyMap<string, number>;
-  agentIds(): readonly string[];
+  /** The cluster that they enrolled in; empty before the first has. */
+  clusterId(): string;
   /** Begins what was to go wrong. */
   misbehave(kind: Misbehaviour): void;
   misbehaviours(): MisbehaviourReport[];
@@ -67,12 +68,14 @@ export interface Fleet {
   stop: () => Promise<void>;
 }
 
-/** Enrolments at once: keeps a server's pool busy, and leaves most of it to others. */
-const enrolAtOnce = 24;
+/** Enrolments at once. Those with one token come one after the other at the server; more would keep its connections. */
+const enrolAtOnce = 8;
 /** A server that is busy, or not there for a moment. */
 const enrolAgain = { floorMs: 200, baseMs: 500, capMs: 10_000 };
 const enrolTries = 12;
-const worthAgain = new Set(["OVERLOADED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELED", "REPLICA_DRAINING"]);
+/** Reasons for which another try is answered the same. */
+const forGood =
+  /^(REGISTRATION_TOKEN_.*|CLUSTER_.*|ENROLMENT_PROOF_INVALID|CLOCK_SKEW|INVALID_ARGUMENT|CLIENT_CERTIFICATE_.*|TLS_.*|HTTP2_UNAVAILABLE)$/;
 /** Agents that stop in the same moment: all would let a server's goodbyes pile up. */
 const stopAtOnce = 500;
 
@@ -168,7 +171,7 @@ export function startFleet(settings: FleetSettings): Fleet {
         const { reason, retryAfterMs = 0 } = refusalOf(error);
         const key = `enrol: ${reason}`;
         troubles.set(key, (troubles.get(key) ?? 0) + 1);
-        if (attempt + 1 >= enrolTries || !worthAgain.has(reason)) throw error;
+        if (attempt + 1 >= enrolTries || forGood.test(reason)) throw error;
         await wheel.sleep(Math.max(retryAfterMs, fullJitter(enrolAgain, attempt, random)));
       }
     }
@@ -201,7 +204,7 @@ export function startFleet(settings: FleetSettings): Fleet {
     pushes: () => pushes,
     beats,
     troubles,
-    agentIds: () => members.map(({ enrolled: { agentId } }) => agentId),
+    clusterId: () => members[0]?.enrolled.clusterId ?? "",
     misbehave: misbehaviours.begin,
     misbehaviours: misbehaviours.report,
     async stop() {

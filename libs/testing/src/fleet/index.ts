@@ -5,7 +5,7 @@
 export { type SimulatedAgent, startSimulatedAgent } from "./agent.ts";
 export type { AgentNotes, AgentPhase } from "./ports.ts";
 export { type Fleet, type FleetSettings, startFleet } from "./fleet.ts";
-export { createLedger, type Ledger, type LedgerTotals } from "./ledger.ts";
+export { type Account, createLedger, type Ledger, type LedgerTotals } from "./ledger.ts";
 export { misbehaviours, type Misbehaviour, type MisbehaviourReport } from "./misbehave.ts";
 export { seededRandom } from "./random.ts";
 export { createTimes, type Times, type TimesSummary } from "./times.ts";
