@@ -1,5 +1,5 @@
 /** docs/reliability.md against the files that it names. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "@jest/globals";
 
@@ -23,6 +23,15 @@ test("each file that docs/reliability.md names exists, and has a test with the w
         .some((line) => /^test|^ {2}["`]/.test(line) && line.includes(words)),
   );
   expect(wrong).toEqual([]);
+});
+
+test("each scenario that docs/reliability.md names by its number is there", () => {
+  const there = new Set(
+    readdirSync(`${root}/tests/faults/scenarios`).flatMap((name) => /^([0-9]{2})-/.exec(name)?.[1] ?? []),
+  );
+  const cited = [...page.matchAll(/\bscenarios? ([0-9]+(?:, [0-9]+)*)/g)].flatMap(([, all = ""]) => all.split(", "));
+  expect(cited.length).toBeGreaterThan(10);
+  expect(cited.filter((number) => !there.has(number.padStart(2, "0")))).toEqual([]);
 });
 
 test("each of the fences E1 to E7 is cited where docs/reliability.md says that it is kept", () => {

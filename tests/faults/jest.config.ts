@@ -7,7 +7,7 @@ import base from "../../jest.config.ts";
 export default {
   ...base,
   rootDir: new URL("../..", import.meta.url).pathname,
-  testMatch: ["<rootDir>/tests/faults/**/*.test.ts"],
+  testMatch: ["<rootDir>/tests/faults/*.test.ts"],
   testPathIgnorePatterns: ["/node_modules/"],
   testTimeout: 240_000,
   maxWorkers: 1,

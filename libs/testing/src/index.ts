@@ -17,6 +17,7 @@
  *   scripted-poll.ts  the same without a stream, over REST
  *   scripted-server.ts  a server that says what the test says, for agents' tests
  *   certificates.ts  a CA and what it signs      http-proxy.ts  a CONNECT proxy
+ *   alone.ts      all of this outside of jest
  *   jest/         environment, setup and teardown of the run
  */
 export {
@@ -26,6 +27,7 @@ export {
   type CertificateAuthority,
   type IssueOptions,
 } from "./certificates.ts";
+export { endingAfter, outsideJest } from "./alone.ts";
 export { atEnd, type Ending, endingsKey } from "./endings.ts";
 export {
   postgresRefusal,

@@ -1,0 +1,42 @@
+/**
+ * What is here, without jest: a program that starts real servers and databases
+ * (`npm run faults`) ends them as a test does.
+ *
+ *     await outsideJest(async () => {          // a PostgreSQL for all of it
+ *       await endingAfter(async () => { … });  // what this starts ends after it
+ *     });
+ */
+import { type Ending, endingsKey, runEndings } from "./endings.ts";
+import globalSetup from "./jest/global-setup.ts";
+import globalTeardown from "./jest/global-teardown.ts";
+
+type Global = { [endingsKey]?: { add: (ending: Ending) => void } };
+
+/** Runs `work` with the tests' PostgreSQL at hand, which starts when it is first asked for. */
+export async function outsideJest<T>(work: () => Promise<T>): Promise<T> {
+  await globalSetup();
+  try {
+    return await endingAfter(work);
+  } finally {
+    await globalTeardown();
+  }
+}
+
+/** Runs `work`, then ends what it started; what ends with an error fails it. */
+export async function endingAfter<T>(work: () => Promise<T>): Promise<T> {
+  const endings: Ending[] = [];
+  const outer = (globalThis as Global)[endingsKey];
+  (globalThis as Global)[endingsKey] = { add: (ending) => endings.push(ending) };
+  const ended = async (): Promise<void> => {
+    if (outer === undefined) delete (globalThis as Global)[endingsKey];
+    else (globalThis as Global)[endingsKey] = outer;
+    const errors = await runEndings(endings);
+    if (errors.length > 0) throw new AggregateError(errors, errors.map(String).join("\n"));
+  };
+  const result = await work().catch(async (error: unknown) => {
+    await ended();
+    throw error;
+  });
+  await ended();
+  return result;
+}

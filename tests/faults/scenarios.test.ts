@@ -1,0 +1,24 @@
+/** Each scenario once; `npm run faults` chooses, repeats and seeds them. The seed is in the name of what fails. */
+import { fileURLToPath } from "node:url";
+import { beforeAll, expect, test } from "@jest/globals";
+import type { TestServer } from "@bowline/testing";
+import { runScenario } from "./scenario.ts";
+import { scenarios } from "./scenarios/index.ts";
+import { startShared } from "./world/world.ts";
+
+/** The same in every run, so that a failure of CI is one here. */
+const seed = 1;
+const folder = fileURLToPath(new URL("../../.cache/faults", import.meta.url));
+
+let shared: TestServer;
+beforeAll(async () => {
+  shared = await startShared();
+}, 60_000);
+
+test.each(scenarios.map((scenario) => [`${scenario.number} ${scenario.title}`, scenario] as const))(
+  "%s",
+  async (_, scenario) => {
+    const { violations, failure, file } = await runScenario(scenario, { seed, shared, realTime: false, folder });
+    expect({ violations, failure, file }).toEqual({ violations: [], failure: "", file: "" });
+  },
+);

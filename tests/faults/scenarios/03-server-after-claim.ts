@@ -1,0 +1,9 @@
+import type { Scenario } from "../scenario.ts";
+import { killedServer } from "./killed-server.ts";
+
+export const serverAfterClaim: Scenario = {
+  number: 3,
+  title: "a server killed after the claim, before the push: the agent gets it from the next one, same attempt",
+  tries: ["A", "B", "C", "D", "E"],
+  run: (world) => killedServer(world, { at: "claim.committed", asked: false }),
+};

@@ -1,0 +1,31 @@
+/** All scenarios, by number. */
+import type { Scenario } from "../scenario.ts";
+import { serverBeforeCommit } from "./01-server-before-commit.ts";
+import { serverAfterCommit } from "./02-server-after-commit.ts";
+import { serverAfterClaim } from "./03-server-after-claim.ts";
+import { agentBeforeJournal } from "./05-agent-before-journal.ts";
+import { agentBeforeEffect } from "./06-agent-before-effect.ts";
+import { agentAfterEffect } from "./07-agent-after-effect.ts";
+import { acknowledgementLost } from "./08-acknowledgement-lost.ts";
+import { pushedFiveTimes } from "./09-pushed-five-times.ts";
+import { lateResult } from "./10-late-result.ts";
+import { twoSessions } from "./11-two-sessions.ts";
+import { pausedReplica } from "./12-paused-replica.ts";
+import { partition } from "./13-partition.ts";
+import { idleStreams } from "./14-idle-streams.ts";
+
+export const scenarios: readonly Scenario[] = [
+  serverBeforeCommit,
+  serverAfterCommit,
+  serverAfterClaim,
+  agentBeforeJournal,
+  agentBeforeEffect,
+  agentAfterEffect,
+  acknowledgementLost,
+  pushedFiveTimes,
+  lateResult,
+  twoSessions,
+  pausedReplica,
+  partition,
+  idleStreams,
+];
