@@ -92,7 +92,7 @@ async function runAll({ chosen, seed, repeat, realTime, json }: Settings): Promi
   let violated = 0;
   for (let round = 0; round < repeat; round += 1) {
     for (const scenario of chosen) {
-      const report = await endingAfter(() => runScenario(scenario, { seed: seed + round, shared, realTime, folder }));
+      const report = await carriedOut(scenario, { seed: seed + round, shared, realTime, folder });
       if (report.failure !== "" || report.violations.length > 0) violated += 1;
       if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
       else say(textOf(report));
@@ -102,12 +102,26 @@ async function runAll({ chosen, seed, repeat, realTime, json }: Settings): Promi
   return violated === 0 ? 0 : 1;
 }
 
+/** What a scenario started and could not be ended is a failure of it. */
+async function carriedOut(scenario: Scenario, options: Parameters<typeof runScenario>[1]): Promise<Report> {
+  let report: Report | undefined;
+  try {
+    await endingAfter(async () => void (report = await runScenario(scenario, options)));
+  } catch (error) {
+    const { number, title } = scenario;
+    const none = { number, title, seed: options.seed, violations: [], tookMs: 0, entries: 0, file: "" };
+    report = { ...none, ...report, failure: `${report?.failure ?? ""}\n${String(error)}` };
+  }
+  if (report === undefined) throw new Error("a scenario ended without a report");
+  return report;
+}
+
 function titleOf({ number, title, tries }: Scenario): string {
   return `${String(number).padStart(2)}  ${title}  [${tries.join(" ")}]`;
 }
 
 function textOf({ number, title, seed, violations, failure, tookMs, entries, file }: Report): string {
-  const head = `${file === "" ? "ok      " : "VIOLATED"} ${String(number).padStart(2)}  ${title}`;
+  const head = `${failure === "" && violations.length === 0 ? "ok      " : "VIOLATED"} ${String(number).padStart(2)}  ${title}`;
   const lines = [`${head}  (seed ${seed}, ${(tookMs / 1_000).toFixed(1)} s, ${entries} entries)`];
   for (const { invariant, subject, message } of violations)
     lines.push(`  ${invariant} (${invariants[invariant]}): ${subject} ${message}`);

@@ -10,11 +10,25 @@ import { type Ending, endingsKey, runEndings } from "./endings.ts";
 import globalSetup from "./jest/global-setup.ts";
 import globalTeardown from "./jest/global-teardown.ts";
 
+/** As a shell says it of Ctrl-C. */
+const interruptedCode = 130;
+
 type Global = { [endingsKey]?: { add: (ending: Ending) => void } };
 
-/** Runs `work` with the tests' PostgreSQL at hand, which starts when it is first asked for. */
+/** What is open now, innermost last: for a program that is interrupted. */
+const open: Ending[][] = [];
+
+/** Runs `work` with the tests' PostgreSQL at hand, which starts when it is first asked for; Ctrl-C ends it all. */
 export async function outsideJest<T>(work: () => Promise<T>): Promise<T> {
   await globalSetup();
+  const interrupted = (): void => {
+    void (async () => {
+      for (const endings of open.toReversed()) await runEndings(endings);
+      await globalTeardown();
+      process.exit(interruptedCode);
+    })();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, interrupted);
   try {
     return await endingAfter(work);
   } finally {
@@ -27,10 +41,12 @@ export async function endingAfter<T>(work: () => Promise<T>): Promise<T> {
   const endings: Ending[] = [];
   const outer = (globalThis as Global)[endingsKey];
   (globalThis as Global)[endingsKey] = { add: (ending) => endings.push(ending) };
+  open.push(endings);
   const ended = async (): Promise<void> => {
     if (outer === undefined) delete (globalThis as Global)[endingsKey];
     else (globalThis as Global)[endingsKey] = outer;
     const errors = await runEndings(endings);
+    open.splice(open.indexOf(endings), 1);
     if (errors.length > 0) throw new AggregateError(errors, errors.map(String).join("\n"));
   };
   const result = await work().catch(async (error: unknown) => {

@@ -5,7 +5,7 @@
  *
  *   postgres.ts   a migrated database per file     endings.ts  how things end
  *   redis.ts      an empty Redis per caller        redis-modes.ts  Sentinel and Cluster
- *   embedded-postgres.ts  the supervisor under test
+ *   embedded-postgres.ts  the supervisor under test    postgres-pair.ts  a primary with a standby
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
@@ -40,6 +40,7 @@ export { removeFolder, temporaryFolder } from "./folders.ts";
 export { startHttpProxy, type HttpProxy, type HttpProxyOptions } from "./http-proxy.ts";
 export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
 export { freePort } from "./ports.ts";
+export { type PostgresPair, startPostgresPair } from "./postgres-pair.ts";
 export { testDatabase, type TestDatabase } from "./postgres.ts";
 export {
   isPaused,

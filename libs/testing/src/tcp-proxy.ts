@@ -7,6 +7,7 @@
  *     proxy.mend();                     // back again
  *     proxy.hold("down");               // answers wait here, in order
  *     proxy.release();
+ *     proxy.redirect({ port });         // leads elsewhere, as after a failover
  *     proxy.delay(5_000);               // each way, each byte that comes from now on
  *     const trap = proxy.trap({ up: "UPDATE command_states" }, { down: "COMMIT" });
  *     const caught = await trap.caught; // one connection stands still just before the bytes of the last step
@@ -53,6 +54,8 @@ export interface TcpProxy {
   hold(direction?: Direction): void;
   /** Lets go what `hold` kept, and passes again. */
   release(): void;
+  /** Where new connections lead from now on; those that are open stay where they are. */
+  redirect(target: NetConnectOpts): void;
   /** Adds this time to the way, in each direction; 0 passes at once again. */
   delay(ms: number): void;
   /** Holds the first connection that says these in this order, just before the bytes of the last. Armed once. */
@@ -65,7 +68,8 @@ type Armed = { steps: readonly TrapStep[]; catch: (caught: Caught) => void };
 type Link = { up: Pipe; down: Pipe; destroy: () => void };
 
 /** Starts a proxy on a free port of 127.0.0.1. */
-export async function startTcpProxy(target: NetConnectOpts): Promise<TcpProxy> {
+export async function startTcpProxy(first: NetConnectOpts): Promise<TcpProxy> {
+  let target = first;
   const links = new Set<Link>();
   const traps = new Set<Armed>();
   const state = { away: false, held: new Set<Direction>(), delayMs: 0 };
@@ -143,6 +147,7 @@ export async function startTcpProxy(target: NetConnectOpts): Promise<TcpProxy> {
       state.held.clear();
       pump();
     },
+    redirect: (other) => void (target = other),
     delay: (ms) => void (state.delayMs = ms),
     trap(...steps) {
       const { promise: caught, resolve } = Promise.withResolvers<Caught>();

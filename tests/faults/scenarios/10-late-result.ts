@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { scriptedResult } from "@bowline/testing";
 import type { Scenario } from "../scenario.ts";
 import type { World } from "../world/world.ts";
-import { patient, settledAgent } from "./scripted.ts";
+import { patient, settledAgent, takesEffect } from "./scripted.ts";
 
 export const lateResult: Scenario = {
   number: 10,
@@ -21,7 +21,7 @@ async function run(world: World): Promise<void> {
   assert.equal(await agent.report(first, { failed: "FIRST_TRY" }), "RECORDED");
   const second = await agent.nextCommand({ of: published.command, ...patient });
   assert.equal(second.attempt, first.attempt + 1);
-  await agent.receive(second);
+  const spec = await agent.receive(second);
   await world.within(
     "the second attempt runs",
     30_000,
@@ -39,6 +39,7 @@ async function run(world: World): Promise<void> {
   await agent.heartbeat(); // what was said before it has been heard
   const row = await place.row(second.commandId);
   assert.deepEqual([row.state, row.attempt, row.failures], ["RUNNING", 2, 1]);
+  takesEffect(place, agent, spec);
   assert.equal(await agent.report(second, { succeeded: true }), "RECORDED");
   await place.settled();
   assert.equal((await place.row(second.commandId)).outcome_attempt, 2);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { scriptedResult } from "@bowline/testing";
 import type { Scenario } from "../scenario.ts";
 import type { World } from "../world/world.ts";
-import { patient, settledAgent } from "./scripted.ts";
+import { patient, settledAgent, takesEffect } from "./scripted.ts";
 
 export const twoSessions: Scenario = {
   number: 11,
@@ -21,7 +21,7 @@ async function run(world: World): Promise<void> {
     const old = agent.session();
     const published = await place.publish("first");
     const command = await agent.nextCommand({ of: published.command, ...patient });
-    await agent.receive(command);
+    takesEffect(place, agent, await agent.receive(command));
     await world.within("it runs", 30_000, async () => (await place.row(command.commandId)).state === "RUNNING");
 
     const { commandId, attempt } = command;

@@ -8,7 +8,7 @@ import { isPaused, type ScriptedAgent, scriptedResult, type ScriptedSession, typ
 import type { Scenario } from "../scenario.ts";
 import type { Place } from "../world/place.ts";
 import type { World } from "../world/world.ts";
-import { patient, settledAgent } from "./scripted.ts";
+import { patient, settledAgent, takesEffect } from "./scripted.ts";
 
 /** A lease, a grace, and the turns of who sweeps; then a transaction that is undone. */
 const takenOverWithinMs = 90_000;
@@ -79,7 +79,7 @@ async function inClaim(world: World, point: string): Promise<void> {
     const session = await agent.connect({ url: place.url });
     const command = await session.nextCommand({ of: commandId, ...patient });
     assert.equal(command.attempt, 1);
-    await session.receive(command);
+    takesEffect(place, agent, await session.receive(command));
     await runs(world, place, commandId);
   });
   const running = { state: "RUNNING", attempt: 1, failures: 0, epoch: agent.session().greeting.epoch };
@@ -94,7 +94,7 @@ async function beforeCommitOfResult(world: World): Promise<void> {
   const { place, agent, old } = all;
   const { command: commandId } = await place.publish("first");
   const command = await old.nextCommand({ of: commandId, ...patient });
-  await old.receive(command);
+  takesEffect(place, agent, await old.receive(command));
   await runs(world, place, commandId);
   world.history.append({ kind: "stale", command: commandId, attempt: 1, mark });
   const session = await world.fault("paused before the commit of a result", async () => {
@@ -118,7 +118,7 @@ async function beforeAcknowledgement(world: World): Promise<void> {
   const { place, agent, old } = all;
   const { command: commandId } = await place.publish("first");
   const command = await old.nextCommand({ of: commandId, ...patient });
-  await old.receive(command);
+  takesEffect(place, agent, await old.receive(command));
   const session = await world.fault("paused after the commit of a result", async () => {
     old.send({ case: "deployResult", value: scriptedResult(command, { succeeded: true }) });
     await takenOver(world, all);

@@ -3,6 +3,7 @@ import type { Scenario } from "../scenario.ts";
 import { serverBeforeCommit } from "./01-server-before-commit.ts";
 import { serverAfterCommit } from "./02-server-after-commit.ts";
 import { serverAfterClaim } from "./03-server-after-claim.ts";
+import { halfOpen } from "./04-half-open.ts";
 import { agentBeforeJournal } from "./05-agent-before-journal.ts";
 import { agentBeforeEffect } from "./06-agent-before-effect.ts";
 import { agentAfterEffect } from "./07-agent-after-effect.ts";
@@ -13,11 +14,19 @@ import { twoSessions } from "./11-two-sessions.ts";
 import { pausedReplica } from "./12-paused-replica.ts";
 import { partition } from "./13-partition.ts";
 import { idleStreams } from "./14-idle-streams.ts";
+import { cancelRaces } from "./23-cancel-races.ts";
+import { killsItsAgent } from "./25-kills-its-agent.ts";
+import { openTransaction } from "./26-open-transaction.ts";
+import { journalLost } from "./29-journal-lost.ts";
+import { cloned } from "./30-cloned.ts";
+import { newerGeneration } from "./34-newer-generation.ts";
+import { hostDies } from "./35-host-dies.ts";
 
 export const scenarios: readonly Scenario[] = [
   serverBeforeCommit,
   serverAfterCommit,
   serverAfterClaim,
+  halfOpen,
   agentBeforeJournal,
   agentBeforeEffect,
   agentAfterEffect,
@@ -28,4 +37,11 @@ export const scenarios: readonly Scenario[] = [
   pausedReplica,
   partition,
   idleStreams,
+  cancelRaces,
+  killsItsAgent,
+  openTransaction,
+  journalLost,
+  cloned,
+  newerGeneration,
+  hostDies,
 ];

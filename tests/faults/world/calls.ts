@@ -47,7 +47,7 @@ interface Said {
   id?: string;
   deploymentId?: string;
   generation?: number;
-  targets?: { commandId: string; deploymentId: string; generation: number }[];
+  targets?: { commandId?: string; deploymentId: string; generation: number }[];
 }
 
 /** One try. Never throws: that nobody answered is an outcome. */
@@ -112,11 +112,9 @@ function namedBy(said: Said, { what }: Call): CommandNamed[] {
     const { id = "", deploymentId: deployment = "", generation = 0 } = said;
     return [{ command: id, deployment, generation }];
   }
-  return (said.targets ?? []).map((target) => ({
-    command: target.commandId,
-    deployment: target.deploymentId,
-    generation: target.generation,
-  }));
+  return (said.targets ?? []).flatMap(({ commandId: command = "", deploymentId: deployment, generation }) =>
+    command === "" ? [] : [{ command, deployment, generation }],
+  );
 }
 
 function reasonOf(said: Said, status: number): string {

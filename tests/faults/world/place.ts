@@ -3,7 +3,7 @@
  * is made through it goes into the history.
  */
 import { type Database, openCommandStates } from "@bowline/db";
-import { enrolScriptedAgent, type ScriptedAgent, type TestServer } from "@bowline/testing";
+import { enrolScriptedAgent, type ScriptedAgent, type TestServer, until } from "@bowline/testing";
 import type { Kysely } from "kysely";
 import { type Api, openApi } from "../../e2e/api.ts";
 import type { History } from "../history/history.ts";
@@ -39,6 +39,7 @@ export interface Published extends Answer {
 }
 
 export interface Place {
+  history: History;
   cluster: string;
   clusterId: string;
   /** Where agents dial and callers call; a scenario may set it to another replica's. */
@@ -92,7 +93,7 @@ export async function createPlace(parts: {
   const versions = new Map<string, number>();
   let calls = 0;
   const place: Place = {
-    ...{ cluster, clusterId, url: server.url, db },
+    ...{ history, cluster, clusterId, url: server.url, db },
     api: () => openApi(place.url, server.adminToken),
     registrationToken: async () => (await place.api().tokens.createRegistrationToken({ clusterId })).token,
     async host({ url = place.url, ...options } = {}) {
@@ -195,8 +196,12 @@ function published(call: Call & { product: string }, answer: Answer): Published 
   };
 }
 
-/** The product at this version, as its routes' `x-version`. Returns the revision's id. */
+/** The product at this version, as its routes' `x-version`; repeated while nobody answers. Returns the revision's id. */
 async function applyVersion(api: Api, name: string, version: string): Promise<string> {
+  return until(() => applyOnce(api, name, version), { withinMs: usualWithinMs, what: `${version} is applied` });
+}
+
+async function applyOnce(api: Api, name: string, version: string): Promise<string> {
   const filters = [
     { kind: { case: "responseHeaderModifier" as const, value: { set: [{ name: "x-version", value: version }] } } },
   ];

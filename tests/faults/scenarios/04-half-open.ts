@@ -1,0 +1,63 @@
+/** An agent that is there and reads nothing, and one whose connection neither end knows to be dead. */
+import assert from "node:assert/strict";
+import { isPaused, startTcpProxy, type TestServer, until } from "@bowline/testing";
+import type { Scenario } from "../scenario.ts";
+import type { World } from "../world/world.ts";
+
+/** Of production: 15 s and 45 s. */
+const flags = ["--heartbeat-interval-ms", "1000", "--silence-limit-ms", "4000"];
+/** The silence limit, and the turns of who looks. */
+const noticedWithinMs = 60_000;
+
+export const halfOpen: Scenario = {
+  number: 4,
+  title: "an agent that never reads, or is gone without a word: its session ends in time, and nothing of it is lost",
+  tries: ["A", "B", "C", "E", "F"],
+  async run(world) {
+    const replica = await world.beside({ flags });
+    await world.together([neverReads(world, replica), goneWithoutAWord(world, replica)]);
+  },
+};
+
+async function neverReads(world: World, { url }: TestServer): Promise<void> {
+  const place = await world.place();
+  const host = await place.host({ url });
+  const agentId = await host.agentId();
+  await place.publish("first");
+  await place.settled();
+  const { epoch } = await place.session(agentId);
+  const published = await world.fault("the agent stands still", async () => {
+    host.process.kill("SIGSTOP");
+    await until(() => isPaused(host.process.pid), { what: "the agent stands still" });
+    const answer = await place.publish("first");
+    const ended = async () => (await place.session(agentId)).state === "ENDED";
+    await world.within("the session of an agent that says nothing ends", noticedWithinMs, ended);
+    host.process.kill("SIGCONT");
+    return answer;
+  });
+  await place.serving(agentId, { above: epoch });
+  await place.settled();
+  const { state, attempt, failures } = await place.row(published.command);
+  assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
+}
+
+async function goneWithoutAWord(world: World, { url }: TestServer): Promise<void> {
+  const proxy = await startTcpProxy({ host: "127.0.0.1", port: Number(new URL(url).port) });
+  const place = await world.place();
+  const host = await place.host({ url: `http://${proxy.host}:${proxy.port}` });
+  const agentId = await host.agentId();
+  await place.publish("first");
+  await place.settled();
+  const { epoch } = await place.session(agentId);
+  const published = await world.fault("the host is gone, its connection is not", async () => {
+    proxy.hold(); // nobody hears that it ends
+    await host.kill();
+    const answer = await place.publish("first");
+    host.again({ url }); // it is back before anybody has noticed
+    await place.serving(agentId, { above: epoch });
+    return answer;
+  });
+  await place.settled();
+  const { state, attempt, failures } = await place.row(published.command);
+  assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
+}
