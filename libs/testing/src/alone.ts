@@ -6,9 +6,12 @@
  *       await endingAfter(async () => { … });  // what this starts ends after it
  *     });
  */
+import { fileURLToPath } from "node:url";
 import { type Ending, endingsKey, runEndings } from "./endings.ts";
 import globalSetup from "./jest/global-setup.ts";
 import globalTeardown from "./jest/global-teardown.ts";
+
+const rootDir = fileURLToPath(new URL("../../..", import.meta.url));
 
 /** As a shell says it of Ctrl-C. */
 const interruptedCode = 130;
@@ -20,7 +23,7 @@ const open: Ending[][] = [];
 
 /** Runs `work` with the tests' PostgreSQL at hand, which starts when it is first asked for; Ctrl-C ends it all. */
 export async function outsideJest<T>(work: () => Promise<T>): Promise<T> {
-  await globalSetup();
+  await globalSetup(undefined, { rootDir });
   const interrupted = (): void => {
     void (async () => {
       for (const endings of open.toReversed()) await runEndings(endings);
