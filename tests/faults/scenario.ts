@@ -2,7 +2,8 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { TestServer } from "@bowline/testing";
-import { check, evidence, type Violation } from "./history/checker.ts";
+import { check, evidence } from "./history/checker.ts";
+import type { Violation } from "./history/facts.ts";
 import type { InvariantName } from "./history/events.ts";
 import { createHistory } from "./history/history.ts";
 import { createWorld, type World } from "./world/world.ts";

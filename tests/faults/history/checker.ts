@@ -14,14 +14,7 @@
 import { acceptedIsNotLost, cancelsConverge, oneInFlight, staleChangesNothing, terminalStays } from "./commands.ts";
 import { contentOfGeneration, oneEffect, onlyNamedRemovals } from "./effects.ts";
 import type { Entry, InvariantName } from "./events.ts";
-import { factsOf, isTerminal, type Facts } from "./facts.ts";
-
-export interface Violation {
-  invariant: InvariantName;
-  /** The command or deployment; empty where it is about neither. */
-  subject: string;
-  message: string;
-}
+import { type Facts, factsOf, isTerminal, type Violation } from "./facts.ts";
 
 export const invariants = {
   A: "an accepted command is never lost",

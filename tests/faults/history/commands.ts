@@ -1,6 +1,5 @@
 /** What the checker (checker.ts) asks of the engine: A, C, D, E and G, from steps, answers and what a watch was told. */
-import type { Violation } from "./checker.ts";
-import { type Facts, generationKey, groupBy, isInFlight, isTerminal } from "./facts.ts";
+import { type Facts, generationKey, groupBy, isInFlight, isTerminal, type Violation } from "./facts.ts";
 
 /** A: what was answered with success exists and has ended, and what succeeded was done. */
 export function acceptedIsNotLost({ answered, commands, effects, ledgers }: Facts): Violation[] {

@@ -1,6 +1,5 @@
 /** What the checker (checker.ts) asks of the hosts: B, H and I, from their ledgers and the stored generations. */
-import type { Violation } from "./checker.ts";
-import { type Facts, generationKey, groupBy } from "./facts.ts";
+import { type Facts, generationKey, groupBy, type Violation } from "./facts.ts";
 
 /** B: a generation takes effect once per host, some command wanted it, and a key names one set of commands. */
 export function oneEffect({ effects, commands, answered }: Facts): Violation[] {

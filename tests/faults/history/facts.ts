@@ -12,7 +12,15 @@ import type {
   Step,
   Waited,
   Watched,
+  InvariantName,
 } from "./events.ts";
+
+export interface Violation {
+  invariant: InvariantName;
+  /** The command or deployment; empty where it is about neither. */
+  subject: string;
+  message: string;
+}
 
 type At<Kind> = Kind & { at: number };
 
