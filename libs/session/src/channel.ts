@@ -2,6 +2,9 @@
  * One end of a stream: what goes out waits in an outbox, what comes in is
  * checked for its order and ends the silence. Whatever ends it, it ends once,
  * and says how as a value.
+ *
+ * A line is that much; what comes in is pushed into it. A channel is a line
+ * whose transport and reader are iterators.
  */
 import { isProblem, problem, type Clock, type Problem } from "@bowline/kernel";
 import { createOutbox, type Outbox, type SendOutcome } from "./outbox.ts";
@@ -24,11 +27,9 @@ export type ChannelEnd =
   /** The peer sent what it may not send now (PROTOCOL_VIOLATION). */
   | { kind: "violated"; problem: Problem };
 
-export interface Channel<Out, In> {
+export interface Line<Out> {
   /** Never waits. `full` ends the channel as stalled; `too-large` sends nothing and is the caller's to handle. */
   send(message: Out): SendOutcome;
-  /** What the peer says, in order; for one reader. Ends with the channel and never throws: `ended` tells why. */
-  readonly messages: AsyncIterable<In>;
   /** What is queued still goes out. Down the stream `because` reaches the peer as its error. */
   close(because?: Problem): void;
   /** Resolves once, with the first reason. */
@@ -41,8 +42,14 @@ export interface Channel<Out, In> {
   readonly queued: number;
 }
 
-export type ChannelOptions<Out, In> = {
-  sizeOf: (message: Out) => number;
+export interface Channel<Out, In> extends Line<Out> {
+  /** What the peer says, in order; for one reader. Ends with the channel and never throws: `ended` tells why. */
+  readonly messages: AsyncIterable<In>;
+}
+
+export type LineOptions<Out, In, Item = Out> = {
+  encode: (message: Out) => Item;
+  sizeOf: (item: Item) => number;
   coalesce: (message: Out) => string | undefined;
   order: OrderCheck<In>;
   clock: Clock;
@@ -53,19 +60,24 @@ export type ChannelOptions<Out, In> = {
   silenceMs?: number;
 };
 
-/** A channel, and the outbox that the transport reads. `incoming` is what the transport gives. */
-export function createChannel<Out, In>(
-  incoming: AsyncIterable<In>,
-  options: ChannelOptions<Out, In>,
-): { channel: Channel<Out, In>; outbox: Outbox<Out> } {
+/** A line, the outbox that its transport reads, and where the transport puts what it hears. */
+export interface LineEnds<Out, In, Item> {
+  line: Line<Out>;
+  outbox: Outbox<Out, Item>;
+  /** False where the message is not to be handled: it came out of order, or after the end. */
+  heard: (message: In) => boolean;
+  /** Ends it, unless it has ended. */
+  end: (how: ChannelEnd) => void;
+}
+
+export function createLine<Out, In, Item = Out>(options: LineOptions<Out, In, Item>): LineEnds<Out, In, Item> {
   const over = new AbortController();
   let settle: (end: ChannelEnd) => void = () => {};
   let first: ChannelEnd | undefined;
   const ended = new Promise<ChannelEnd>((resolve) => (settle = resolve));
-  /** Wakes the reader of `messages`. Set anew for each wait, so that nothing piles up on a long-lived promise. */
-  let stopReading: (() => void) | undefined;
 
-  const outbox = createOutbox<Out>({
+  const outbox = createOutbox<Out, Item>({
+    encode: options.encode,
     sizeOf: options.sizeOf,
     coalesce: options.coalesce,
     limitBytes: maxStreamMessageBytes,
@@ -86,13 +98,12 @@ export function createChannel<Out, In>(
     over.signal,
   );
 
-  const channel: Channel<Out, In> = {
+  const line: Line<Out> = {
     send(message) {
       const outcome = outbox.send(message);
       if (outcome === "full") end({ kind: "stalled" });
       return outcome;
     },
-    messages: read(),
     close: (because) => end(because === undefined ? { kind: "closed" } : { kind: "closed", because }),
     ended,
     signal: over.signal,
@@ -101,33 +112,14 @@ export function createChannel<Out, In>(
       return outbox.queued;
     },
   };
-  return { channel, outbox };
-
-  async function* read(): AsyncGenerator<In> {
-    const iterator = incoming[Symbol.asyncIterator]();
-    try {
-      while (first === undefined) {
-        const next = await nextOrEnd(iterator);
-        if (next === undefined) return;
-        if (next.done === true) return end({ kind: "peer-closed" });
-        silence.heard();
-        const wrong = options.order(next.value);
-        if (wrong !== undefined) return end({ kind: "violated", problem: problem("PROTOCOL_VIOLATION", wrong) });
-        yield next.value;
-      }
-    } catch (error) {
-      end({ kind: "failed", error });
-    } finally {
-      end({ kind: "closed" }); // The reader left; a no-op where the channel has ended.
-    }
-  }
-
-  function nextOrEnd(iterator: AsyncIterator<In>): Promise<IteratorResult<In> | undefined> {
-    return new Promise((resolve, reject) => {
-      stopReading = () => resolve(undefined);
-      iterator.next().then(resolve, reject);
-    });
-  }
+  const heard = (message: In): boolean => {
+    if (first !== undefined) return false;
+    silence.heard();
+    const wrong = options.order(message);
+    if (wrong !== undefined) end({ kind: "violated", problem: problem("PROTOCOL_VIOLATION", wrong) });
+    return wrong === undefined;
+  };
+  return { line, outbox, heard, end };
 
   function end(how: ChannelEnd): void {
     if (first !== undefined) return;
@@ -148,14 +140,50 @@ export function createChannel<Out, In>(
       case "silent":
       case "stalled":
         outbox.abandon();
-        options.hangUp();
         break;
       default:
         how satisfies never;
     }
     over.abort();
-    stopReading?.();
     settle(how);
+    // Last: whoever hears of the cut knows by then why.
+    if (how.kind === "silent" || how.kind === "stalled") options.hangUp();
+  }
+}
+
+/** A channel, and the outbox that the transport reads. `incoming` is what the transport gives. */
+export function createChannel<Out, In>(
+  incoming: AsyncIterable<In>,
+  options: Omit<LineOptions<Out, In>, "encode">,
+): { channel: Channel<Out, In>; outbox: Outbox<Out> } {
+  const { line, outbox, heard, end } = createLine<Out, In>({ ...options, encode: (message) => message });
+  /** Wakes the reader of `messages`. Set anew for each wait, so that nothing piles up on a long-lived promise. */
+  let stopReading: (() => void) | undefined;
+  line.signal.addEventListener("abort", () => stopReading?.(), { once: true });
+  return { channel: Object.assign(line, { messages: read() }), outbox };
+
+  async function* read(): AsyncGenerator<In> {
+    const iterator = incoming[Symbol.asyncIterator]();
+    try {
+      while (!line.signal.aborted) {
+        const next = await nextOrEnd(iterator);
+        if (next === undefined) return;
+        if (next.done === true) return end({ kind: "peer-closed" });
+        if (!heard(next.value)) return;
+        yield next.value;
+      }
+    } catch (error) {
+      end({ kind: "failed", error });
+    } finally {
+      end({ kind: "closed" }); // The reader left; a no-op where the channel has ended.
+    }
+  }
+
+  function nextOrEnd(iterator: AsyncIterator<In>): Promise<IteratorResult<In> | undefined> {
+    return new Promise((resolve, reject) => {
+      stopReading = () => resolve(undefined);
+      iterator.next().then(resolve, reject);
+    });
   }
 }
 

@@ -7,6 +7,7 @@ type Note = { text: string; key?: string };
 
 function outboxOf(options: Partial<OutboxOptions<Note>> = {}) {
   return createOutbox<Note>({
+    encode: (note) => note,
     sizeOf: (note) => note.text.length,
     limitBytes: 10,
     maxQueued: 3,

@@ -1,6 +1,6 @@
 /**
- * What waits to be sent on one stream: read by the transport as an
- * AsyncIterable, as fast as the peer takes it.
+ * What waits to be sent on one stream: read by the transport as fast as the
+ * peer takes it, as an AsyncIterable or, for one that is pushed, by `take`.
  *
  * O1: what was queued goes out in the order in which it was queued.
  * O2: nothing is dropped in silence. A coalesced message takes the place of
@@ -16,9 +16,11 @@ import type { Clock } from "@bowline/kernel";
  */
 export type SendOutcome = "queued" | "coalesced" | "too-large" | "full" | "closed";
 
-export type OutboxOptions<M> = {
+export type OutboxOptions<M, Item = M> = {
+  /** What the transport is given of a message: once, when it is queued. */
+  encode: (message: M) => Item;
   /** Its encoded size. */
-  sizeOf: (message: M) => number;
+  sizeOf: (item: Item) => number;
   limitBytes: number;
   maxQueued: number;
   stallMs: number;
@@ -29,8 +31,16 @@ export type OutboxOptions<M> = {
   stalled: () => void;
 };
 
-export interface Outbox<M> extends AsyncIterable<M> {
+export interface Outbox<M, Item = M> extends AsyncIterable<Item> {
   send(message: M): SendOutcome;
+  /** The next to go out; undefined: nothing waits. */
+  take(): Item | undefined;
+  /** Calls `ready` in the place of an iterator, when something was queued. */
+  push(ready: () => void): void;
+  /** The pushed transport takes nothing now, so the stall limit runs (O3). */
+  stuck(): void;
+  /** Resolves when nothing more will be taken. */
+  readonly over: Promise<void>;
   /** What is queued still goes out, then the reader's iteration ends, or throws `error`. */
   close(error?: unknown): void;
   /** Nothing more goes out. */
@@ -38,41 +48,64 @@ export interface Outbox<M> extends AsyncIterable<M> {
   readonly queued: number;
 }
 
-type Entry<M> = { message: M; key: string | undefined };
+type Entry<Item> = { item: Item; key: string | undefined };
 
-export function createOutbox<M>(options: OutboxOptions<M>): Outbox<M> {
+export function createOutbox<M, Item = M>(options: OutboxOptions<M, Item>): Outbox<M, Item> {
   const { clock } = options;
-  const queue: Entry<M>[] = [];
-  const waitingByKey = new Map<string, Entry<M>>();
-  const watching = new AbortController();
+  const queue: Entry<Item>[] = [];
+  const waitingByKey = new Map<string, Entry<Item>>();
+  /** Made when the first watch for a stall begins: most streams never stall. */
+  let watching: AbortController | undefined;
   let end: { error: unknown } | undefined;
   let takenAt = clock.monotonicMs();
   let watched = false;
   let wake: (() => void) | undefined;
+  let ready: (() => void) | undefined;
+  let settle: () => void = () => {};
+  const over = new Promise<void>((resolve) => (settle = resolve));
 
-  const outbox: Outbox<M> = {
+  const outbox: Outbox<M, Item> = {
     send(message) {
       if (end !== undefined) return "closed";
-      if (options.sizeOf(message) > options.limitBytes) return "too-large";
+      const item = options.encode(message);
+      if (options.sizeOf(item) > options.limitBytes) return "too-large";
       const key = options.coalesce(message);
       const older = key === undefined ? undefined : waitingByKey.get(key);
       if (older !== undefined) {
-        older.message = message;
+        older.item = item;
         return "coalesced";
       }
       if (queue.length >= options.maxQueued) return "full";
-      const entry = { message, key };
+      const entry = { item, key };
       if (queue.length === 0) takenAt = clock.monotonicMs();
       queue.push(entry);
       if (key !== undefined) waitingByKey.set(key, entry);
       wake?.();
-      if (queue.length > 0 && !watched) void watchForStall();
+      if (ready === undefined) outbox.stuck();
+      else ready();
       return "queued";
     },
+    take() {
+      const entry = queue.shift();
+      takenAt = clock.monotonicMs();
+      if (entry?.key !== undefined) waitingByKey.delete(entry.key);
+      if (queue.length === 0 && end !== undefined) settle();
+      return entry?.item;
+    },
+    push(given) {
+      ready = given;
+      if (queue.length > 0) given();
+    },
+    stuck() {
+      if (queue.length > 0 && !watched) void watchForStall();
+    },
+    over,
     close(error) {
       end ??= { error };
       wake?.();
-      if (queue.length === 0) watching.abort();
+      if (queue.length > 0) return;
+      watching?.abort();
+      settle();
     },
     abandon() {
       queue.length = 0;
@@ -85,11 +118,8 @@ export function createOutbox<M>(options: OutboxOptions<M>): Outbox<M> {
     async *[Symbol.asyncIterator]() {
       try {
         for (;;) {
-          const entry = queue.shift();
-          if (entry !== undefined) {
-            takenAt = clock.monotonicMs();
-            if (entry.key !== undefined) waitingByKey.delete(entry.key);
-            yield entry.message;
+          if (queue.length > 0) {
+            yield outbox.take() as Item;
             takenAt = clock.monotonicMs();
           } else if (end !== undefined) {
             if (end.error !== undefined) throw end.error;
@@ -110,6 +140,7 @@ export function createOutbox<M>(options: OutboxOptions<M>): Outbox<M> {
   /** One loop while something is queued, instead of a timer per message. */
   async function watchForStall(): Promise<void> {
     watched = true;
+    watching ??= new AbortController();
     while (queue.length > 0 && !watching.signal.aborted) {
       const restMs = takenAt + options.stallMs - clock.monotonicMs();
       if (restMs <= 0) {

@@ -2,28 +2,29 @@
 import { connect, createServer, type Http2Server, type ServerHttp2Session } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { createContextValues, type HandlerContext } from "@connectrpc/connect";
+import { createContextValues } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { afterEach, expect, test } from "@jest/globals";
 import { AgentMessageSchema, AgentService, ServerMessageSchema } from "@bowline/contract/agent";
 import { dialHttp2 } from "@bowline/dial";
 import { systemClock } from "@bowline/kernel";
-import { acceptSession, hangUpKey, hangUpOf, type AcceptedSession } from "./accept.ts";
+import { acceptDuplex, acceptSession, hangUpKey, hangUpOf, type PushedSession } from "./accept.ts";
 import { openSession, type AgentChannel } from "./open.ts";
 import { createAgentTransport } from "./transport.ts";
+import { createWire } from "./wire/index.ts";
 
 const endings: (() => Promise<void> | void)[] = [];
 afterEach(async () => {
   for (const end of endings.splice(0).toReversed()) await end();
 });
 
-type Serve = (session: AcceptedSession, context: HandlerContext) => Promise<void>;
+type Serve = (session: PushedSession, context: { requestHeader: Pick<Headers, "get"> }) => Promise<void>;
 type Bounds = { silenceMs?: number; stallMs?: number; maxQueued?: number };
+type Carrier = "connect-node" | "our own wire";
+const carriers: Carrier[] = ["connect-node", "our own wire"];
 
-async function serveOn(serve: Serve, bounds: Bounds = {}): Promise<string> {
-  const sessions = new Set<ServerHttp2Session>();
-  const served: Promise<void>[] = [];
-  const server: Http2Server = createServer(
+function overConnect(serve: Serve, bounds: Bounds): Http2Server {
+  return createServer(
     connectNodeAdapter({
       readMaxBytes: 64 * 1024,
       contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
@@ -32,12 +33,44 @@ async function serveOn(serve: Serve, bounds: Bounds = {}): Promise<string> {
           async *connect(requests, context) {
             const hangUp = context.values.get(hangUpKey);
             const session = acceptSession(requests, { clock: systemClock, hangUp, ...bounds });
-            served.push(serve(session, context));
+            void serve(session, context);
             yield* session.outgoing;
           },
         }),
     }),
   );
+}
+
+function overOwnWire(serve: Serve, bounds: Bounds): Http2Server {
+  const other = (): Promise<never> => Promise.reject(new Error("not called here"));
+  const wire = createWire(
+    AgentService,
+    {
+      ...{ enroll: other, examine: other, fetchDeployments: other, rotateKey: other },
+      async connect(duplex, call) {
+        const session = acceptDuplex(duplex, { clock: systemClock, hangUp: () => call.hangUp(), ...bounds });
+        void serve(session, call);
+        await session.sent;
+        const end = await session.ended;
+        if (end.kind === "violated") throw end.problem;
+      },
+    },
+    { limitBytes: 64 * 1024 },
+  );
+  const server = createServer();
+  server.on("stream", (stream, headers) => wire.serve(stream, headers));
+  return server;
+}
+
+async function serveOn(carrier: Carrier, given: Serve, bounds: Bounds = {}): Promise<string> {
+  const sessions = new Set<ServerHttp2Session>();
+  const served: Promise<void>[] = [];
+  const serve: Serve = (session, context) => {
+    const done = given(session, context);
+    served.push(done);
+    return done;
+  };
+  const server = carrier === "connect-node" ? overConnect(serve, bounds) : overOwnWire(serve, bounds);
   server.on("session", (session) => sessions.add(session));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   endings.push(async () => {
@@ -50,9 +83,13 @@ async function serveOn(serve: Serve, bounds: Bounds = {}): Promise<string> {
 
 const transportTo = (url: string) => createAgentTransport({ url, dial: (signal) => dialHttp2({ url }, { signal }) });
 
-async function pair(serve: Serve, bounds: { server?: Bounds; agent?: Bounds } = {}): Promise<AgentChannel> {
+async function pair(
+  carrier: Carrier,
+  serve: Serve,
+  bounds: { server?: Bounds; agent?: Bounds } = {},
+): Promise<AgentChannel> {
   const stop = new AbortController();
-  const transport = transportTo(await serveOn(serve, bounds.server));
+  const transport = transportTo(await serveOn(carrier, serve, bounds.server));
   const channel = openSession(transport.stream, { assertion: "x", ...bounds.agent }, stop.signal);
   endings.push(async () => {
     stop.abort();
@@ -70,15 +107,16 @@ const ack = (number: number) => create(ServerMessageSchema, { message: { case: "
 
 /** Greets, answers heartbeats, ends at goodbye. */
 const polite: Serve = async (session) => {
-  for await (const { message } of session.messages) {
+  session.receive(({ message }) => {
     if (message.case === "connectRequest") session.send(greeted);
     if (message.case === "heartbeat") session.send(ack(message.value.number));
-  }
+  });
+  await session.ended;
 };
 
-test("messages go both ways, and goodbye ends both ends in order", async () => {
+test.each(carriers)("over %s messages go both ways, and goodbye ends both ends in order", async (carrier) => {
   let end: unknown;
-  const channel = await pair(async (session, context) => {
+  const channel = await pair(carrier, async (session, context) => {
     expect(context.requestHeader.get("authorization")).toBe("Bearer x");
     await polite(session, context);
     end = await session.ended;
@@ -99,33 +137,40 @@ test("messages go both ways, and goodbye ends both ends in order", async () => {
   expect(end).toEqual({ kind: "peer-closed" });
 });
 
-test("a message out of order ends the session with PROTOCOL_VIOLATION at both ends", async () => {
-  let end: unknown;
-  const channel = await pair(async (session, context) => {
-    await polite(session, context);
-    end = await session.ended;
-  });
-  channel.send(heartbeat(1));
-  for await (const _ of channel.messages);
-  expect(await channel.ended).toMatchObject({ kind: "failed" });
-  expect(end).toMatchObject({ kind: "violated", problem: { reason: "PROTOCOL_VIOLATION" } });
-});
+test.each(carriers)(
+  "over %s a message out of order ends the session with PROTOCOL_VIOLATION at both ends",
+  async (carrier) => {
+    let end: unknown;
+    const channel = await pair(carrier, async (session, context) => {
+      await polite(session, context);
+      end = await session.ended;
+    });
+    channel.send(heartbeat(1));
+    for await (const _ of channel.messages);
+    expect(await channel.ended).toMatchObject({ kind: "failed" });
+    expect(end).toMatchObject({ kind: "violated", problem: { reason: "PROTOCOL_VIOLATION" } });
+  },
+);
 
-test("a message above 64 KiB is refused to its sender, and the session goes on", async () => {
-  const channel = await pair(polite);
-  const large = create(AgentMessageSchema, { message: { case: "goodbye", value: { reason: "x".repeat(70_000) } } });
-  channel.send(greeting);
-  expect(channel.send(large)).toBe("too-large");
-  channel.send(heartbeat(7));
-  for await (const { message } of channel.messages) if (message.case === "heartbeatAck") break;
-  expect((await channel.ended).kind).toBe("closed");
-});
+test.each(carriers)(
+  "over %s a message above 64 KiB is refused to its sender, and the session goes on",
+  async (carrier) => {
+    const channel = await pair(carrier, polite);
+    const large = create(AgentMessageSchema, { message: { case: "goodbye", value: { reason: "x".repeat(70_000) } } });
+    channel.send(greeting);
+    expect(channel.send(large)).toBe("too-large");
+    channel.send(heartbeat(7));
+    for await (const { message } of channel.messages) if (message.case === "heartbeatAck") break;
+    expect((await channel.ended).kind).toBe("closed");
+  },
+);
 
-test("a peer that says nothing ends as silent", async () => {
+test.each(carriers)("over %s a peer that says nothing ends as silent", async (carrier) => {
   const ends: unknown[] = [];
   const channel = await pair(
+    carrier,
     async (session) => {
-      for await (const _ of session.messages);
+      session.receive(() => undefined);
       ends.push(await session.ended);
     },
     { agent: { silenceMs: 100 } },
@@ -136,13 +181,14 @@ test("a peer that says nothing ends as silent", async () => {
   await channel.released;
 });
 
-test("an agent that reads nothing is hung up on", async () => {
+test.each(carriers)("over %s an agent that reads nothing is hung up on", async (carrier) => {
   const filler = create(ServerMessageSchema, {
     message: { case: "messageRefused", value: { message: "x".repeat(60_000) } },
   });
   let tell: (end: unknown) => void = () => {};
   const end = new Promise((resolve) => (tell = resolve));
   const url = await serveOn(
+    carrier,
     async (session) => {
       session.send(greeted);
       for (let sent = 0; sent < 900; sent += 1) session.send(filler);

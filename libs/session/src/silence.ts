@@ -19,7 +19,9 @@ export function watchSilence(
   const { clock } = options;
   let limitMs = options.limitMs;
   let heardAt = clock.monotonicMs();
+  /** Ends the sleep. One for many rounds: ten thousand idle streams each have it. */
   let round = new AbortController();
+  signal.addEventListener("abort", () => round.abort(), { once: true });
   void watch();
   return {
     heard: () => void (heardAt = clock.monotonicMs()),
@@ -33,8 +35,8 @@ export function watchSilence(
     while (!signal.aborted) {
       const restMs = heardAt + limitMs - clock.monotonicMs();
       if (restMs <= 0) return options.silent(limitMs);
-      round = new AbortController();
-      await clock.sleep(restMs, AbortSignal.any([signal, round.signal]));
+      if (round.signal.aborted) round = new AbortController();
+      await clock.sleep(restMs, round.signal);
     }
   }
 }

@@ -211,7 +211,14 @@ export async function startServer(
       };
     }),
     timed("server", stopWithinMs, async () => {
-      const opened = await listen({ host: config.host, port: config.port, handler: wired.handler, log, tls });
+      const opened = await listen({
+        host: config.host,
+        port: config.port,
+        handler: wired.handler,
+        streams: wired.streams,
+        log,
+        tls,
+      });
       metrics.watch({
         sessions: () => wired.sessions.measured().sessions,
         queues: () => ({

@@ -7,10 +7,11 @@ import { type ConnectRouter, createContextValues, createRouterTransport, type Tr
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { EncryptionKey } from "@bowline/auth";
 import { services } from "@bowline/contract";
+import { AgentService } from "@bowline/contract/agent";
 import type { OpenDatabase } from "@bowline/db";
 import { systemClock } from "@bowline/kernel";
 import { createRest } from "@bowline/rest";
-import { hangUpKey, hangUpOf, maxUnaryMessageBytes } from "@bowline/session";
+import { createWire, hangUpKey, hangUpOf, maxStreamMessageBytes, maxUnaryMessageBytes } from "@bowline/session";
 import type { Traces } from "@bowline/traces";
 import { sql } from "kysely";
 import type { Logger } from "pino";
@@ -34,14 +35,17 @@ import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
 import { dispatchHeld, registerInstallation } from "./installation/index.ts";
+import { createAround } from "./platform/calls.ts";
 import { clientAddresses } from "./platform/client-address.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
 import { createEvents } from "./platform/events.ts";
 import type { Hints } from "./platform/hints.ts";
 import { createHistory, type History, type HistorySettings } from "./platform/history.ts";
-import { createHttpHandler } from "./platform/http.ts";
+import { createHttpHandler, createStreamHandler } from "./platform/http.ts";
 import { interceptors } from "./platform/interceptors.ts";
 import type { createMetrics } from "./platform/metrics.ts";
+import { surrounded } from "./platform/own-wire.ts";
+import type { StreamHandler } from "./platform/port.ts";
 import { admitScrape } from "./platform/metrics-access.ts";
 import { createRateLimits, type RateLimitSettings } from "./platform/rate-limits.ts";
 import { openServices, registerHealth, registerReflection } from "./platform/reflection.ts";
@@ -77,6 +81,8 @@ export interface Foundations {
 export interface Wired {
   /** HTTP: REST, Connect, gRPC, the root paths. */
   handler: ReturnType<typeof createHttpHandler>;
+  /** Agents' calls over HTTP/2, before they become requests. */
+  streams: StreamHandler;
   /** The same services with the same interceptors, called in this process. */
   transport: Transport;
   sessions: Sessions;
@@ -241,7 +247,7 @@ export function wire(
     address: config.rateLimitAddress,
     refused: (limit) => metrics.refused(limit),
   };
-  const around = interceptors({
+  const around = createAround({
     authenticate: identity.authenticate,
     openServices,
     log,
@@ -251,7 +257,7 @@ export function wire(
     dispatchDegraded: () => hints.degraded(),
   });
   const scrapes = createRateLimits(rateLimits);
-  const transport = createRouterTransport(routes, { router: { interceptors: around } });
+  const transport = createRouterTransport(routes, { router: { interceptors: interceptors(around) } });
   const rest = createRest({
     services: [...services],
     transport,
@@ -261,13 +267,21 @@ export function wire(
   });
   const connect = connectNodeAdapter({
     routes,
-    interceptors: around,
+    interceptors: interceptors(around),
     readMaxBytes: maxUnaryMessageBytes,
     shutdownSignal: draining.signal,
     contextValues: (request) => createContextValues().set(hangUpKey, hangUpOf(request)),
   });
+  const clientAddress = clientAddresses(config.trustedProxies);
+  const streams = createStreamHandler({
+    clientAddress,
+    wire: createWire(AgentService, surrounded(AgentService, sessions.agentHandlers, around), {
+      limitBytes: maxStreamMessageBytes,
+      draining: draining.signal,
+    }),
+  });
   const handler = createHttpHandler({
-    clientAddress: clientAddresses(config.trustedProxies),
+    clientAddress,
     cors: createCors(originsOf(config.corsOrigins)),
     rest,
     connect,
@@ -299,7 +313,7 @@ export function wire(
     return sessions.drain(hurry);
   };
   const loops = [events, sessions, publishes, clusters, history];
-  return { handler, transport, sessions, drain, events, history, draining, loops };
+  return { handler, streams, transport, sessions, drain, events, history, draining, loops };
 }
 
 function historySettings(config: Config): HistorySettings {

@@ -118,7 +118,7 @@ export class Exchange implements WireCall {
   }
 
   hangUp(): void {
-    this.#phase = "answered";
+    this.#answered();
     this.stream.close(constants.NGHTTP2_CANCEL);
     this.stream.destroy(); // close alone waits for data that the peer does not take
   }

@@ -11,10 +11,10 @@
  *   examine.ts   what an enrolment or a dial would be answered
  *   residence.ts what a cluster asks of its agents   certificates.ts  client certificates
  */
-import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
+import type { ConnectRouter } from "@connectrpc/connect";
 import type { EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
 import type { AgentCounts, Resident } from "../clusters/index.ts";
-import { type Principal, type RequestFacts, requestKey } from "../platform/context.ts";
+import { type CalledBy, type Principal, type RequestFacts, requestKey } from "../platform/context.ts";
 import { enrol } from "./enrol.ts";
 import { examineAgent, examineToken } from "./examine.ts";
 import type { AgentPorts } from "./model.ts";
@@ -31,13 +31,13 @@ export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts
 export interface Agents {
   readonly register: (router: ConnectRouter) => void;
   /** AgentService.Enroll; sessions registers it, because that service is theirs. */
-  readonly enrol: (request: EnrollRequest, context: HandlerContext) => Promise<EnrollResponse>;
+  readonly enrol: (request: EnrollRequest, context: CalledBy) => Promise<EnrollResponse>;
   /** AgentService.RotateKey, for whoever has this access token; resolves with the thumbprint of its key. */
   readonly rotateKey: (
     claims: SessionClaims,
     installationId: string,
     request: RotateKeyRequest,
-    context: HandlerContext,
+    context: Pick<CalledBy, "values">,
   ) => Promise<string>;
   /** AgentService.Examine, with a registration token. */
   readonly examineToken: (token: string, request: RequestFacts) => ReturnType<typeof examineToken>;
@@ -69,7 +69,7 @@ export function createAgents(ports: AgentPorts): Agents {
 }
 
 /** The host and port that the client dialled, as it says itself. */
-function hostsOf(context: HandlerContext): string[] {
+function hostsOf(context: CalledBy): string[] {
   const named = context.requestHeader.get("host");
   const dialled = URL.parse(context.url)?.host;
   return [named, dialled].filter((host) => typeof host === "string" && host !== "") as string[];

@@ -15,7 +15,7 @@ import type { Db } from "../platform/transactions.ts";
 const nobody = hashSecret("");
 
 /** See Identity.authenticate. */
-export async function authenticate(db: Db, headers: Headers): Promise<Principal | undefined> {
+export async function authenticate(db: Db, headers: Pick<Headers, "get">): Promise<Principal | undefined> {
   const header = headers.get("authorization");
   if (header === null || header.trim() === "") return undefined;
   const [, text] = /^bearer +(\S+)$/i.exec(header.trim()) ?? [];

@@ -30,7 +30,7 @@ export interface Identity {
    * The principal that `authorization: Bearer bwt_…` names; undefined where there is no such header.
    * Throws UNAUTHENTICATED for a malformed, unknown or revoked token, TOKEN_EXPIRED for an old one.
    */
-  readonly authenticate: (headers: Headers) => Promise<Principal | undefined>;
+  readonly authenticate: (headers: Pick<Headers, "get">) => Promise<Principal | undefined>;
 }
 
 export function createIdentity(ports: IdentityPorts): Identity {

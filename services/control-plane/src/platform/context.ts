@@ -1,5 +1,5 @@
 /** Who calls and with what request: put into Connect's context values by the interceptors, read by handlers. */
-import { createContextKey, type HandlerContext } from "@connectrpc/connect";
+import { type ContextValues, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import { problem } from "@bowline/kernel";
 import type { RoleName } from "@bowline/contract";
 
@@ -50,6 +50,13 @@ export interface Caller {
 /** Who wishes for something to be done, and the trace that it belongs to. */
 export function by({ principal, request }: Caller): { createdBy: string; traceParent: string } {
   return { createdBy: principal.id, traceParent: request.traceParent ?? "" };
+}
+
+/** What handlers of agents' calls see of one, whether it came over our own wire or over Connect. */
+export interface CalledBy {
+  readonly requestHeader: Pick<Headers, "get">;
+  readonly values: ContextValues;
+  readonly url: string;
 }
 
 /** The caller of a handler. Throws UNAUTHENTICATED where the access interceptor let nobody in (public methods). */

@@ -1,12 +1,16 @@
-/** One function behind the port: health and metrics, REST, then Connect, gRPC and gRPC-Web. */
+/**
+ * One function behind the port: health and metrics, REST, then Connect, gRPC and
+ * gRPC-Web. Before it, what our own wire serves.
+ */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import type { Wire } from "@bowline/session";
 import type { ClientAddress } from "./client-address.ts";
 import type { Cors } from "./cors.ts";
-import { clientCertificateHeader, remoteAddressHeader } from "./interceptors.ts";
+import { clientCertificateHeader, remoteAddressHeader } from "./calls.ts";
 import type { Scrape } from "./metrics-access.ts";
 import { clientThumbprintOf } from "./port-tls.ts";
-import type { PortHandler } from "./port.ts";
+import type { PortHandler, StreamHandler } from "./port.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
@@ -58,6 +62,28 @@ export function createHttpHandler(parts: HttpParts): PortHandler {
     if (reads && path === "/openapi.json") return json(request, response, 200, parts.rest.openapi());
     if (methodPath.test(path)) return parts.connect(request, response);
     if (!parts.rest.handle(request, response)) parts.rest.notFound(request, response);
+  };
+}
+
+/**
+ * Gives our own wire the calls that it takes, and leaves the rest to connect-node: other services, gRPC-Web,
+ * compressed messages, what browsers send (they name their origin), and who asks before it sends (`expect`).
+ */
+export function createStreamHandler({
+  clientAddress,
+  wire,
+}: {
+  clientAddress: ClientAddress;
+  wire: Wire;
+}): StreamHandler {
+  return (stream, headers) => {
+    if (headers.origin !== undefined || headers.expect !== undefined) return false;
+    if (!wire.takes(headers) || wire.compressed(headers)) return false;
+    const socket = stream.session?.socket;
+    headers[remoteAddressHeader] = clientAddress(socket?.remoteAddress, headers);
+    headers[clientCertificateHeader] = clientThumbprintOf(socket);
+    wire.serve(stream, headers);
+    return true;
   };
 }
 

@@ -11,7 +11,8 @@ import {
   createRouterTransport,
 } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "@bowline/contract/errors";
-import { interceptors, type InterceptorPorts } from "./interceptors.ts";
+import { type CallPorts, createAround } from "./calls.ts";
+import { interceptors } from "./interceptors.ts";
 
 export interface InProcess {
   /** A client that sends this API token; without one it sends none. */
@@ -21,9 +22,9 @@ export interface InProcess {
 /** `authenticate` is identity's; what is logged as a defect goes to `log.error`. */
 export function inProcess(
   register: (router: ConnectRouter) => void,
-  ports: Pick<InterceptorPorts, "authenticate"> & Partial<InterceptorPorts>,
+  ports: Pick<CallPorts, "authenticate"> & Partial<CallPorts>,
 ): InProcess {
-  const around = interceptors({
+  const around = createAround({
     log: {
       info: () => {},
       error: (fields, message) => {
@@ -36,7 +37,7 @@ export function inProcess(
   return {
     as(service, token) {
       const transport = createRouterTransport(register, {
-        router: { interceptors: around },
+        router: { interceptors: interceptors(around) },
         transport: {
           interceptors: [
             (next) => (request) => {

@@ -17,7 +17,7 @@ import type { RateLimits } from "./rate-limits.ts";
 export interface ScrapePorts {
   /** True: everybody may; something in front decides. */
   open: boolean;
-  authenticate(headers: Headers): Promise<Principal | undefined>;
+  authenticate(headers: Pick<Headers, "get">): Promise<Principal | undefined>;
   limits: Pick<RateLimits, "guessing">;
 }
 

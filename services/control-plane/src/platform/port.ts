@@ -19,7 +19,13 @@ import { once } from "node:events";
 import { createServer as createHttp1 } from "node:http";
 import type { IncomingMessage, Server as Http1Server, ServerResponse } from "node:http";
 import { createServer as createHttp2 } from "node:http2";
-import type { Http2Server, Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import type {
+  Http2Server,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  IncomingHttpHeaders,
+  ServerHttp2Stream,
+} from "node:http2";
 import { createServer as createTcp } from "node:net";
 import type { AddressInfo, Server as TcpServer, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -37,6 +43,9 @@ export type PortHandler = (
   response: ServerResponse | Http2ServerResponse,
 ) => void | Promise<void>;
 
+/** Takes HTTP/2 streams before they become requests; true where it has. What it throws is a defect. */
+export type StreamHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+
 /** What the port tells; pino's shape. */
 export type PortLog = {
   debug(fields: object, message: string): void;
@@ -50,6 +59,8 @@ export type PortOptions = {
   /** 0: any free one. */
   port: number;
   handler: PortHandler;
+  /** Undefined: every stream is a request. */
+  streams?: StreamHandler | undefined;
   log: PortLog;
   limits?: Partial<PortLimits>;
   /** Undefined: clear text. */
@@ -202,26 +213,31 @@ function http1Server(options: PortOptions, limits: PortLimits, phase: { closing:
 }
 
 function http2Server(options: PortOptions, limits: PortLimits): Http2Server {
-  return createHttp2(
-    {
-      maxSessionMemory: limits.maxSessionMegabytes,
-      maxHeaderListPairs: limits.maxHeaders,
-      settings: {
-        enablePush: false,
-        maxConcurrentStreams: limits.maxStreams,
-        maxHeaderListSize: limits.maxHeaderBytes,
-      },
+  // It never gets a connection: it makes requests of the streams that are given to it.
+  const requests = createHttp2((request, response) => answer(options, request, response));
+  const server = createHttp2({
+    maxSessionMemory: limits.maxSessionMegabytes,
+    maxHeaderListPairs: limits.maxHeaders,
+    settings: {
+      enablePush: false,
+      maxConcurrentStreams: limits.maxStreams,
+      maxHeaderListSize: limits.maxHeaderBytes,
     },
-    (request, response) => {
-      if (headerBytes(request) <= limits.maxHeaderBytes) return answer(options, request, response);
-      response.statusCode = 431; // until the peer has seen our settings, HTTP/2 itself enforces a larger limit
-      response.end();
-    },
-  );
+  });
+  server.on("stream", (stream, headers, flags, rawHeaders) => {
+    if (headerBytes(rawHeaders) > limits.maxHeaderBytes) {
+      stream.on("error", (error) => options.log.debug({ err: error }, "request aborted"));
+      // Until the peer has seen our settings, HTTP/2 itself enforces a larger limit.
+      return stream.respond({ ":status": 431 }, { endStream: true });
+    }
+    if (options.streams?.(stream, headers) === true) return;
+    requests.emit("stream", stream, headers, flags, rawHeaders);
+  });
+  return server;
 }
 
-function headerBytes(request: Http2ServerRequest): number {
-  return request.rawHeaders.reduce((sum, text) => sum + text.length, 0);
+function headerBytes(rawHeaders: readonly string[]): number {
+  return rawHeaders.reduce((sum, text) => sum + text.length, 0);
 }
 
 function answer(

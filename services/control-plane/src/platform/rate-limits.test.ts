@@ -7,7 +7,7 @@ import { problem } from "@bowline/kernel";
 import { expect, test } from "@jest/globals";
 import { type Principal, systemPrincipal } from "./context.ts";
 import { inProcess, reasonOf } from "./in-process.ts";
-import { remoteAddressHeader } from "./interceptors.ts";
+import { remoteAddressHeader } from "./calls.ts";
 import { networkOf, wrongCredentialsPerMinute } from "./rate-limits.ts";
 
 const admin: Principal = { ...systemPrincipal, kind: "service-account" };

@@ -18,7 +18,7 @@ export interface Asserted {
 }
 
 /** The token of an `authorization: Bearer …` header. Throws UNAUTHENTICATED. */
-export function bearer(headers: Headers): string {
+export function bearer(headers: Pick<Headers, "get">): string {
   const [scheme, token] = (headers.get("authorization") ?? "").split(" ", 2);
   if (scheme?.toLowerCase() !== "bearer" || token === undefined || token === "") {
     throw problem("UNAUTHENTICATED", "Send `authorization: Bearer <assertion or access token>`.");

@@ -3,6 +3,7 @@
  *
  *   certificates.ts  client certificates of agents   examine.ts  a dial that opens nothing
  *   greet.ts    who dials                     open.ts        opening and ending, in rows
+ *   agent-rpc.ts  their calls
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
@@ -13,23 +14,24 @@
  *   pace.ts     how much one agent says       misuse.ts      what none does by itself
  *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
  */
-import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
-import { AgentService, type EnrollRequest, type EnrollResponse, type RotateKeyRequest } from "@bowline/contract/agent";
+import type { ConnectRouter } from "@connectrpc/connect";
+import type { AgentService, EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
 import { type EncryptionKey, readAssertionSubject } from "@bowline/auth";
 import { type Clock, problem } from "@bowline/kernel";
-import { hangUpKey, maxStreamMessageBytes } from "@bowline/session";
+import type { WireHandlers } from "@bowline/session";
 import type { Logger } from "pino";
 import type { AgentSignals, EnginePorts } from "../commands/index.ts";
-import { type RequestFacts, requestKey } from "../platform/context.ts";
+import { type CalledBy, type RequestFacts, requestKey } from "../platform/context.ts";
 import type { QueueName } from "../platform/queues.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Presence } from "../platform/presence.ts";
 import type { Way, Word, Words } from "../platform/words.ts";
+import { createAgentRpc } from "./agent-rpc.ts";
 import { createCertificateGuard } from "./certificates.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
-import { examine, type ExaminePorts } from "./examine.ts";
-import { type FetchPorts, fetchDeployments, type SessionClaims } from "./fetch.ts";
+import type { ExaminePorts } from "./examine.ts";
+import type { FetchPorts, SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
 import { createLease, type LeaseSettings } from "./lease.ts";
@@ -42,7 +44,6 @@ import { registerPolling } from "./poll-rpc.ts";
 import { createPolls } from "./polls.ts";
 import { createRouting } from "./routing.ts";
 import { createAccessTokens, type SigningKeySettings } from "./signing-keys.ts";
-import { serveStream } from "./stream.ts";
 import { endOrphans, endSuperseded, runUpkeep } from "./upkeep.ts";
 
 export { verifyDialler } from "./greet.ts";
@@ -58,14 +59,14 @@ export interface SessionsPorts {
   installationId: string;
   /** See fetch.ts. */
   sealSecrets: FetchPorts["sealSecrets"];
-  enrol(request: EnrollRequest, context: HandlerContext): Promise<EnrollResponse>;
+  enrol(request: EnrollRequest, context: CalledBy): Promise<EnrollResponse>;
   examining: Pick<ExaminePorts, "examineToken" | "examineAgent">;
   /** Resolves with the thumbprint of the key that the agent has now. */
   rotateKey(
     claims: SessionClaims,
     installationId: string,
     request: RotateKeyRequest,
-    context: HandlerContext,
+    context: CalledBy,
   ): Promise<string>;
   settings: LeaseSettings & {
     heartbeatIntervalMs: number;
@@ -94,6 +95,8 @@ export interface SessionsPorts {
 
 export interface Sessions {
   register(router: ConnectRouter): void;
+  /** AgentService for our own wire. */
+  agentHandlers: WireHandlers<typeof AgentService>;
   signals: AgentSignals;
   /** An agent did what none does by itself: see misuse.ts. */
   misused: Misuse["note"];
@@ -166,7 +169,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     ...{ db: ports.db, sealSecrets: ports.sealSecrets, misuse },
     warn: (details, message) => ports.engine().log.warn(details, message),
   };
-  type Called = Pick<HandlerContext, "requestHeader" | "values">;
+  type Called = Pick<CalledBy, "requestHeader" | "values">;
   const verified = (assertion: string, request: RequestFacts): Promise<Asserted> =>
     dials
       .working(() => verifyDialler(ports.db, ports.installationId, assertion))
@@ -181,16 +184,25 @@ export function createSessions(ports: SessionsPorts): Sessions {
     await dials.count(asserted.agentId);
     return asserted;
   };
-  /** The session that a unary call belongs to, as its access token says. */
   const called = async ({ requestHeader, values }: Called): Promise<SessionClaims> => {
     const claims = await tokens.verify(bearer(requestHeader));
-    await pace.count(claims.agentId);
+    pace.count(claims.agentId);
     await certificates.check(claims.agentId, values.get(requestKey));
     return claims;
   };
 
+  const agentRpc = createAgentRpc({
+    ...{ clock: ports.clock, installationId: ports.installationId, examining: ports.examining },
+    ...{ silenceLimitMs: ports.settings.silenceLimitMs, serverVersion: ports.settings.serverVersion },
+    ...{ fetching, certificates, misuse, dialled, verified, called },
+    session: () => shared().session,
+    enrol: (request, context) => ports.enrol(request, context),
+    rotateKey: (claims, installationId, request, by) => ports.rotateKey(claims, installationId, request, by),
+  });
+
   return {
     signals: routing,
+    agentHandlers: agentRpc.handlers,
     misused: misuse.note,
     heard: (word, way) => routing.heard(word, way),
     rescan: () => dispatcher.rescan(),
@@ -212,38 +224,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
       };
     },
     register(router) {
-      router.service(
-        AgentService,
-        {
-          enroll: (request, context) => ports.enrol(request, context),
-          examine: (request, { values }) => {
-            const { serverVersion } = ports.settings;
-            const verify = (assertion: string) => verified(assertion, values.get(requestKey));
-            return examine({ ...ports.examining, serverVersion, verify }, request, values.get(requestKey));
-          },
-          connect: async function* (messages, context) {
-            const asserted = await dialled(context);
-            const request = context.values.get(requestKey);
-            const { remoteAddress, clientCertificate = "" } = request;
-            const hangUp = context.values.get(hangUpKey);
-            const dial = { remoteAddress, clientCertificate, hangUp, aborted: context.signal };
-            try {
-              yield* serveStream(shared().session, asserted, dial, messages);
-            } catch (error) {
-              await certificates.note(asserted.agentId, request, error);
-              misuse.refused(asserted.agentId, error, request);
-              throw error;
-            }
-          },
-          fetchDeployments: async (request, context) => fetchDeployments(fetching, await called(context), request),
-          rotateKey: async (request, context) => {
-            const claims = await called(context);
-            return { thumbprint: await ports.rotateKey(claims, ports.installationId, request, context) };
-          },
-        },
-        // What an agent asks by unary calls is smaller than that too.
-        { readMaxBytes: maxStreamMessageBytes },
-      );
+      agentRpc.register(router);
       registerPolling(router, shared().polling);
     },
     async prepare() {

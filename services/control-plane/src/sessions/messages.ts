@@ -3,7 +3,7 @@
  * request of its own. Sync and Goodbye are not here: they change the session.
  */
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { type AgentMessage, CommandReceipt_Disposition } from "@bowline/contract/agent";
+import { type AgentMessage, type CommandReceipt, CommandReceipt_Disposition } from "@bowline/contract/agent";
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
 import type { Dispatcher } from "./dispatcher.ts";
@@ -26,19 +26,24 @@ export type Speaker = Pick<
   "agentId" | "sessionId" | "epoch" | "takes" | "pushedRemovals" | "send" | "times"
 >;
 
-/**
- * Resolves when the next message of this session may be taken; its `settled`
- * when what this one says is committed and answered. Never rejects for what a
- * database does: the agent is told with MessageRefused.
- */
-export async function take(
+/** None of it rejects for what a database does: the agent is told with MessageRefused. */
+export interface Taken {
+  /** Resolves when the next message of this session may be taken; unset: it may at once. */
+  next?: Promise<void>;
+  /** Resolves when what this one says is committed and answered; unset: it is. */
+  settled?: Promise<void>;
+}
+
+const atOnce: Taken = {};
+
+export function take(
   ports: MessagePorts,
   session: Speaker,
   opened: Pick<OpenedSession, "incarnation">,
   message: AgentMessage["message"],
-): Promise<{ settled: Promise<void> }> {
+): Taken {
   const { agentId, epoch } = session;
-  const settled = Promise.resolve();
+  const waited = (next: Promise<void>): Taken => ({ next, settled: next });
   switch (message.case) {
     case "heartbeat":
       ports.intake.seen(agentId, message.value.capacity);
@@ -49,22 +54,12 @@ export async function take(
       session.send({
         message: { case: "heartbeatAck", value: { number: message.value.number, serverTime: timestampNow() } },
       });
-      break;
+      return atOnce;
     case "commandReceipt":
-      if (message.value.disposition === CommandReceipt_Disposition.NOT_NOW) {
-        const removal = session.pushedRemovals.has(message.value.commandId);
-        session.takes = removal || session.takes === "nothing" ? "nothing" : "removals";
-        await ports.dispatcher.claimed(); // else a claim that runs now may take it again at once
-      }
-      session.pushedRemovals.delete(message.value.commandId);
-      session.times?.receipted(message.value.commandId);
-      await guarded(ports, session, message.value.commandId, () =>
-        ports.intake.receipt({ agentId, epoch, message: message.value }),
-      );
-      break;
+      return waited(receipt(ports, session, message.value));
     case "commandProgress":
       ports.intake.progress({ agentId, epoch, message: message.value });
-      break;
+      return atOnce;
     case "deployResult": {
       const timed = session.times?.reported(message.value.commandId);
       const recorded = guarded(ports, session, message.value.commandId, async () => {
@@ -80,22 +75,32 @@ export async function take(
       return { settled: recorded };
     }
     case "stateReport":
-      await guarded(ports, session, "", () => ports.intake.state({ agentId, epoch, message: message.value }));
-      break;
+      return waited(guarded(ports, session, "", () => ports.intake.state({ agentId, epoch, message: message.value })));
     case "tokenRequest":
-      await guarded(ports, session, "", async () => {
-        const { sessionId } = session;
-        const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
-        session.send({
-          message: { case: "sessionToken", value: { accessToken, accessTokenLifeMs: ports.tokens.lifeMs } },
-        });
-      });
-      break;
+      return waited(
+        guarded(ports, session, "", async () => {
+          const { sessionId } = session;
+          const accessToken = await ports.tokens.issue({ agentId, sessionId, epoch, incarnation: opened.incarnation });
+          session.send({
+            message: { case: "sessionToken", value: { accessToken, accessTokenLifeMs: ports.tokens.lifeMs } },
+          });
+        }),
+      );
     default:
-      // An unknown message of a newer agent: ignored, as unknown fields are.
-      break;
+      return atOnce; // An unknown message of a newer agent: ignored, as unknown fields are.
   }
-  return { settled };
+}
+
+async function receipt(ports: MessagePorts, session: Speaker, message: CommandReceipt): Promise<void> {
+  const { agentId, epoch } = session;
+  if (message.disposition === CommandReceipt_Disposition.NOT_NOW) {
+    const removal = session.pushedRemovals.has(message.commandId);
+    session.takes = removal || session.takes === "nothing" ? "nothing" : "removals";
+    await ports.dispatcher.claimed(); // else a claim that runs now may take it again at once
+  }
+  session.pushedRemovals.delete(message.commandId);
+  session.times?.receipted(message.commandId);
+  await guarded(ports, session, message.commandId, () => ports.intake.receipt({ agentId, epoch, message }));
 }
 
 /** A message that could not be written costs that message: the agent is told, and repeats it. */

@@ -1,10 +1,10 @@
 /**
  * How much one agent says: its messages on a stream, its requests and what they
  * carry. Far above what an agent has to say, and below what would keep others
- * waiting. Counted in memory, by each replica.
+ * waiting. Counted in memory, by each replica, and without a promise: it is
+ * asked for each message.
  */
 import { isProblem, problem } from "@bowline/kernel";
-import { RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
 
 export interface PacePorts {
   /** Messages of one agent per second, over `paceWindowSeconds`. 0: any number. */
@@ -15,7 +15,7 @@ export interface PacePorts {
 
 export interface Pace {
   /** Counts what an agent says. Throws OVERLOADED with a time to wait. */
-  count(agentId: string, messages?: number): Promise<void>;
+  count(agentId: string, messages?: number): void;
 }
 
 /** Whoever comes back after a day says a day's results within it: bursts are welcome, floods last longer. */
@@ -28,20 +28,30 @@ export function isFlood(error: unknown): boolean {
 
 export function createPace({ perSecond, refused }: PacePorts): Pace {
   const points = perSecond * paceWindowSeconds;
-  const agents = new RateLimiterMemory({ points, duration: paceWindowSeconds });
+  const windowMs = paceWindowSeconds * 1_000;
+  /** Of each agent that said something lately; its window begins with the first word after the one before. */
+  const windows = new Map<string, { said: number; until: number }>();
+  let sweepAt = 0;
   return {
-    async count(agentId, messages = 1) {
+    count(agentId, messages = 1) {
       if (perSecond === 0 || messages === 0) return;
-      try {
-        await agents.consume(agentId, messages);
-      } catch (error) {
-        if (!(error instanceof RateLimiterRes)) throw error;
-        refused(agentId);
-        throw problem("OVERLOADED", `An agent says at most ${points} things in ${paceWindowSeconds} s.`, {
-          retryAfterMs: Math.max(1, error.msBeforeNext),
-          metadata: { limit: "agent-messages" },
-        });
+      const now = performance.now();
+      if (now >= sweepAt) {
+        for (const [id, { until }] of windows) if (until <= now) windows.delete(id);
+        sweepAt = now + windowMs;
       }
+      let window = windows.get(agentId);
+      if (window === undefined || window.until <= now) {
+        window = { said: 0, until: now + windowMs };
+        windows.set(agentId, window);
+      }
+      window.said += messages;
+      if (window.said <= points) return;
+      refused(agentId);
+      throw problem("OVERLOADED", `An agent says at most ${points} things in ${paceWindowSeconds} s.`, {
+        retryAfterMs: Math.max(1, Math.ceil(window.until - now)),
+        metadata: { limit: "agent-messages" },
+      });
     },
   };
 }

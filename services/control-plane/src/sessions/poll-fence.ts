@@ -67,7 +67,7 @@ export function createGate(ports: {
       ports.refused("agent-requests");
       throw problem("OVERLOADED", `This agent has ${maxAtOnce} requests open.`, { retryAfterMs: 1_000 }); // G2
     }
-    await ports.pace.count(agentId); // G2
+    ports.pace.count(agentId); // G2
     underWay.set(agentId, (underWay.get(agentId) ?? 0) + 1);
     try {
       const row = await fenceOf(ports.db, claims, late).catch((error: unknown) => {

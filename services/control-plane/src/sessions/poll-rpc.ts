@@ -7,7 +7,7 @@
  */
 import { create, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
+import type { ConnectRouter } from "@connectrpc/connect";
 import {
   type AgentMessage,
   AgentMessageSchema,
@@ -22,7 +22,7 @@ import {
 import type { AccessTokenClaims } from "@bowline/auth";
 import { isReason, problem } from "@bowline/kernel";
 import { maxStreamMessageBytes } from "@bowline/session";
-import { requestKey } from "../platform/context.ts";
+import { type CalledBy, requestKey } from "../platform/context.ts";
 import type { CertificateGuard } from "./certificates.ts";
 import { type FetchPorts, fetchDeployments, noteForeign } from "./fetch.ts";
 import { type Asserted, bearer } from "./greet.ts";
@@ -43,7 +43,7 @@ export interface PollRpcPorts extends MessagePorts, FetchPorts {
   ask: Ask;
   certificates: CertificateGuard;
   /** Verifies the assertion of a dial, and counts it. */
-  dialled(context: Pick<HandlerContext, "requestHeader" | "values">): Promise<Asserted>;
+  dialled(context: Pick<CalledBy, "requestHeader" | "values">): Promise<Asserted>;
   silenceLimitMs: number;
 }
 
@@ -156,14 +156,16 @@ async function taken(
       throw problem("PROTOCOL_VIOLATION", "Sync comes before this.");
     }
   }
-  await ports.pace.count(claims.agentId, messages.length - 1); // the request itself is counted
+  ports.pace.count(claims.agentId, messages.length - 1); // the request itself is counted
   const answers: Outgoing["message"][] = [];
   const half = ports.polls.of(claims)?.session;
   const speaker = speakerOf(claims, half, ({ message }) => void answers.push(message));
   const settling: Promise<void>[] = [];
   for (const message of messages) {
     storable(message);
-    settling.push((await take(ports, speaker, claims, message)).settled);
+    const { next, settled } = take(ports, speaker, claims, message);
+    if (settled !== undefined) settling.push(settled);
+    await next;
   }
   await Promise.all(settling);
   const refused = answers.find((answer) => answer?.case === "messageRefused");
@@ -223,7 +225,7 @@ async function finish(ports: PollRpcPorts, { claims, row }: Asked, pages: readon
     ];
     throw problem("INVALID_ARGUMENT", "The last page, and no other, says `last`.", { violations });
   }
-  await ports.pace.count(claims.agentId, pages.length - 1);
+  ports.pace.count(claims.agentId, pages.length - 1);
   const entries = pages.reduce((sum, page) => sum + page.journal.length + page.results.length, 0);
   if (entries > maxSyncEntries) throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
   const half = ports.polls.here(claims, row) ?? (await ports.polls.bring(claims, row, 0));

@@ -7,9 +7,9 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type AgentMessage, type ServerMessage, ServerMessageSchema, type Sync } from "@bowline/contract/agent";
+import { type AgentMessage, ServerMessageSchema, type Sync } from "@bowline/contract/agent";
 import { type Clock, isProblem, type Problem, problem } from "@bowline/kernel";
-import { acceptSession, type ChannelEnd, maxStreamMessageBytes } from "@bowline/session";
+import { type ChannelEnd, maxStreamMessageBytes, type PushedSession } from "@bowline/session";
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
 import type { Dials } from "./dials.ts";
@@ -50,16 +50,15 @@ export interface StreamPorts {
 const greetingWithinMs = 10_000;
 
 /** Serves one stream to its end. Throws a problem where the agent is refused. */
-export async function* serveStream(
+export async function serveStream(
   ports: StreamPorts,
   asserted: Asserted,
-  dialled: { remoteAddress: string; clientCertificate: string; hangUp: () => void; aborted: AbortSignal },
-  requests: AsyncIterable<AgentMessage>,
-): AsyncGenerator<ServerMessage> {
+  dialled: { remoteAddress: string; clientCertificate: string; aborted: AbortSignal },
+  channel: PushedSession,
+): Promise<void> {
   const { clock } = ports;
-  const channel = acceptSession(requests, { clock, hangUp: dialled.hangUp, silenceMs: ports.silenceLimitMs });
-  const messages = channel.messages[Symbol.asyncIterator]();
-  const opened = await greet(ports, asserted, dialled, messages).catch(async (error: unknown) => {
+  const inbound = received(channel);
+  const opened = await greet(ports, asserted, dialled, inbound.first).catch(async (error: unknown) => {
     channel.close(problemOf(error));
     throw whyUnreadable(await channel.ended) ?? error;
   });
@@ -104,25 +103,26 @@ export async function* serveStream(
   });
   try {
     session.send({ message: { case: "connectResponse", value: await welcome(ports, opened, agentId) } });
-    void read(ports, session, opened, messages).then(
-      (why) => (why === undefined ? channel.close() : session.close(why)),
-      (error: unknown) => {
-        ports.engine().log.warn({ error, agentId }, "a stream ended with an error");
-        reason ??= isFlood(error)
-          ? "FLOODING"
-          : isProblem(error, "PROTOCOL_VIOLATION")
-            ? "PROTOCOL_VIOLATION"
-            : "CONNECTION_LOST";
-        session.phase = "ended";
-        channel.close(problemOf(error));
-      },
-    );
-    yield* channel.outgoing;
-    const unreadable = whyUnreadable(await channel.ended);
+    inbound.serve(reader(ports, session, opened), (error) => {
+      ports.engine().log.warn({ error, agentId }, "a stream ended with an error");
+      reason ??= isFlood(error)
+        ? "FLOODING"
+        : isProblem(error, "PROTOCOL_VIOLATION")
+          ? "PROTOCOL_VIOLATION"
+          : "CONNECTION_LOST";
+      session.phase = "ended";
+      channel.close(problemOf(error));
+    });
+    await channel.sent;
+    channel.close(); // where its transport left first
+    const end = await channel.ended;
+    const unreadable = whyUnreadable(end);
     if (unreadable !== undefined) {
       reason ??= "PROTOCOL_VIOLATION";
       throw unreadable;
     }
+    const because = end.kind === "closed" ? end.because : end.kind === "violated" ? end.problem : undefined;
+    if (because !== undefined) throw because;
   } finally {
     session.phase = "ended";
     channel.close();
@@ -138,6 +138,38 @@ export async function* serveStream(
   }
 }
 
+type Take = (message: AgentMessage) => void | Promise<void>;
+
+/** The first message, and the others once somebody serves them: until then nothing more is read. */
+function received(channel: PushedSession) {
+  let take: Take | undefined;
+  let serving: () => void = () => {};
+  const served = new Promise<void>((resolve) => (serving = resolve));
+  const first = new Promise<AgentMessage | undefined>((resolve) => {
+    channel.receive((message) => {
+      if (take !== undefined) return take(message);
+      resolve(message);
+      return served;
+    });
+    void channel.ended.then(() => resolve(undefined));
+  });
+  return {
+    /** Undefined: it ended before. */
+    first,
+    serve(given: Take, failed: (error: unknown) => void): void {
+      take = (message) => {
+        try {
+          return given(message)?.catch(failed);
+        } catch (error) {
+          failed(error);
+          return undefined;
+        }
+      };
+      serving();
+    },
+  };
+}
+
 /** What is told to an agent whose message could not be decoded; undefined where its connection just ended. */
 function whyUnreadable(end: ChannelEnd): Problem | undefined {
   if (end.kind !== "failed" || !(end.error instanceof ConnectError)) return undefined;
@@ -145,6 +177,7 @@ function whyUnreadable(end: ChannelEnd): Problem | undefined {
     case Code.ResourceExhausted:
       return problem("BODY_TOO_LARGE", `A message of the stream has at most ${maxStreamMessageBytes} bytes.`);
     case Code.InvalidArgument:
+    case Code.Internal: // bytes that are no message
     case Code.DataLoss:
       return problem("MALFORMED_BODY", `A message of the stream cannot be read: ${end.error.rawMessage}`);
     default:
@@ -173,18 +206,13 @@ async function greet(
   ports: StreamPorts,
   asserted: Asserted,
   { remoteAddress, clientCertificate }: { remoteAddress: string; clientCertificate: string },
-  messages: AsyncIterator<AgentMessage>,
+  message: Promise<AgentMessage | undefined>,
 ): Promise<OpenedSession> {
   const late = new AbortController();
-  const first = await Promise.race([
-    messages.next(),
-    ports.clock.sleep(greetingWithinMs, late.signal).then(() => undefined),
-  ]);
+  const first = await Promise.race([message, ports.clock.sleep(greetingWithinMs, late.signal).then(() => undefined)]);
   late.abort();
-  if (first === undefined || first.done === true || first.value.message.case !== "connectRequest") {
-    throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
-  }
-  const greeting = storable(first.value.message.value);
+  if (first?.message.case !== "connectRequest") throw problem("PROTOCOL_VIOLATION", "No ConnectRequest came.");
+  const greeting = storable(first.message.value);
   const { replicaId } = ports;
   const facts = {
     ...asserted,
@@ -196,35 +224,28 @@ async function greet(
   return opened;
 }
 
-/** Reads until the agent or the connection ends. Undefined: the channel knows why. */
-async function read(
-  ports: StreamPorts,
-  session: LiveSession,
-  opened: OpenedSession,
-  messages: AsyncIterator<AgentMessage>,
-): Promise<EndReason | undefined> {
+/** What is done with each message after the greeting. */
+function reader(ports: StreamPorts, session: LiveSession, opened: OpenedSession): Take {
   const pages: Sync[] = [];
-  for (;;) {
-    const next = await messages.next();
-    if (next.done === true || session.phase === "ended") return undefined;
+  let entries = 0;
+  return (said) => {
+    if (session.phase === "ended") return;
     session.lastSeen = new Date();
-    await ports.pace.count(session.agentId);
-    const { message } = storable(next.value);
+    ports.pace.count(session.agentId);
+    const { message } = storable(said);
     switch (message.case) {
       case "sync":
         pages.push(message.value);
-        if (pages.reduce((sum, page) => sum + entriesOf(page), 0) > maxSyncEntries) {
-          throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
-        }
-        if (!message.value.last) break;
-        await finishSync(ports, session, opened, pages.splice(0), (value) =>
+        entries += entriesOf(message.value);
+        if (entries > maxSyncEntries) throw problem("PROTOCOL_VIOLATION", "Sync lists more than a server takes.");
+        if (!message.value.last) return;
+        return finishSync(ports, session, opened, pages.splice(0), (value) =>
           session.send({ message: { case: "syncReply", value } }),
         );
-        break;
       case "goodbye":
-        return "CLOSED_CLEANLY";
+        return session.close("CLOSED_CLEANLY");
       default:
-        await take(ports, session, opened, message);
+        return take(ports, session, opened, message).next;
     }
-  }
+  };
 }
