@@ -204,10 +204,18 @@ test("a caller that goes on when it is answered is stopped behind the whole answ
 });
 
 test.each([
-  ["RST_STREAM with CANCEL", (call: ReturnType<typeof openByHand>) => call.reset(constants.NGHTTP2_CANCEL), "Canceled"],
-  ["RST_STREAM with another code", (call: ReturnType<typeof openByHand>) => call.reset(2), "Unavailable"],
-  ["the end of its connection", ({ socket }: ReturnType<typeof openByHand>) => void socket.destroy(), "Canceled"],
-])("a caller that goes by %s ends the handler's stream", async (_, go, code) => {
+  [
+    "RST_STREAM with CANCEL",
+    (call: ReturnType<typeof openByHand>) => call.reset(constants.NGHTTP2_CANCEL),
+    ["Canceled"],
+  ],
+  ["RST_STREAM with another code", (call: ReturnType<typeof openByHand>) => call.reset(2), ["Unavailable"]],
+  [
+    "the end of its connection",
+    ({ socket }: ReturnType<typeof openByHand>) => void socket.destroy(),
+    ["Canceled", "Unavailable"],
+  ],
+])("a caller that goes by %s ends the handler's stream", async (_, go, codes) => {
   const server = await startConformanceServer("own");
   const call = openByHand(server.url, { ":path": streamPath, ...grpc });
   call.data(envelope(bytesOf({ heartbeat: 1 })));
@@ -215,7 +223,8 @@ test.each([
   await until(() => server.heard > 0);
   go(call);
   await until(() => server.ends.length > 0);
-  expect(server.ends).toEqual([code]);
+  expect(server.ends).toHaveLength(1);
+  expect(codes).toContain(server.ends[0]);
 });
 
 test("a caller that reads nothing holds the handler back, and gets all of it when it reads", async () => {

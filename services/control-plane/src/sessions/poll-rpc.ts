@@ -129,7 +129,7 @@ export function registerPolling(router: ConnectRouter, ports: PollRpcPorts): voi
       getDeployment: (request, context) => ask(context, ({ claims }) => deployment(ports, claims, request)),
       async *probeStream(requests, context) {
         const { agentId } = await ports.tokens.verify(bearer(context.requestHeader));
-        await ports.pace.count(agentId);
+        ports.pace.count(agentId);
         await ports.certificates.check(agentId, context.values.get(requestKey));
         const late = AbortSignal.any([context.signal, AbortSignal.timeout(probe.withinMs)]);
         let count = 0;
