@@ -18,6 +18,7 @@ import { growth } from "./scenarios/growth.ts";
 import { heartbeats } from "./scenarios/heartbeats.ts";
 import { latency } from "./scenarios/latency.ts";
 import { redisDown } from "./scenarios/redis-down.ts";
+import { statements } from "./scenarios/statements.ts";
 import { storm } from "./scenarios/storm.ts";
 import { twoReplicas } from "./scenarios/two-replicas.ts";
 import { history } from "./scenarios/history.ts";
@@ -45,8 +46,12 @@ const surveys = {
     what: "what a publish costs the server and its PostgreSQL, also against another checkout",
     run: ({ json, against, rounds }: Arguments) => publishes({ json, against, turns: rounds }),
   },
+  statements: { what: "what PostgreSQL is asked for one command", run: statements },
   history: { what: "what ended commands cost those who read every second", run: history },
 } as const;
+
+/** Of ten minutes, with room for what has to end after the last round. */
+const scenarioMs = 9 * 60_000;
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 process.exitCode = await main(process.argv.slice(2));
@@ -100,14 +105,15 @@ async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal
     const machine = await describeMachine({ postgres: stand.postgres.version, redis: stand.redis.version });
     say(`${scenario.name}: seed ${seed}, ${rounds} rounds${quick ? ", short form" : ""}`);
     const outcome = await Promise.race([
-      scenario.measure({ stand, rounds, seed, quick, only, signal, progress: say }),
+      scenario.measure({ stand, rounds, seed, quick, only, signal, progress: say, until: began + scenarioMs }),
       new Promise<never>((_, reject) => {
         signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
       }),
     ]);
     const tookSeconds = (performance.now() - began) / 1000;
     return {
-      ...{ scenario: scenario.name, machine, rounds, seed, quick, tookSeconds, ...outcome },
+      ...{ scenario: scenario.name, machine, seed, quick, tookSeconds, ...outcome },
+      rounds: Math.max(0, ...outcome.figures.map((figure) => figure.rounds.length)),
       startedAt: startedAt.toISOString(),
     };
   } finally {

@@ -40,7 +40,7 @@ test("each round has every side once, in an order that the seed decides", async 
     };
     const values = await interleaved(
       { a: side("a"), b: side("b"), c: side("c") },
-      { rounds: 5, seed, signal: new AbortController().signal, progress: () => undefined },
+      { rounds: 5, seed, until: Infinity, signal: new AbortController().signal, progress: () => undefined },
     );
     expect(values.b).toEqual({ value: [0, 1, 2, 3, 4] });
     return ran;
@@ -52,6 +52,16 @@ test("each round has every side once, in an order that the seed decides", async 
   expect(await order(1)).toEqual(first);
   expect(await order(2)).not.toEqual(first);
   expect(shuffled([1, 2, 3], seeded(3)).toSorted((a, b) => a - b)).toEqual([1, 2, 3]);
+});
+
+test("no round begins after the time is over, but three do", async () => {
+  let ran = 0;
+  const side = async (): Promise<Record<string, number>> => ({ value: (ran += 1) });
+  const { a } = await interleaved(
+    { a: side },
+    { rounds: 9, seed: 1, until: 0, signal: new AbortController().signal, progress: () => undefined },
+  );
+  expect(a["value"]).toEqual([1, 2, 3]);
 });
 
 test("a run with a lost, doubled or repeated result is void", () => {
@@ -68,7 +78,7 @@ test("a run with a lost, doubled or repeated result is void", () => {
 });
 
 test("messages of the load are whole wherever the network cuts them", () => {
-  const messages = [Buffer.from(""), Buffer.from("one"), Buffer.alloc(300, 7)];
+  const messages = [Buffer.from(""), Buffer.from("one"), Buffer.alloc(20, 7)];
   const bytes = Buffer.concat(messages.map(framed));
   for (let at = 0; at <= bytes.length; at += 1) {
     const heard: Buffer[] = [];

@@ -4,20 +4,31 @@ import { seeded, shuffled } from "./statistics.ts";
 export interface RoundsOptions {
   rounds: number;
   seed: number;
+  /** No round begins that would end after this, by performance.now(); but `leastRounds` do. */
+  until: number;
   /** Aborts between two measurements. */
   signal: AbortSignal;
   progress: (text: string) => void;
 }
 
+/** Fewer have no spread. */
+const leastRounds = 3;
+
 /** The values of each side, a record per round. */
 export async function interleaved<Name extends string>(
   sides: Record<Name, (round: number) => Promise<Record<string, number>>>,
-  { rounds, seed, signal, progress }: RoundsOptions,
+  { rounds, seed, until, signal, progress }: RoundsOptions,
 ): Promise<Record<Name, Record<string, number[]>>> {
   const names = Object.keys(sides) as Name[];
   const random = seeded(seed);
   const values = Object.fromEntries(names.map((name) => [name, {}])) as Record<Name, Record<string, number[]>>;
+  const startedAt = performance.now();
   for (let round = 0; round < rounds; round += 1) {
+    const each = round === 0 ? 0 : (performance.now() - startedAt) / round;
+    if (round >= leastRounds && performance.now() + each > until) {
+      progress(`the time is over after ${round} of ${rounds} rounds`);
+      break;
+    }
     for (const name of shuffled(names, random)) {
       signal.throwIfAborted();
       const measured = await sides[name](round);
