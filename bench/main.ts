@@ -136,7 +136,7 @@ function help(): string {
     "  --quick        fewer rounds and less work: for trying; its verdicts do not count",
     "  --rounds N     interleaved rounds. Default: 7, short form 2",
     "  --seed N       decides the order in each round. Default: another each time, and printed",
-    "  --only A;B     these peers only, for trying",
+    "  --only PEER    of dispatch: this peer only, for trying; may be repeated",
     "  --profile DIR  CPU profiles of Bowline's servers, for Chrome's developer tools; slows them",
     "  --json         one document per scenario, with every round, instead of a table",
     "  --against DIR  of publishes: another checkout in turns with this one",

@@ -35,7 +35,7 @@ export function readArguments(args: readonly string[]): Arguments | "help" {
         rounds: { type: "string" },
         turns: { type: "string" },
         seed: { type: "string" },
-        only: { type: "string" },
+        only: { type: "string", multiple: true },
         profile: { type: "string" },
         against: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
@@ -53,7 +53,7 @@ export function readArguments(args: readonly string[]): Arguments | "help" {
     ...{ scenario, json, quick, profile, against },
     rounds: wholeNumber("--rounds", values.rounds ?? values.turns, quick ? quickRounds : defaultRounds, 1, maxRounds),
     seed: wholeNumber("--seed", values.seed, Date.now() % 2 ** 31, 0, 2 ** 32 - 1),
-    only: (values.only ?? "").split(";").filter((side) => side !== ""),
+    only: values.only ?? [],
   };
 }
 

@@ -7,7 +7,7 @@ export interface Run extends RoundsOptions {
   stand: Stand;
   /** The short form. */
   quick: boolean;
-  /** Only these sides, by name; all where it is empty. For trying. */
+  /** Only these peers, by name; all where it is empty. For trying. */
   only: readonly string[];
 }
 

@@ -29,12 +29,15 @@ export const storm: Scenario = {
       const server = servers.get(side);
       if (server === undefined) throw new Error(`there is no ${side}`);
       const back = load.call("comeBack", { streams: side });
+      const killedAt = performance.now();
       await server.kill();
       const again = await server.again();
+      const startMs = performance.now() - killedAt;
       servers.set(side, again);
       const { ms, dials } = await back;
       return {
         "s until all are back": ms / 1000,
+        "s until it listens": startMs / 1000,
         "dials/agent": dials / count,
         "event loop delay p99 ms": await again.eventLoopDelayP99Ms(),
       };
