@@ -187,6 +187,7 @@ export class Exchange implements WireCall {
     this.stream.respond(head, { waitForTrailers: open });
     if (!open) return;
     this.stream.once("wantTrailers", () => {
+      if (this.stream.destroyed || this.stream.closed) return; // it would throw, with nobody to catch it
       this.stream.sendTrailers(this.#trailers);
       this.#linger();
     });

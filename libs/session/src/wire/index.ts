@@ -112,10 +112,12 @@ export function createWire<Service extends DescService>(
       const input = codecs.getI(protocol.binary);
       const output = codecs.getO(protocol.binary);
       const failed = (error: unknown): void => exchange.finish(told(error));
+      // An answer that HTTP/2 refuses to write, for a header of it, cuts the call and nothing else.
+      const answered = (answer: Promise<void>): void => void answer.catch(() => exchange.hangUp());
       if (route.streaming) {
         const codec = { parse: (bytes: Uint8Array) => input.parse(bytes), serialize: output.serialize };
         const duplex = createDuplex<Message, Message>(exchange, codec as never, limitBytes);
-        (route.handler as Streaming)(duplex, exchange).then(() => exchange.finish(), failed);
+        answered((route.handler as Streaming)(duplex, exchange).then(() => exchange.finish(), failed));
         return;
       }
       const run = async (bytes: Uint8Array): Promise<Uint8Array> => {
@@ -125,7 +127,7 @@ export function createWire<Service extends DescService>(
       readOne(exchange, limitBytes, (outcome) => {
         if (!exchange.open) return; // its time is over already
         if ("error" in outcome) return failed(outcome.error);
-        run(outcome.bytes).then((bytes) => exchange.reply(bytes), failed);
+        answered(run(outcome.bytes).then((bytes) => exchange.reply(bytes), failed));
       });
     },
   };

@@ -79,7 +79,9 @@ export function createStreamHandler({
   return (stream, headers) => {
     if (headers.origin !== undefined || headers.expect !== undefined) return false;
     if (!wire.takes(headers) || wire.compressed(headers)) return false;
-    const socket = stream.session?.socket;
+    // Gone before it was looked at: its socket throws, and there is nobody to answer.
+    if (stream.destroyed || stream.session === undefined || stream.session.destroyed) return true;
+    const { socket } = stream.session;
     headers[remoteAddressHeader] = clientAddress(socket?.remoteAddress, headers);
     headers[clientCertificateHeader] = clientThumbprintOf(socket);
     wire.serve(stream, headers);

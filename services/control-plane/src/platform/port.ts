@@ -18,7 +18,7 @@
 import { once } from "node:events";
 import { createServer as createHttp1 } from "node:http";
 import type { IncomingMessage, Server as Http1Server, ServerResponse } from "node:http";
-import { createServer as createHttp2 } from "node:http2";
+import { constants, createServer as createHttp2 } from "node:http2";
 import type {
   Http2Server,
   Http2ServerRequest,
@@ -228,9 +228,15 @@ function http2Server(options: PortOptions, limits: PortLimits): Http2Server {
     if (headerBytes(rawHeaders) > limits.maxHeaderBytes) {
       stream.on("error", (error) => options.log.debug({ err: error }, "request aborted"));
       // Until the peer has seen our settings, HTTP/2 itself enforces a larger limit.
-      return stream.respond({ ":status": 431 }, { endStream: true });
+      if (!stream.destroyed && !stream.closed) stream.respond({ ":status": 431 }, { endStream: true });
+      return;
     }
-    if (options.streams?.(stream, headers) === true) return;
+    try {
+      if (options.streams?.(stream, headers) === true) return;
+    } catch (error) {
+      options.log.error({ err: error }, "a stream's handler failed");
+      return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    }
     requests.emit("stream", stream, headers, flags, rawHeaders);
   });
   return server;
