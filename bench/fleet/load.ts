@@ -6,6 +6,8 @@
  *     publish is left out and counted.
  * L2: a time begins before the call and ends when the watch has told of LIVE:
  *     what somebody who watches sees.
+ * L3: a group has a product and a gateway of its own: publishes of one product
+ *     wait for each other at the server, and many teams have many products.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
@@ -33,6 +35,8 @@ export interface LoadCounts {
   made: number;
   live: number;
   failed: number;
+  /** Calls that were refused, or had no answer after several tries. */
+  refused: number;
   /** L1 */
   leftOut: number;
 }
@@ -58,6 +62,7 @@ const port = 20_000;
 
 interface Group {
   gatewayId: string;
+  revisionId: string;
   /** When the publish that is under way was made; undefined: none is. */
   startedAt: number | undefined;
   /** The publish whose end was told last: a watch may repeat it. */
@@ -72,13 +77,12 @@ export function groupsOf(agents: number, agentsPerPublish: number): number {
 export function createLoad(settings: LoadSettings): Load {
   const { api, name, perSecond } = settings;
   const clusterId = () => settings.clusterId();
-  const counts: LoadCounts = { made: 0, live: 0, failed: 0, leftOut: 0 };
+  const counts: LoadCounts = { made: 0, live: 0, failed: 0, refused: 0, leftOut: 0 };
   const times = createTimes();
   const errors = new Map<string, number>();
   const groups: Group[] = Array.from({ length: groupsOf(settings.agents, settings.agentsPerPublish) }, () => ({
-    ...{ gatewayId: "", startedAt: undefined, endedId: "" },
+    ...{ gatewayId: "", revisionId: "", startedAt: undefined, endedId: "" },
   }));
-  let revisionId = "";
   let next = 0;
 
   const failed = (what: string, error: unknown): void => {
@@ -86,17 +90,20 @@ export function createLoad(settings: LoadSettings): Load {
     errors.set(key, (errors.get(key) ?? 0) + 1);
   };
 
-  async function prepare(): Promise<void> {
+  /** L3 */
+  async function prepare(at: number, group: Group): Promise<void> {
+    if (group.gatewayId !== "") return;
+    const own = `${name}-${at}`;
     await api.products.applyProduct({
       manifest: {
-        name,
+        name: own,
         apiServices: [
           {
-            name,
+            name: own,
             routes: [
               {
-                name,
-                matches: [{ path: { type: PathMatch_Type.PREFIX, value: `/${name}` } }],
+                name: own,
+                matches: [{ path: { type: PathMatch_Type.PREFIX, value: `/${own}` } }],
                 // No backend: some clusters allow no private ones, and nobody ever asks for it.
                 filters: [{ kind: { case: "redirect", value: { statusCode: 302, hostname: "example.com" } } }],
               },
@@ -105,19 +112,15 @@ export function createLoad(settings: LoadSettings): Load {
         ],
       },
     });
-    revisionId = (await api.products.createRevision({ productId: name })).id;
-  }
-
-  async function gatewayOf(at: number, group: Group): Promise<string> {
-    if (group.gatewayId !== "") return group.gatewayId;
+    group.revisionId = (await api.products.createRevision({ productId: own })).id;
     const { id } = await api.gateways.createGateway({
       gateway: {
-        name: `${name}-${at}`,
-        agentLabels: { [groupLabel]: `${name}-${at}` },
+        name: own,
+        agentLabels: { [groupLabel]: own },
         listeners: [{ name: "http", port, protocol: "HTTP" }],
       },
     });
-    return (group.gatewayId = id);
+    group.gatewayId = id;
   }
 
   function freeGroup(): number | undefined {
@@ -132,11 +135,12 @@ export function createLoad(settings: LoadSettings): Load {
   async function publishOne(at: number, group: Group): Promise<void> {
     group.startedAt = performance.now(); // L1
     try {
-      const gatewayId = await gatewayOf(at, group);
+      await prepare(at, group);
+      const { gatewayId, revisionId } = group;
       group.startedAt = performance.now(); // L2
       await repeated(`${name} ${at} ${group.endedId}`, (requestId) =>
         api.publishes.createProductPublish({
-          productId: name,
+          productId: `${name}-${at}`,
           clusterId: clusterId(),
           gatewayId,
           revisionId,
@@ -146,6 +150,7 @@ export function createLoad(settings: LoadSettings): Load {
       counts.made += 1;
     } catch (error) {
       group.startedAt = undefined;
+      counts.refused += 1;
       failed("publish", error);
     }
   }
@@ -164,9 +169,9 @@ export function createLoad(settings: LoadSettings): Load {
     }
   }
 
-  function seen({ id, state, reason, product, gateway }: ProductPublish): void {
-    if (product !== name || (state !== State.LIVE && state !== State.FAILED)) return;
-    const group = groups[Number(gateway.slice(name.length + 1))];
+  function seen({ id, state, reason, product }: ProductPublish): void {
+    if (!product.startsWith(`${name}-`) || (state !== State.LIVE && state !== State.FAILED)) return;
+    const group = groups[Number(product.slice(name.length + 1))];
     if (group?.startedAt === undefined || id === group.endedId) return;
     if (state === State.LIVE) {
       counts.live += 1;
@@ -184,7 +189,6 @@ export function createLoad(settings: LoadSettings): Load {
     open: () => groups.filter(({ startedAt }) => startedAt !== undefined).length,
     async publish(signal) {
       if (perSecond === 0) return;
-      await prepare();
       const everyMs = 1_000 / perSecond;
       const under = new Set<Promise<void>>();
       for (let due = performance.now(); !signal.aborted; due += everyMs) {
@@ -218,9 +222,12 @@ export function createLoad(settings: LoadSettings): Load {
       }
     },
     async clean() {
-      for (const { gatewayId: id } of groups.filter(({ gatewayId }) => gatewayId !== ""))
-        await api.gateways.deleteGateway({ id }).catch((error) => failed("clean", error));
-      if (revisionId !== "") await api.products.deleteProduct({ id: name }).catch((error) => failed("clean", error));
+      for (const [at, { gatewayId, revisionId }] of groups.entries()) {
+        if (gatewayId !== "")
+          await api.gateways.deleteGateway({ id: gatewayId }).catch((error) => failed("clean", error));
+        if (revisionId === "") continue;
+        await api.products.deleteProduct({ id: `${name}-${at}` }).catch((error) => failed("clean", error));
+      }
     },
   };
 }

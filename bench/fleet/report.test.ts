@@ -25,11 +25,11 @@ function fleetOf(agents: number): Fleet {
   };
 }
 
-function loadOf(unfinished: number): Load {
+function loadOf(unfinished: number, refused = 0): Load {
   const times = createTimes();
   times.add(100);
   const nothing = async (): Promise<void> => undefined;
-  const counts = { made: 1 + unfinished, live: 1, failed: 0, leftOut: 0 };
+  const counts = { made: 1 + unfinished, live: 1, failed: 0, refused, leftOut: 0 };
   return { counts, times, errors: new Map(), open: () => unfinished, publish: nothing, watch: nothing, clean: nothing };
 }
 
@@ -61,14 +61,15 @@ test("a run in order has no failures; the report has the seed, the settings with
   expect(text).toMatch(/All as it should be\.\n$/);
 });
 
-test("a doubled result, an agent that has not enrolled and a publish that did not become LIVE are failures", () => {
+test("a doubled result, an agent that has not enrolled, and a publish that was refused or did not become LIVE are failures", () => {
   const violations = ["c1 attempt 1 was recorded 2 times"];
   const check = { compared: true, commands: 2, byState: {}, violations };
-  const report = reportOf(factsOf({ check, fleet: fleetOf(1), load: loadOf(3) }));
+  const report = reportOf(factsOf({ check, fleet: fleetOf(1), load: loadOf(3, 1) }));
   expect(report.failures).toEqual([
     "1 violations, the first: c1 attempt 1 was recorded 2 times",
     "1 agents have not enrolled",
     "3 publishes did not become LIVE in time",
+    "1 publishes were refused; the errors say why",
   ]);
   expect(textOf(report)).toMatch(/one result per id\s+NO: c1 attempt 1/);
 });

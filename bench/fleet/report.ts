@@ -100,6 +100,8 @@ function failuresOf(report: Report, { options, interrupted }: Facts): string[] {
     failures.push(`${options.agents - report.agents.enrolled} agents have not enrolled`);
   if ((report.publishes?.unfinished ?? 0) > 0 && !stuck)
     failures.push(`${report.publishes?.unfinished} publishes did not become LIVE in time`);
+  if ((report.publishes?.refused ?? 0) > 0)
+    failures.push(`${report.publishes?.refused} publishes were refused; the errors say why`);
   if ((report.publishes?.failed ?? 0) > 0 && options.failRate === 0)
     failures.push(`${report.publishes?.failed} publishes failed, and no agent was told to fail`);
   if (report.commands.unanswered > 0 && !stuck)
@@ -134,9 +136,10 @@ export function textOf(report: Report): string {
     row("heartbeats", `answered in ${times(report.heartbeats)}`),
   ];
   if (publishes !== undefined) {
-    const { made, live, failed, leftOut, unfinished } = publishes;
+    const { made, live, failed, refused, leftOut, unfinished } = publishes;
     const more = [
       failed > 0 ? `, ${failed} failed` : "",
+      refused > 0 ? `, ${refused} refused` : "",
       unfinished > 0 ? `, ${unfinished} unfinished` : "",
       leftOut > 0 ? `, ${leftOut} left out because every group had one` : "",
     ].join("");

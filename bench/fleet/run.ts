@@ -261,7 +261,8 @@ function serverReport(
 }
 
 /** Cores that were busy, on average. */
-const share = (cpuSeconds: number, ms: number): number => Math.round((cpuSeconds / (ms / 1000)) * 100) / 100;
+const share = (cpuSeconds: number, ms: number): number =>
+  Math.max(0, Math.round((cpuSeconds / (ms / 1000)) * 100) / 100); // below zero: a process has ended
 
 function show(view: View, fleet: Fleet, load: Load | undefined, agents: number, serverPid: number | undefined) {
   const showing = { step: "", stop: () => clearInterval(timer) };
