@@ -6,6 +6,7 @@
  *   peers/      others' queues in the place of our engine     wires/  others' servers of streams
  *   scenarios/  one file each
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Arguments, readArguments, UsageError } from "./harness/arguments.ts";
 import { createEndings, interruption } from "./harness/endings.ts";
 import { judge } from "./harness/figures.ts";
@@ -52,6 +53,9 @@ const surveys = {
 
 /** Of ten minutes, with room for what has to end after the last round. */
 const scenarioMs = 9 * 60_000;
+
+/** A server that was on its way up when Ctrl-C came is there, or has failed, by then. */
+const startedLateMs = 45_000;
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 process.exitCode = await main(process.argv.slice(2));
@@ -100,12 +104,24 @@ async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal
   const endings = createEndings(say);
   const startedAt = new Date();
   const began = performance.now();
+  let under: Promise<unknown> = Promise.resolve();
   try {
     const stand = await openStand(endings, { ...scenario, profile: given.profile });
     const machine = await describeMachine({ postgres: stand.postgres.version, redis: stand.redis.version });
     say(`${scenario.name}: seed ${seed}, ${rounds} rounds${quick ? ", short form" : ""}`);
+    const measuring = scenario.measure({
+      stand,
+      rounds,
+      seed,
+      quick,
+      only,
+      signal,
+      progress: say,
+      until: began + scenarioMs,
+    });
+    under = measuring.catch(() => undefined); // told by the race, where it is not the abort that ends it
     const outcome = await Promise.race([
-      scenario.measure({ stand, rounds, seed, quick, only, signal, progress: say, until: began + scenarioMs }),
+      measuring,
       new Promise<never>((_, reject) => {
         signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
       }),
@@ -117,6 +133,9 @@ async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal
       startedAt: startedAt.toISOString(),
     };
   } finally {
+    await endings.run();
+    // What was being started when the end came ends too.
+    await Promise.race([under, sleep(startedLateMs, undefined, { ref: false })]);
     await endings.run();
   }
 }

@@ -20,7 +20,7 @@ export function createEndings(told: (text: string) => void) {
         try {
           await ending();
         } catch (error) {
-          told(`an end failed: ${error instanceof Error ? error.message : String(error)}`);
+          told(`an end failed: ${(error instanceof Error ? error.message : String(error)).split("\n", 1)[0]}`);
         }
       }
     },
