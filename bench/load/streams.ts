@@ -10,6 +10,8 @@ import type { Protocol } from "./wire.ts";
 const addresses = 8;
 /** What every agent does whose server is gone: full jitter, 1 s to 60 s, never sooner than a quarter of a second. */
 const backoff = { baseMs: 1_000, capMs: 60_000, floorMs: 250 };
+/** Of an agent, before the first measurement. */
+const dialsBefore = 8;
 const allBackWithinMs = 300_000;
 
 export interface StreamsOptions {
@@ -64,7 +66,16 @@ export async function openStreams({ url, agents, protocol, ca, together }: Strea
       next += 1;
       const one = held[index];
       if (one === undefined) return;
-      await open(one, index);
+      for (let attempt = 0; ; attempt += 1) {
+        try {
+          await open(one, index);
+          break;
+        } catch (error) {
+          // A busy server refuses, and its agents come again; one that refuses all the time is broken.
+          if (attempt === dialsBefore) throw error;
+          await sleep(fullJitter(backoff, attempt));
+        }
+      }
     }
   };
   await Promise.all(Array.from({ length: together }, dialling));

@@ -8,7 +8,7 @@ import { enrolGroup } from "./seed.ts";
 import { asDatabase, type Stand } from "./stand.ts";
 
 /** Dials under way at the same time: a server's queue of connections has 4,096 places. */
-const together = 128;
+const together = 64;
 
 export interface IdleServer {
   url: string;
