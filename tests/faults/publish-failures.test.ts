@@ -4,8 +4,8 @@ import { beforeAll, expect, test } from "@jest/globals";
 import { Command_State } from "@bowline/contract/commands";
 import { ProductPublish_State as State } from "@bowline/contract/products";
 import { atEnd, freePort, runProcess, testDatabase, until } from "@bowline/testing";
-import { refusal } from "./api.ts";
-import { programs, type Server, startServer } from "./fixture.ts";
+import { refusal } from "../e2e/api.ts";
+import { programs, type Server, startServer } from "../e2e/fixture.ts";
 import {
   applyProduct,
   freshName,
@@ -16,8 +16,8 @@ import {
   publishIn,
   publishVersion,
   serving,
-} from "./operating.ts";
-import { servedVersion, startConsumer, startUpstream, type Upstream } from "./requests.ts";
+} from "../e2e/operating.ts";
+import { servedVersion, startConsumer, startUpstream, type Upstream } from "../e2e/requests.ts";
 
 let server: Server;
 let upstream: Upstream;

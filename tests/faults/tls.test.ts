@@ -25,8 +25,17 @@ import {
   testDatabase,
   until,
 } from "@bowline/testing";
-import { folderOfAnAgent, programs, type Server, startAgent, startServer } from "./fixture.ts";
-import { applyProduct, freshName, issueToken, joinAgent, makePlace, online, type Place, publish } from "./operating.ts";
+import { folderOfAnAgent, programs, type Server, startAgent, startServer } from "../e2e/fixture.ts";
+import {
+  applyProduct,
+  freshName,
+  issueToken,
+  joinAgent,
+  makePlace,
+  online,
+  type Place,
+  publish,
+} from "../e2e/operating.ts";
 
 const run = promisify(execFile);
 /** On two busy cores. */
