@@ -231,7 +231,7 @@ async function checked(api: Api | undefined, place: Place, fleet: Fleet): Promis
   const cluster = place.cluster ?? fleet.clusterId();
   if (api === undefined || cluster === "") return unasked;
   const check = await compare(api, cluster, fleet);
-  const open = openOf(check);
+  const open = openOf(check) - (check.byState["RETRY_WAIT"] ?? 0); // these wait for their next try at the server
   if (
     open > 0 &&
     fleet.ledger.totals().unanswered === 0 &&
