@@ -360,7 +360,8 @@ test("more requests at a time than an agent needs are OVERLOADED, and none of th
     await until(() => answers.length === 4); // the other eight wait for the row
     return { asked };
   });
-  for (const answer of answers) expect(answer).toMatchObject({ status: 429, reason: "OVERLOADED" });
+  // The first four: the row is free by now, and others may have their answer too.
+  for (const answer of answers.slice(0, 4)) expect(answer).toMatchObject({ status: 429, reason: "OVERLOADED" });
   await Promise.all(all.asked);
   expect(answers.filter(({ status }) => status === 200)).toHaveLength(8);
   expect((await ask()).status).toBe(200);
