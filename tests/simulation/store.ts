@@ -10,6 +10,8 @@
  *     answer, before or after.
  * D4: two transactions that wait for each other are a deadlock, of which the one
  *     that came last is told.
+ *
+ * Long because locks, visibility and commits are one thing seen from three sides.
  */
 import type { Random } from "./random.ts";
 import { emptyTables, type Rows, snapshotOf, type Table, type Tables } from "./tables.ts";
