@@ -136,8 +136,16 @@ export default {
       name: "tests-use-front-doors",
       comment: "tests/ and bench/: any lib, a slice's or a runtime's index.ts.",
       severity: "error",
-      from: { path: testFolders },
+      from: { path: testFolders, pathNot: "^bench/peers/" },
       to: { path: "^(services|agents)/", pathNot: "/index\\.ts$" },
+    },
+    {
+      name: "peers-stand-on-the-platform",
+      comment:
+        "bench/peers/ has others' queues in the place of our slices, on what slices stand on: platform/ and the log.",
+      severity: "error",
+      from: { path: "^bench/peers/" },
+      to: { path: "^(services|agents)/", pathNot: [`${slices}platform/`, `${slices}log\\.ts$`] },
     },
     {
       name: "tests-beside-use-front-doors",

@@ -1,21 +1,20 @@
 /**
  * A control plane with a peer's queue for an engine, as a process of its own:
  * the same call enqueues, the same agents get the same messages over the same
- * transport. It checks no caller, keeps no history, has no fences: all of that
- * is in the peer's favour.
+ * transport (transport.ts). It looks up no caller, keeps no history, has no
+ * fences: all of that is in the peer's favour.
  */
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import type { ConnectRouter } from "@connectrpc/connect";
+import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import {
-  type AgentMessage,
-  AgentService,
+  type AgentService,
   ResultAck_Disposition,
   type ServerMessage,
   ServerMessageSchema,
 } from "@bowline/contract/agent";
 import { DeploymentSchema, DeploymentService } from "@bowline/contract/deployments";
 import { newId, systemClock } from "@bowline/kernel";
-import { acceptSession } from "@bowline/session";
+import { acceptDuplex, type WireCall, type WireHandlers } from "@bowline/session";
 import { answerCalls } from "../stand/child.ts";
 import { benchSpec } from "../stand/specs.ts";
 import { bullmq } from "./bullmq.ts";
@@ -71,36 +70,52 @@ function done(commandId: string): void {
   channels.get(job.agentId)?.(create(ServerMessageSchema, { message: { case: "resultAck", value } }));
 }
 
-async function* connect(messages: AsyncIterable<AgentMessage>, agentId: string): AsyncGenerator<ServerMessage> {
-  const channel = acceptSession(messages, { clock: systemClock, hangUp: () => undefined });
+const connect: WireHandlers<typeof AgentService>["connect"] = async (duplex, call) => {
+  const agentId = bearerOf(call);
+  const session = acceptDuplex(duplex, { clock: systemClock, hangUp: () => call.hangUp() });
   const send = (message: MessageInitShape<typeof ServerMessageSchema>["message"]): void =>
-    void channel.send(create(ServerMessageSchema, { message }));
-  channels.set(agentId, (message) => void channel.send(message));
-  void (async () => {
-    for await (const { message } of channel.messages) {
-      switch (message.case) {
-        case "connectRequest":
-          send({ case: "connectResponse", value: { sessionId: newId("session"), epoch: 1, accessToken: agentId } });
-          break;
-        case "sync":
-          send({ case: "syncReply", value: {} });
-          break;
-        case "heartbeat":
-          send({ case: "heartbeatAck", value: { number: message.value.number } });
-          break;
-        case "deployResult": {
-          const { commandId } = message.value;
-          reported.get(commandId)?.();
-          reported.delete(commandId);
-          break;
-        }
-        default:
+    void session.send(create(ServerMessageSchema, { message }));
+  channels.set(agentId, (message) => void session.send(message));
+  session.receive(({ message }) => {
+    switch (message.case) {
+      case "connectRequest":
+        return send({
+          case: "connectResponse",
+          value: { sessionId: newId("session"), epoch: 1, accessToken: agentId },
+        });
+      case "sync":
+        return send({ case: "syncReply", value: {} });
+      case "heartbeat":
+        return send({ case: "heartbeatAck", value: { number: message.value.number } });
+      case "deployResult": {
+        const { commandId } = message.value;
+        reported.get(commandId)?.();
+        reported.delete(commandId);
+        return;
       }
+      default:
     }
-    channel.close();
-  })();
-  yield* channel.outgoing;
-}
+  });
+  void session.ended.then(() => session.close());
+  await session.sent;
+  session.close();
+};
+
+const notOfPeers = async (): Promise<never> => {
+  throw new ConnectError("peers have none of it", Code.Unimplemented);
+};
+
+const agentHandlers: WireHandlers<typeof AgentService> = {
+  ...{ connect, enroll: notOfPeers, examine: notOfPeers, rotateKey: notOfPeers },
+  fetchDeployments: async ({ items }) => ({
+    deployments: items.map(({ commandId, attempt }) => {
+      const job = jobs.get(commandId);
+      if (job === undefined) return { commandId, attempt, reason: "NOT_IN_FLIGHT" };
+      const { deploymentId, generation } = job;
+      return { commandId, attempt, deploymentId, generation, digest: "0".repeat(64), spec };
+    }),
+  }),
+};
 
 function routes(router: ConnectRouter): void {
   router.service(DeploymentService, {
@@ -112,20 +127,10 @@ function routes(router: ConnectRouter): void {
       return { id };
     },
   });
-  router.service(AgentService, {
-    connect: (messages, context) => connect(messages, bearerOf(context.requestHeader)),
-    fetchDeployments: ({ items }) => ({
-      deployments: items.map(({ commandId, attempt }) => {
-        const job = jobs.get(commandId);
-        if (job === undefined) return { commandId, attempt, reason: "NOT_IN_FLIGHT" };
-        const { deploymentId, generation } = job;
-        return { commandId, attempt, deploymentId, generation, digest: "0".repeat(64), spec };
-      }),
-    }),
-  });
 }
 
-const bearerOf = (headers: Headers): string => (headers.get("authorization") ?? "").replace("Bearer ", "");
+const bearerOf = ({ requestHeader }: WireCall): string =>
+  (requestHeader.get("authorization") ?? "").replace("Bearer ", "");
 
 export const calls = {
   /** Where it listens. */
@@ -133,7 +138,7 @@ export const calls = {
     const open = queues[given.queue];
     if (open === undefined) throw new Error(`there is no queue ${given.queue}`);
     queue = await open({ ...given, carryOut, done });
-    serving = await serve(routes);
+    serving = await serve(routes, agentHandlers);
     return serving.url;
   },
   /** Which agent has which deployments. */
@@ -148,6 +153,6 @@ export const calls = {
 export type PeerCalls = typeof calls;
 
 answerCalls(calls, async () => {
-  serving?.close();
+  await serving?.close();
   await queue?.stop();
 });

@@ -18,7 +18,7 @@ import {
 import { Redis } from "ioredis";
 import pg from "pg";
 import type { Endings } from "../harness/endings.ts";
-import { treeCpuMs } from "../harness/processor-time.ts";
+import { cpuMs, treeCpuMs } from "../harness/processor-time.ts";
 import type { LoadCalls } from "../load/main.ts";
 import type { PeerCalls } from "../peers/main.ts";
 import type { WireCalls } from "../wires/main.ts";
@@ -32,7 +32,7 @@ const serverConnections = 20;
 
 export interface Stand {
   postgres: EmbeddedPostgres;
-  redis: { url: string; version: string; stop(): Promise<void>; start(): Promise<void> };
+  redis: { url: string; version: string; stop(): Promise<void>; start(): Promise<void>; cpuMs(): Promise<number> };
   folder: string;
   endings: Endings;
   /** A new database. */
@@ -155,6 +155,7 @@ async function openRedis(socket: string, folder: string): Promise<Stand["redis"]
     url: socket,
     version,
     stop: async () => void (await running.process?.end()),
+    cpuMs: async () => (running.process === undefined ? 0 : cpuMs(running.process.pid).catch(() => 0)), // 0 while it is stopped
     async start() {
       running = await testRedis({ socket, flags });
     },

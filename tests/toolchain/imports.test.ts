@@ -57,6 +57,7 @@ const allowed: Record<string, string[]> = {
   "agents/dataplanes/nginx/src/proxy.ts": ["@bowline/agent-core", "@bowline/kernel"],
   "tests/e2e/publish.test.ts": ["@bowline/testing", "@bowline/agent-core", "@bowline/db"],
   "bench/scenarios/claim.ts": ["@bowline/testing"],
+  "bench/peers/a.ts": ["../../services/control-plane/src/platform/events.ts"],
 };
 
 /** Each rule, a file that breaks it and nothing else, and its import. */
@@ -88,6 +89,7 @@ const planted: [rule: string, file: string, imports: string][] = [
   ["dataplanes-know-no-sibling", "agents/dataplanes/nginx/src/a.ts", "@bowline/dataplane-embedded"],
   ["tests-use-front-doors", "tests/e2e/a.test.ts", "../../services/control-plane/src/clusters/model.ts"],
   ["tests-use-front-doors", "bench/a.ts", "../agents/docker/src/workloads.ts"],
+  ["peers-stand-on-the-platform", "bench/peers/b.ts", "../../services/control-plane/src/clusters/model.ts"],
   ["packages-by-name", "libs/session/src/c.ts", "../../kernel/src/index.ts"],
   ["dependencies-are-declared", "agents/docker/src/d.ts", "undeclared"],
   ["imports-resolve", "services/cli/src/b.ts", "./nowhere.ts"],
