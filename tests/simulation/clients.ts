@@ -162,6 +162,6 @@ function limitsOf(random: Random): Limits {
     graceMs: random.pick([1_000, 10_000]),
     cancelLimitMs: random.pick([2_000, 15_000, 60_000]),
     offlineLifeMs: random.pick([5_000, 30_000, 120_000, 86_400_000]),
-    deadlineMs: random.chance(0.15) ? random.between(500, 60_000) : undefined,
+    deadlineMs: random.chance(0.2) ? random.between(500, 30_000) : undefined,
   };
 }

@@ -1,6 +1,12 @@
 /** Which transitions of the table in transitions.ts histories took. */
 import { transitions } from "../../services/control-plane/src/commands/index.ts";
 
+/** Pairs of the table that the engine's statements never bring together, and why. */
+const unreachable = {
+  "CANCELLING back-with-another-journal":
+    "a complete Sync without the command proves that it has ended, whatever the journal (decisions.ts)",
+} as const satisfies Record<string, string>;
+
 export class Coverage {
   readonly #taken = new Map<string, number>();
 
@@ -27,10 +33,11 @@ export class Coverage {
     );
   }
 
-  /** Pairs that were never taken, as `STATE event`. */
+  /** Pairs that were never taken and can be, as `STATE event`. */
   missing(): string[] {
     return this.pairs()
       .filter(({ count }) => count === 0)
-      .map(({ from, event }) => `${from} ${event}`);
+      .map(({ from, event }) => `${from} ${event}`)
+      .filter((pair) => !(pair in unreachable));
   }
 }

@@ -2,7 +2,8 @@
  * The engine of services/control-plane/src/commands on the simulated store: the
  * same locks in the same order, one rendition per statement. What moves a
  * command is the real `step`, and what messages and times mean the real
- * decisions.ts. differential.test.ts compares it with the real statements.
+ * decisions.ts. services/control-plane/src/simulated.test.ts
+ * compares it with the real statements.
  *
  *   engine.ts   locks and one step          wishes.ts   enqueue, cancel, retry, forks, what was lost
  *   claims.ts   READY becomes ASSIGNED      reports.ts  receipts, results, agents that return or go

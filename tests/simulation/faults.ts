@@ -12,6 +12,7 @@ import type { Random } from "./random.ts";
 import type { Server } from "./server.ts";
 import { acceptAgent, confirmDispatch, endLife, markRestored, releaseAgent } from "./sessions.ts";
 import type { Kept } from "./disk.ts";
+import type { Tables } from "./tables.ts";
 import type { Process } from "./world.ts";
 
 export interface Scene {
@@ -200,7 +201,10 @@ export const faults = {
     const { store, world } = scene.cluster;
     awayFor(scene, between(scene, 1_000, 10_000), () => {
       if (scene.mended) return;
-      const at = store.restore(between(scene, 200, 40_000));
+      const at = store.restore(
+        between(scene, 200, 40_000),
+        scene.random.chance(0.5) ? wasUnderWay(store.tables) : () => true,
+      );
       if (at === undefined) return;
       world.note("database", () => `is back at ${(at / 1000).toFixed(3)}`);
       scene.checker.restored();
@@ -224,6 +228,24 @@ export const faults = {
 } as const satisfies Record<string, Fault>;
 
 export type FaultName = keyof typeof faults;
+
+/** What seldom comes together by chance, and is met only together. */
+export const together: readonly (readonly FaultName[])[] = [
+  ["database-restored", "operator-decides", "runtime-slow"],
+  ["database-restored", "operator-decides", "network-partition", "agent-crash"],
+  ["agent-disk-full", "agent-journal-lost", "network-cut", "network-slow"],
+  ["agent-revoked", "agent-retired", "runtime-slow", "network-partition"],
+  ["agent-lies", "network-no-fetch", "replica-pause"],
+];
+
+/** Whether a command was on its way then whose deployment has moved on since: what a fork has to settle. */
+function wasUnderWay(now: Tables): (then: Tables) => boolean {
+  return ({ commands }) =>
+    [...commands.values()].some(({ state, deploymentId, generation }) => {
+      const since = (now.deployments.get(deploymentId)?.generation ?? 0) > generation;
+      return since && (state === "ASSIGNED" || state === "RETRY_WAIT" || state === "RUNNING");
+    });
+}
 
 /** The agent's process ends, and the next one finds this disk. */
 function comeBack(scene: Scene, agent: Agent, disk: Kept): void {
@@ -262,8 +284,8 @@ export function decide(scene: Scene): void {
 
 function wrong(random: Random, message: AgentMessage["message"]): AgentMessage["message"] {
   if (message.case === "commandReceipt") {
-    const { ACCEPTED, DUPLICATE, NOT_NOW, REJECTED } = CommandReceipt_Disposition;
-    const disposition = random.pick([ACCEPTED, DUPLICATE, NOT_NOW, REJECTED]);
+    const { ACCEPTED, DUPLICATE, NOT_NOW, REJECTED, DISPOSITION_UNSPECIFIED } = CommandReceipt_Disposition;
+    const disposition = random.pick([ACCEPTED, DUPLICATE, NOT_NOW, REJECTED, DISPOSITION_UNSPECIFIED]);
     return { case: "commandReceipt", value: { ...message.value, disposition } };
   }
   if (message.case !== "deployResult") return message;

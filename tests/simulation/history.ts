@@ -5,7 +5,7 @@ import { Clients } from "./clients.ts";
 import type { Cluster } from "./cluster.ts";
 import { Coverage } from "./coverage.ts";
 import { productRules, type Rules } from "./engine.ts";
-import { decide, type FaultName, faults, operate, type Scene } from "./faults.ts";
+import { decide, type FaultName, faults, operate, type Scene, together } from "./faults.ts";
 import { Hints } from "./hints.ts";
 import { Host } from "./host.ts";
 import { Network } from "./network.ts";
@@ -129,7 +129,7 @@ function drawFaults(
 ): { untilMs: number; names: FaultName[] } {
   const { random, cluster } = scene;
   const all = Object.keys(faults) as FaultName[];
-  const kinds = all.filter(() => random.chance(0.25));
+  const kinds = random.chance(0.3) ? random.pick(together) : all.filter(() => random.chance(0.25));
   cluster.store.keeps = kinds.includes("database-restored");
   const names: FaultName[] = [];
   const everyMs = random.between(4_000, 30_000);
@@ -175,6 +175,8 @@ function watch(scene: Scene, clients: Clients, untilMs: number, late: string[]):
     world.note("all", () => "everything is mended");
     clients.stopped = true;
     scene.mended = true;
+    // A session lives two hours: by then each has told anew what it has, also where a failover went unnoticed.
+    for (const { id } of scene.agents) cluster.network.cut(id);
     // Calls that are under way come to their end first.
     world.at(30_000, () => look(world.now));
   });
@@ -206,6 +208,6 @@ function mend(scene: Scene): void {
   if (store.tables.installation.get("installation")?.dispatchHeld === true)
     operate(scene, ({ engine }) => confirmDispatch(engine));
   for (const id of gone)
-    if (store.tables.agents.get(id)?.state === "REVOKED")
+    if (store.tables.agents.get(id)?.state !== "RETIRED")
       operate(scene, ({ engine }) => endLife(engine, id, "RETIRED"));
 }

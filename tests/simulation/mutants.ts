@@ -39,7 +39,7 @@ export const mutants: Record<string, Mutant> = {
         ),
       },
     },
-    breaks: ["E"],
+    breaks: ["A", "E", "F"],
   },
   "a cancel that a person asked for is followed by a retry": {
     options: {
@@ -50,7 +50,11 @@ export const mutants: Record<string, Mutant> = {
     },
     breaks: ["G"],
   },
-  "a claim needs no session that serves": { options: { rules: { claimNeedsSession: false } }, breaks: ["E"] },
+  "a claim needs no session that serves": {
+    rare: true,
+    options: { rules: { claimNeedsSession: false } },
+    breaks: ["E"],
+  },
   "a claim adds nothing to the attempt": { options: { rules: { claimCountsAttempts: false } }, breaks: ["E"] },
   "the end of a session leaves its commands bound": { options: { rules: { endUnbinds: false } }, breaks: ["E"] },
   "an enqueue does not lock the deployment": {

@@ -1,4 +1,7 @@
-/** Seeds that once violated an invariant, and what was wrong. The histories behind them change with the simulation. */
+/**
+ * Seeds that once violated an invariant, and what was wrong. The history behind a seed changes with the simulation; what
+ * was wrong in the statements has a test beside them (commands/engine.test.ts, commands/looks.test.ts).
+ */
 export const regressions: [seed: string, what: string][] = [
   ["b/317", "a result of an earlier try hid that the next one was not in the agent's journal"],
   [

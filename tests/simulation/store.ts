@@ -110,10 +110,13 @@ export class Store {
     for (const tx of this.#open) this.#end(tx);
   }
 
-  /** Back to how things were, so long ago. Returns that time. */
-  restore(agoMs: number): number | undefined {
+  /** Back to how things were, so long ago; a little earlier where they were as `rather` then. Returns that time. */
+  restore(agoMs: number, rather: (then: Tables) => boolean): number | undefined {
     const before = this.world.now - agoMs;
-    const found = this.#snapshots.findLast((one) => one.at <= before) ?? this.#snapshots[0];
+    const found =
+      this.#snapshots.findLast((one) => one.at <= before && rather(one.tables)) ??
+      this.#snapshots.findLast((one) => one.at <= before) ??
+      this.#snapshots[0];
     if (found === undefined) return undefined;
     this.cutConnections();
     this.tables = snapshotOf(found.tables);
