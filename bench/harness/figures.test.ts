@@ -31,6 +31,10 @@ test("a spread has quartiles between neighbours", () => {
   expect(quantile([7], 0.99)).toBe(7);
 });
 
+const bounds = (latest: number) => ({
+  ...{ until: latest, latest, signal: new AbortController().signal, progress: () => undefined },
+});
+
 test("each round has every side once, in an order that the seed decides", async () => {
   const order = async (seed: number): Promise<string[]> => {
     const ran: string[] = [];
@@ -40,7 +44,7 @@ test("each round has every side once, in an order that the seed decides", async 
     };
     const values = await interleaved(
       { a: side("a"), b: side("b"), c: side("c") },
-      { rounds: 5, seed, until: Infinity, signal: new AbortController().signal, progress: () => undefined },
+      { rounds: 5, seed, ...bounds(performance.now() + 600_000) },
     );
     expect(values.b).toEqual({ value: [0, 1, 2, 3, 4] });
     return ran;
@@ -59,9 +63,14 @@ test("no round begins after the time is over, but three do", async () => {
   const side = async (): Promise<Record<string, number>> => ({ value: (ran += 1) });
   const { a } = await interleaved(
     { a: side },
-    { rounds: 9, seed: 1, until: 0, signal: new AbortController().signal, progress: () => undefined },
+    { rounds: 9, seed: 1, ...bounds(performance.now() + 600_000), until: 0 },
   );
   expect(a["value"]).toEqual([1, 2, 3]);
+});
+
+test("a run of which no round ends in time is void", async () => {
+  const never = () => new Promise<Record<string, number>>(() => undefined);
+  await expect(interleaved({ never }, { rounds: 3, seed: 1, ...bounds(performance.now()) })).rejects.toThrow("void");
 });
 
 test("a run with a lost, doubled or repeated result is void", () => {

@@ -14,7 +14,15 @@ export interface Report extends Outcome {
   tookSeconds: number;
 }
 
-export function asJson(report: Report): string {
+/** In the place of a report: what was measured counts for nothing. */
+export interface Void {
+  scenario: string;
+  seed: number;
+  void: string;
+}
+
+export function asJson(report: Report | Void): string {
+  if ("void" in report) return JSON.stringify(report);
   const sides = report.sides.map(({ side, values }) => ({
     side,
     values: Object.fromEntries(Object.entries(values).map(([name, all]) => [name, { ...spreadOf(all), rounds: all }])),
@@ -22,7 +30,8 @@ export function asJson(report: Report): string {
   return JSON.stringify({ ...report, figures: report.figures.map(judge), sides });
 }
 
-export function asMarkdown(report: Report): string {
+export function asMarkdown(report: Report | Void): string {
+  if ("void" in report) return `### ${report.scenario}\n\nVoid (seed ${report.seed}): ${report.void}\n`;
   const { machine: m } = report;
   const about =
     `${m.cores} × ${m.processor}, ${m.memoryGib} GiB, ${m.kernel}, Node ${m.node}, PostgreSQL ${m.postgres}, ` +

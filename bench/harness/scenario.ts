@@ -15,6 +15,8 @@ export interface Scenario {
   name: string;
   /** One line for the help. */
   what: string;
+  /** How long it takes on a quiet machine with two cores. */
+  minutes: number;
   /** PostgreSQL keeps the time of each commit. */
   commitTimes?: boolean;
   measure(run: Run): Promise<Omit<Outcome, "scenario">>;

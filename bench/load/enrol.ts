@@ -28,6 +28,8 @@ export async function enrol(url: string, token: string, count: number): Promise<
   const one = async (): Promise<void> => {
     while (begun < count) {
       begun += 1;
+      // A host's name of its own, as hosts have: the same one for all is made unique by looking at all before.
+      const hostname = newId("host").replace("_", "-").toLowerCase();
       const key = await generateKey("Ed25519");
       const sealing = await generateKey("X25519");
       const runtimeIdentity = newId("runtime");
@@ -38,7 +40,7 @@ export async function enrol(url: string, token: string, count: number): Promise<
         now: Date.now(),
       });
       const { agentId, installationId } = await client.enroll({
-        ...{ token, proof, runtimeIdentity, runtime: "local", hostname: "bench", agentVersion: "0.0.0-bench" },
+        ...{ token, proof, runtimeIdentity, runtime: "local", hostname, agentVersion: "0.0.0-bench" },
         ...{ signingKey: JSON.stringify(key.publicJwk), sealingKey: JSON.stringify(sealing.publicJwk) },
       });
       enrolled.push({ agentId, key, installationId, runtimeIdentity, journalId: newId("journal") });

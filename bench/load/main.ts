@@ -48,6 +48,7 @@ export const calls = {
   echo: (given: { streams: string; forMs: number; receiptEach: number }) => streamsOf(given).echo(given),
   beat: (given: { streams: string; everyMs: number; forMs: number }) => streamsOf(given).beat(given),
   comeBack: (given: { streams: string }) => streamsOf(given).comeBack(),
+  allOpen: async (given: { streams: string }) => streamsOf(given).allOpen(),
   async closeStreams(given: { streams: string }): Promise<void> {
     streams.get(given.streams)?.close();
     streams.delete(given.streams);

@@ -13,6 +13,10 @@ const backoff = { baseMs: 1_000, capMs: 60_000, floorMs: 250 };
 /** Of an agent, before the first measurement. */
 const dialsBefore = 8;
 const allBackWithinMs = 300_000;
+/** What a server says to its agents by default; idle ones keep to it. */
+const heartbeatMs = 15_000;
+/** Turns in which an interval's heartbeats are said, so that they come spread out. */
+const turns = 100;
 
 export interface StreamsOptions {
   url: string;
@@ -21,12 +25,16 @@ export interface StreamsOptions {
   ca?: string | undefined;
   /** Dials under way at the same time. */
   together: number;
+  /** Each says a heartbeat per 15 s, as idle agents do; without, they are silent. */
+  idle?: boolean | undefined;
 }
 
 /** What an agent's server says beside acknowledgements is not counted. */
 interface Held {
   credentials: Credentials;
   agent: OpenAgent | undefined;
+  /** Why its stream ended, where it has. */
+  lost: string | undefined;
   /** Called with each acknowledgement of a heartbeat. */
   acknowledged: () => void;
   beats: number;
@@ -39,21 +47,32 @@ export interface Streams {
   beat(options: { everyMs: number; forMs: number }): Promise<{ roundTrips: number }>;
   /** Waits for the end of the streams and dials again, as agents do, until all are back; ms from the first end. */
   comeBack(): Promise<{ ms: number; dials: number }>;
+  /** Throws void where a stream has ended since it was opened. */
+  allOpen(): void;
   close(): void;
 }
 
-export async function openStreams({ url, agents, protocol, ca, together }: StreamsOptions): Promise<Streams> {
+export async function openStreams({
+  url,
+  agents,
+  protocol,
+  ca,
+  together,
+  idle = false,
+}: StreamsOptions): Promise<Streams> {
   const held: Held[] = agents.map((credentials) => ({
-    ...{ credentials, agent: undefined, acknowledged: () => undefined, beats: 0 },
+    ...{ credentials, agent: undefined, lost: undefined, acknowledged: () => undefined, beats: 0 },
   }));
   const open = async (one: Held, index: number): Promise<void> => {
     const localAddress = `127.0.0.${2 + (index % addresses)}`;
+    one.lost = undefined;
     one.agent = await openAgent({ url, ca, localAddress }, one.credentials, {
       protocol,
       heard: ({ case: kind }) => {
         if (kind === "heartbeatAck") one.acknowledged();
       },
     });
+    void one.agent.ended.then((why) => (one.lost = why));
   };
   const beat = (one: Held): void => {
     one.beats += 1;
@@ -78,6 +97,16 @@ export async function openStreams({ url, agents, protocol, ca, together }: Strea
       }
     }
   };
+  let turn = 0;
+  const beating = idle
+    ? setInterval(() => {
+        turn += 1;
+        for (let index = turn % turns; index < held.length; index += turns) {
+          const one = held[index];
+          if (one?.agent !== undefined && one.lost === undefined) beat(one);
+        }
+      }, heartbeatMs / turns)
+    : undefined;
   await Promise.all(Array.from({ length: together }, dialling));
 
   return {
@@ -145,7 +174,12 @@ export async function openStreams({ url, agents, protocol, ca, together }: Strea
       );
       return { ms: performance.now() - startedAt, dials };
     },
+    allOpen() {
+      const lost = held.filter((one) => one.lost !== undefined);
+      if (lost.length > 0) throw new Error(`void: ${lost.length} streams ended: ${lost[0]?.lost}`);
+    },
     close() {
+      clearInterval(beating);
       for (const { agent } of held) agent?.drop();
     },
   };

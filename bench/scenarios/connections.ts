@@ -1,38 +1,59 @@
-/** Memory of an idle agent: a server with 10,000 of them, each with a connection of its own, less the server before. */
+/**
+ * Memory of an idle agent: a server with 10,000 of them, each with a connection
+ * of its own, less the server before. Read after both have collected their
+ * garbage: what opening has left behind is no cost of holding, and how much of
+ * it lies around depends on when V8 collected last. What the kernel counted
+ * before is beside it.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Figure, ratios } from "../harness/figures.ts";
-import { residentBytes } from "../harness/processor-time.ts";
+import { collectGarbage } from "../harness/garbage.ts";
+import { cpuMs, residentBytes } from "../harness/processor-time.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
-import { openIdle } from "../stand/idle.ts";
+import { type IdleServer, openIdle } from "../stand/idle.ts";
 
 /** So that code is loaded and compiled before the first reading. */
 const warmUpAgents = 50;
-/** What opening left behind is collected, and first heartbeats are due. */
-const settleMs = 3_000;
+/** What was said at the opening is answered. */
+const settleMs = 1_000;
 
 export const connections: Scenario = {
   name: "connections",
   what: "memory per idle agent at 10,000, clear text and TLS, beside bare node:http2",
+  minutes: 9,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();
     const count = quick ? 500 : 10_000;
-    const idle = await openIdle(stand, load, { count, flags: [] });
+    const idle = await openIdle(stand, load, { count, flags: [], inspected: true });
+    const collected = async ({ pid, inspector }: IdleServer): Promise<number> => {
+      if (inspector === undefined) throw new Error("a server does not say where its inspector is");
+      await collectGarbage(inspector);
+      return residentBytes(pid);
+    };
     const once = (kind: "Bowline" | "bare", secure: boolean) => async (): Promise<Record<string, number>> => {
       const server = await idle.start(kind, secure); // a new process: a heap that was large once stays so
-      await idle.connect("warm", server, kind, warmUpAgents);
+      await idle.connect("warm", server, kind, { only: warmUpAgents });
       await load.call("closeStreams", { streams: "warm" });
       await sleep(settleMs);
-      const before = await residentBytes(server.pid);
+      const before = await collected(server);
+      const used = { server: await cpuMs(server.pid), load: await cpuMs(load.pid) };
       const startedAt = performance.now();
-      await idle.connect("held", server, kind);
+      await idle.connect("held", server, kind, { idle: true });
       const seconds = (performance.now() - startedAt) / 1000;
       await sleep(settleMs);
-      const bytes = (await residentBytes(server.pid)) - before;
+      const opening = {
+        "agents opened/s": count / seconds,
+        "server CPU ms/opened": ((await cpuMs(server.pid)) - used.server) / count,
+        "load CPU ms/opened": ((await cpuMs(load.pid)) - used.load) / count,
+      };
+      const uncollected = (await residentBytes(server.pid)) - before;
+      const bytes = (await collected(server)) - before;
+      await load.call("allOpen", { streams: "held" });
       await server.kill();
       await load.call("closeStreams", { streams: "held" });
-      return { "KB/agent": bytes / count / 1000, "agents opened/s": count / seconds };
+      return { "KB/agent": bytes / count / 1000, "before collecting": uncollected / count / 1000, ...opening };
     };
     const values = await interleaved(
       {
@@ -54,7 +75,8 @@ export const connections: Scenario = {
       ],
       sides: Object.entries(values).map(([side, of]) => ({ side, values: of })),
       notes: [
-        `${count} agents with a connection each, at a process started for it; proportional set size, ${settleMs / 1000} s after the last came`,
+        `${count} agents with a connection each, at a process started for it; each says its heartbeats, and all were there at the end`,
+        "proportional set size, after collecting garbage before and after; KB per agent before collecting beside it",
       ],
     };
   },

@@ -41,6 +41,7 @@ export interface Ready {
 export const dispatch: Scenario = {
   name: "dispatch",
   what: "commands/s, enqueue to recorded result, beside no database, graphile-worker, pg-boss, BullMQ",
+  minutes: 7,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

@@ -13,6 +13,7 @@ import { callers, measured, type Ready, readyBowline } from "./dispatch.ts";
 export const growth: Scenario = {
   name: "growth",
   what: "dispatch with 1 M finished and 100 k waiting, and with 500 k dead row versions, beside empty",
+  minutes: 7,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

@@ -10,6 +10,7 @@ const everyMs = 15_000;
 export const heartbeats: Scenario = {
   name: "heartbeats",
   what: "CPU for 10,000 agents at 15 s, presence included, beside a bare node:http2 echo",
+  minutes: 7,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

@@ -22,10 +22,11 @@ export const latency: Scenario = {
   name: "latency",
   what: "commit to DeployCommand in an idle fleet, beside a one-row commit; time to accept in a burst, beside graphile-worker",
   commitTimes: true,
+  minutes: 3,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();
-    const commands = quick ? 20 : 150;
+    const commands = quick ? 20 : 400;
     const bursts = quick ? 2 : 10;
     const bowline = await readyBowline(stand, load);
     const peer = "graphile-worker";

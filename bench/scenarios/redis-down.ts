@@ -11,6 +11,7 @@ const settleMs = 3_000;
 export const redisDown: Scenario = {
   name: "redis-down",
   what: "dispatch with Redis stopped, beside healthy",
+  minutes: 4,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

@@ -10,9 +10,9 @@ import { createEndings } from "../harness/endings.ts";
 import { openStand } from "../stand/stand.ts";
 import { callers, readyBowline } from "./dispatch.ts";
 
-/** As many as fit into PostgreSQL's log before the next file begins (4 MiB), at about 30 KB each. */
-const commands = 96;
-const warmUp = 512;
+/** Two of each caller's: they have to fit into two files of PostgreSQL's log, of 4 MiB each. */
+const commands = 2 * callers;
+const warmUp = 4 * callers;
 const withinMs = 60_000;
 const reloadedMs = 500;
 /** Of a statement, for the table. */
@@ -37,15 +37,23 @@ export async function statements({ json }: { json: boolean }): Promise<void> {
     await load.call("dispatch", { fleet: "Bowline", callers, forMs: withinMs, limit: warmUp });
     const { size } = await stat(stand.postgres.logFile);
     await sql`ALTER SYSTEM SET log_min_duration_statement = 0`.execute(db);
+    await sql`ALTER SYSTEM SET log_parameter_max_length = 0`.execute(db);
     await sql`SELECT pg_reload_conf()`.execute(db);
     await sleep(reloadedMs);
     const run = await load.call("dispatch", { fleet: "Bowline", callers, forMs: withinMs, limit: commands });
-    const log = (await readFile(stand.postgres.logFile)).subarray(size).toString("utf8");
+    const log = await loggedSince(stand.postgres.logFile, size);
     const asked = counted(log, run.commands);
     process.stdout.write(json ? `${JSON.stringify({ commands: run.commands, asked })}\n` : table(asked));
   } finally {
     await endings.run();
   }
+}
+
+/** What was written to the log after its first `size` bytes, also where it has become its predecessor meanwhile. */
+async function loggedSince(file: string, size: number): Promise<string> {
+  const now = await readFile(file);
+  const before = await readFile(`${file}.1`).catch(() => undefined); // there is none yet
+  return Buffer.concat(before === undefined ? [now.subarray(size)] : [before.subarray(size), now]).toString("utf8");
 }
 
 /** Per command, longest first. */

@@ -7,6 +7,7 @@ import { type IdleServer, openIdle } from "../stand/idle.ts";
 export const storm: Scenario = {
   name: "storm",
   what: "5,000 agents return after a kill, clear text and TLS, beside bare node:http2 with the same back-off",
+  minutes: 9,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

@@ -25,6 +25,7 @@ const wires = [
 export const stream: Scenario = {
   name: "stream",
   what: "round trips/s per core of a full session, beside bare node:http2, grpc-js, connect-node",
+  minutes: 5,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();

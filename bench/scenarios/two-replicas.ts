@@ -8,6 +8,7 @@ import { agents, callers, measured, type Ready, readyBowline } from "./dispatch.
 export const twoReplicas: Scenario = {
   name: "two-replicas",
   what: "commands per CPU second, published on A with the agent on B, beside one replica",
+  minutes: 3,
   async measure(run) {
     const { stand, quick } = run;
     const load = stand.load();
@@ -25,12 +26,15 @@ export const twoReplicas: Scenario = {
     for (const fleet of ["one", "across"]) await load.call("dispatch", { fleet, callers, forMs });
     const once = (fleet: string, ready: Ready) => async (): Promise<Record<string, number>> => {
       const value = await measured(run, load, fleet, ready, forMs);
-      return { "commands/CPU s": 1000 / (value["server CPU ms/command"] ?? Number.NaN), ...value };
+      return { "commands/servers' CPU s": 1000 / (value["server CPU ms/command"] ?? Number.NaN), ...value };
     };
     const values = await interleaved({ "one replica": once("one", one), "A and B": once("across", across) }, run);
     const figure: Figure = {
       ...{ id: "two-replicas/cpu", what: "commands per CPU second across replicas ÷ one", limit: { atLeast: 0.85 } },
-      rounds: ratios(values["A and B"]["commands/CPU s"] ?? [], values["one replica"]["commands/CPU s"] ?? []),
+      rounds: ratios(
+        values["A and B"]["commands/servers' CPU s"] ?? [],
+        values["one replica"]["commands/servers' CPU s"] ?? [],
+      ),
     };
     return {
       figures: [figure],

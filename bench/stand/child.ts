@@ -9,6 +9,8 @@ import { fileURLToPath } from "node:url";
 
 export interface Child<Calls extends Record<string, (given: never) => Promise<unknown>>> {
   pid: number;
+  /** What it wrote last. */
+  said(): string;
   call<Name extends keyof Calls & string>(
     name: Name,
     given: Parameters<Calls[Name]>[0],
@@ -58,6 +60,7 @@ export function startChild<Calls extends Record<string, (given: never) => Promis
   });
   return {
     pid: child.pid ?? -1,
+    said: () => said,
     call: (name, given) =>
       new Promise((resolve, reject) => {
         numbers += 1;

@@ -13,6 +13,8 @@ const together = 64;
 export interface IdleServer {
   url: string;
   pid: number;
+  /** Where it was started `inspected`: the address for harness/garbage.ts. */
+  inspector: string | undefined;
   kill(): Promise<void>;
   /** At the same port, with the same data. */
   again(): Promise<IdleServer>;
@@ -22,9 +24,18 @@ export interface IdleServer {
 export interface Idle {
   /** Starts one and returns when it listens. */
   start(kind: "Bowline" | "bare", secure: boolean): Promise<IdleServer>;
-  /** Connects all agents to it. */
-  connect(streams: string, to: Pick<IdleServer, "url">, kind: "Bowline" | "bare", count?: number): Promise<void>;
+  /** Connects all agents to it, or the first `only`. `idle`: they say their heartbeats; else nothing. */
+  connect(
+    streams: string,
+    to: Pick<IdleServer, "url">,
+    kind: "Bowline" | "bare",
+    how?: { only?: number; idle?: boolean },
+  ): Promise<void>;
 }
+
+/** At a free port, which it tells. */
+const inspect = "--inspect=127.0.0.1:0";
+const inspectorIn = (said: string): string | undefined => /Debugger listening on (ws:\S+)/.exec(said)?.[1];
 
 /** Agents in one enrolment token at most. */
 const maxUses = 10_000;
@@ -33,7 +44,7 @@ const maxUses = 10_000;
 export async function openIdle(
   stand: Stand,
   load: Child<LoadCalls>,
-  { count, flags }: { count: number; flags: readonly string[] },
+  { count, flags, inspected = false }: { count: number; flags: readonly string[]; inspected?: boolean },
 ): Promise<Idle> {
   if (count > maxUses) throw new Error(`at most ${maxUses} agents`);
   const { ca, server: certificate } = certificates();
@@ -49,6 +60,7 @@ export async function openIdle(
   const bowline = (server: TestServer): IdleServer => ({
     url: server.url,
     pid: server.process.pid,
+    inspector: inspectorIn(server.process.output()),
     kill: async () => void (await server.kill()),
     again: async () => bowline(await server.again()),
     eventLoopDelayP99Ms: async () => {
@@ -58,9 +70,9 @@ export async function openIdle(
   });
   const bare = async (secure: boolean, port: number): Promise<IdleServer> => {
     const tls = secure ? { cert: certificate.chain, key: certificate.key } : undefined;
-    const { child, url } = await stand.wire({ wire: "bare node:http2", port, tls });
+    const { child, url } = await stand.wire({ wire: "bare node:http2", port, tls }, inspected ? [inspect] : []);
     return {
-      ...{ url, pid: child.pid },
+      ...{ url, pid: child.pid, inspector: inspectorIn(child.said()) },
       kill: () => child.kill(),
       again: () => bare(secure, Number(new URL(url).port)),
       eventLoopDelayP99Ms: () => child.call("eventLoopDelayP99Ms", undefined),
@@ -73,13 +85,14 @@ export async function openIdle(
       const tls = secure ? ["--tls-cert", files.cert, "--tls-key", files.key] : [];
       return bowline(
         await stand.server({
-          ...{ database, dataDir: await stand.copy(dataDir) },
+          ...{ database, dataDir: await stand.copy(dataDir), env: inspected ? { NODE_OPTIONS: inspect } : {} },
           flags: ["--redis-url", stand.redis.url, ...limits, ...flags, ...tls],
         }),
       );
     },
-    async connect(streams, { url }, kind, only = count) {
-      await load.call("openStreams", { streams, group: kind, url, protocol: "connect", ca: ca.cert, together, only });
+    async connect(streams, { url }, kind, { only = count, idle = false } = {}) {
+      const how = { url, protocol: "connect", ca: ca.cert, together, only, idle } as const;
+      await load.call("openStreams", { streams, group: kind, ...how });
     },
   };
 }

@@ -42,7 +42,10 @@ export interface Stand {
   load(): Child<LoadCalls>;
   peer(options: { queue: string; database?: string }): Promise<{ child: Child<PeerCalls>; url: string }>;
   /** A server that only answers agents. */
-  wire(options: { wire: string } & WireOptions): Promise<{ child: Child<WireCalls>; url: string }>;
+  wire(
+    options: { wire: string } & WireOptions,
+    nodeOptions?: readonly string[],
+  ): Promise<{ child: Child<WireCalls>; url: string }>;
   /** CPU time of PostgreSQL so far, ms. */
   postgresCpuMs(): Promise<number>;
   /** A copy of a folder, to be another server's. */
@@ -93,7 +96,10 @@ export async function openStand(
       const server = await startServer({
         ...options,
         dataDir,
-        env: profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` },
+        env:
+          profile === undefined
+            ? (options.env ?? {})
+            : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` },
         flags: ["--max-connections", String(serverConnections), ...(options.flags ?? [])],
       });
       return server;
@@ -114,8 +120,8 @@ export async function openStand(
       });
       return { child, url };
     },
-    async wire(options) {
-      const child = startChild<WireCalls>("wires/main.ts");
+    async wire(options, nodeOptions = []) {
+      const child = startChild<WireCalls>("wires/main.ts", { nodeOptions });
       endings.add(() => child.end());
       return { child, url: await child.call("start", options) };
     },
