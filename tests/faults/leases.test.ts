@@ -1,11 +1,10 @@
-/** Leases of replicas, and what a database that goes away does to sessions: nothing. */
+/** Leases of replicas, and what a session becomes that ends while the database is away. */
 import { beforeEach, expect, test } from "@jest/globals";
 import {
   databaseProxy,
   type ScriptedAgent,
   startReplicas,
   startServer,
-  type TcpProxy,
   testDatabase,
   type TestDatabase,
   type TestServer,
@@ -94,77 +93,6 @@ test.each(["paused", "without its database"] as const)(
     expect(await lostAt(agent)).toBeGreaterThanOrEqual(backAt + lease.leaseMs + lease.graceMs);
   },
 );
-
-/** What a client gets from the API, as curl sees it. */
-async function post({ url, adminToken }: TestServer, body: object, requestId: string): Promise<Response> {
-  return fetch(`${url}/v1/provider/product-publishes`, {
-    method: "POST",
-    headers: {
-      ...{ authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
-      ...{ "idempotency-key": requestId, connection: "close" },
-    },
-    body: JSON.stringify(body),
-  });
-}
-
-test("a database that is away for three lease times ends no session and spends no attempt; the API says 503 meanwhile, and streams stay open", async () => {
-  const proxies: TcpProxy[] = [];
-  const start = async (options: Parameters<typeof startServer>[0]): Promise<TestServer> => {
-    const proxy = await databaseProxy(database);
-    proxies.push(proxy);
-    return startServer({ ...options, databaseUrl: proxy.url, flags });
-  };
-  const a = await start({ database });
-  const b = await start({ beside: a });
-  const agents = [await a.scriptedAgent({ cluster: "away-a" }), await b.scriptedAgent({ cluster: "away-b" })];
-  await a.operator.product("away");
-  // A run that takes too long by the server's clock: its time passes while nobody can hear that it ended.
-  const limits = { runTimeout: { seconds: 3n }, grace: { seconds: 2n } };
-  await a.operator.publish("away", { to: "away-a", limits });
-  await b.operator.publish("away", { to: "away-b", limits });
-  const commands = await Promise.all(agents.map((agent) => agent.nextCommand()));
-  for (const [n, agent] of agents.entries()) {
-    const command = commands[n];
-    if (command !== undefined) await agent.receive(command);
-  }
-  for (const { commandId } of commands) await until(async () => (await rowOf(commandId)).state === "RUNNING");
-
-  for (const proxy of proxies) proxy.cut();
-  const cutAt = performance.now();
-  const body = { product_id: "away", cluster_id: "away-a" };
-  while (performance.now() - cutAt < 3 * lease.leaseMs + lease.graceMs) {
-    for (const server of [a, b]) {
-      const answer = await post(server, body, "again");
-      expect([answer.status, Number(answer.headers.get("retry-after")) > 0]).toEqual([503, true]);
-    }
-    for (const agent of agents) await agent.heartbeat();
-  }
-  const refused = commands.map(async (command, n) => {
-    agents[n]?.send({ case: "deployResult", value: { commandId: command.commandId, attempt: 1, outcome: 1 } });
-    return agents[n]?.next("messageRefused");
-  });
-  expect(await Promise.all(refused)).toMatchObject([
-    { reason: "DATABASE_UNAVAILABLE" },
-    { reason: "DATABASE_UNAVAILABLE" },
-  ]);
-  for (const agent of agents) expect((await agent.newToken()).split(".")).toHaveLength(3);
-
-  for (const proxy of proxies) proxy.mend();
-  const backAt = (await databaseNow()).getTime();
-  await until(async () => (await post(a, body, "again")).status < 300, within);
-  // Until a sweeper would have ended them, had it not cared.
-  await until(async () => (await databaseNow()).getTime() > backAt + lease.leaseMs + 2 * lease.graceMs - 1_000, within);
-  for (const agent of agents) expect(await sessionOf(agent)).toMatchObject({ state: "SERVING", epoch: 1 });
-  for (const { commandId } of commands) expect(await rowOf(commandId)).toMatchObject({ attempt: 1, failures: 0 });
-});
-
-async function rowOf(commandId: string) {
-  return database.db
-    .selectFrom("command_states")
-    .selectAll()
-    .where("command_id", "=", commandId)
-    .executeTakeFirstOrThrow();
-}
 
 test("a session whose stream ended while the database was away is ended when it is back, by its own replica", async () => {
   const proxy = await databaseProxy(database);

@@ -88,7 +88,7 @@ async function runAll({ chosen, seed, repeat, realTime, json }: Settings): Promi
   mkdirSync(folder, { recursive: true });
   const say = (text: string): void => void (json ? undefined : process.stdout.write(`${text}\n`));
   say(realTime ? "times are as they are" : `times above a minute are divided by ${scaleFactor}`);
-  const shared = await startShared();
+  const shared = await startShared(chosen.flatMap(({ needs = [] }) => needs));
   let violated = 0;
   for (let round = 0; round < repeat; round += 1) {
     for (const scenario of chosen) {

@@ -1,12 +1,11 @@
 /** What a scenario is, and how one is carried out and judged. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import type { TestServer } from "@bowline/testing";
 import { check, evidence } from "./history/checker.ts";
-import type { Violation } from "./history/facts.ts";
 import type { InvariantName } from "./history/events.ts";
+import type { Violation } from "./history/facts.ts";
 import { createHistory } from "./history/history.ts";
-import { createWorld, type World } from "./world/world.ts";
+import { createWorld, type Need, type Shared, type World } from "./world/world.ts";
 
 export interface Scenario {
   /** As docs/reliability.md cites it. */
@@ -15,6 +14,8 @@ export interface Scenario {
   title: string;
   /** Invariants that it is made to break; its history must have what they speak of. */
   tries: readonly InvariantName[];
+  /** What it shares with others beside the shared replica. */
+  needs?: readonly Need[];
   run(world: World): Promise<void>;
 }
 
@@ -33,7 +34,7 @@ export interface Report {
 
 export async function runScenario(
   scenario: Scenario,
-  options: { seed: number; shared: TestServer; realTime: boolean; folder: string },
+  options: { seed: number; shared: Shared; realTime: boolean; folder: string },
 ): Promise<Report> {
   const { number, title, tries } = scenario;
   const { seed, shared, realTime, folder } = options;

@@ -1,19 +1,18 @@
 /** Each scenario once; `npm run faults` chooses, repeats and seeds them. The seed is in the name of what fails. */
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, test } from "@jest/globals";
-import type { TestServer } from "@bowline/testing";
 import { runScenario } from "./scenario.ts";
 import { scenarios } from "./scenarios/index.ts";
-import { startShared } from "./world/world.ts";
+import { type Shared, startShared } from "./world/world.ts";
 
 /** The same in every run, so that a failure of CI is one here. */
 const seed = 1;
 const folder = fileURLToPath(new URL("../../.cache/faults", import.meta.url));
 
-let shared: TestServer;
+let shared: Shared;
 beforeAll(async () => {
-  shared = await startShared();
-}, 60_000);
+  shared = await startShared(scenarios.flatMap(({ needs = [] }) => needs));
+}, 120_000);
 
 test.each(scenarios.map((scenario) => [`${scenario.number} ${scenario.title}`, scenario] as const))(
   "%s",

@@ -41,7 +41,7 @@ export { startHttpProxy, type HttpProxy, type HttpProxyOptions } from "./http-pr
 export { childrenOf, findLeaks, takeSnapshot } from "./leaks.ts";
 export { freePort } from "./ports.ts";
 export { type PostgresPair, startPostgresPair } from "./postgres-pair.ts";
-export { testDatabase, type TestDatabase } from "./postgres.ts";
+export { databaseAt, testDatabase, type TestDatabase } from "./postgres.ts";
 export {
   isPaused,
   isRunning,

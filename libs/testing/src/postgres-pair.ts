@@ -11,12 +11,12 @@
  */
 import { chownSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type DatabaseAddress, openDatabase, type OpenDatabase } from "@bowline/db";
+import type { DatabaseAddress } from "@bowline/db";
 import { withClient } from "./databases.ts";
 import { query, startEmbeddedPostgres } from "./embedded-postgres.ts";
 import { atEnd } from "./endings.ts";
 import { temporaryFolder } from "./folders.ts";
-import type { TestDatabase } from "./postgres.ts";
+import { databaseAt, type TestDatabase } from "./postgres.ts";
 import { runProcess, startProcess } from "./processes.ts";
 import { databaseProxy, startTcpProxy, type TcpProxy } from "./tcp-proxy.ts";
 import { until } from "./until.ts";
@@ -77,7 +77,7 @@ export async function startPostgresPair({ synchronous }: { synchronous: boolean 
 
   const way = await databaseProxy({ address: connection });
   return {
-    database: databaseThrough(way.url),
+    database: databaseAt(way.url),
     way,
     loseTail: () => stream.cut(),
     async failOver() {
@@ -132,20 +132,4 @@ async function startStandby(program: string, folder: string, port: number): Prom
   const running = startProcess({ command: [...asOwner, program, "-D", folder, ...flags], cwd: "/" });
   atEnd(() => void running.kill("SIGQUIT")); // at once, whoever is connected
   await running.untilLine("ready to accept", { withinMs: streamsWithinMs });
-}
-
-/** A database of the pair, as startServer takes one; it ends with the pair. */
-function databaseThrough(url: string): TestDatabase {
-  const pools: OpenDatabase[] = [];
-  const open: TestDatabase["open"] = (more = {}) => {
-    const pool = openDatabase({ address: url, applicationName: `pool ${pools.length} of the test`, ...more });
-    pools.push(pool);
-    return pool;
-  };
-  const { db } = open();
-  const end = async (): Promise<void> => {
-    for (const pool of pools) await pool.end();
-  };
-  atEnd(end);
-  return { db, name: "bowline", address: url, url, open, end };
 }

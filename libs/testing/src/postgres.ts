@@ -66,6 +66,27 @@ export async function testDatabase(options: { migrated?: boolean } = {}): Promis
   return { db, name, address, url: urlOf(address), open, end };
 }
 
+/** A database that somebody else made, empty or not, as startServer takes one: its pools end with the test. */
+export function databaseAt(url: string): TestDatabase {
+  const pools: OpenDatabase[] = [];
+  const open: TestDatabase["open"] = (more = {}) => {
+    const pool = openDatabase({
+      address: url,
+      applicationName: `pool ${pools.length} of the test`,
+      maxConnections,
+      ...more,
+    });
+    pools.push(pool);
+    return pool;
+  };
+  const { db } = open();
+  const end = async (): Promise<void> => {
+    for (const pool of pools) await pool.end();
+  };
+  atEnd(end);
+  return { db, name: "bowline", address: url, url, open, end };
+}
+
 async function endDatabase(server: DatabaseAddress, name: string, pools: OpenDatabase[]): Promise<void> {
   for (const pool of pools) await pool.end();
   await withClient(server, async (client) => {

@@ -14,13 +14,25 @@ import { twoSessions } from "./11-two-sessions.ts";
 import { pausedReplica } from "./12-paused-replica.ts";
 import { partition } from "./13-partition.ts";
 import { idleStreams } from "./14-idle-streams.ts";
+import { redisStopped } from "./15-redis-stopped.ts";
+import { redisFlapping } from "./16-redis-flapping.ts";
+import { redisSlow } from "./17-redis-slow.ts";
+import { postgresRestarted } from "./18-postgres-restarted.ts";
+import { synchronousFailover } from "./19-synchronous-failover.ts";
+import { tailLost } from "./20-tail-lost.ts";
+import { backendsTerminated } from "./21-backends-terminated.ts";
+import { clocks } from "./22-clocks.ts";
 import { cancelRaces } from "./23-cancel-races.ts";
+import { twoSweepers } from "./24-two-sweepers.ts";
 import { killsItsAgent } from "./25-kills-its-agent.ts";
 import { openTransaction } from "./26-open-transaction.ts";
 import { journalLost } from "./29-journal-lost.ts";
 import { cloned } from "./30-cloned.ts";
+import { commitAnswerLost } from "./32-commit-answer-lost.ts";
+import { wrongOwner } from "./33-wrong-owner.ts";
 import { newerGeneration } from "./34-newer-generation.ts";
 import { hostDies } from "./35-host-dies.ts";
+import { postgresLongAway } from "./36-postgres-long-away.ts";
 
 export const scenarios: readonly Scenario[] = [
   serverBeforeCommit,
@@ -37,11 +49,23 @@ export const scenarios: readonly Scenario[] = [
   pausedReplica,
   partition,
   idleStreams,
+  redisStopped,
+  redisFlapping,
+  redisSlow,
+  postgresRestarted,
+  synchronousFailover,
+  tailLost,
+  backendsTerminated,
+  clocks,
   cancelRaces,
+  twoSweepers,
   killsItsAgent,
   openTransaction,
   journalLost,
   cloned,
+  commitAnswerLost,
+  wrongOwner,
   newerGeneration,
   hostDies,
+  postgresLongAway,
 ];

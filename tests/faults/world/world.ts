@@ -5,11 +5,13 @@
  *
  *   place.ts   a cluster: hosts and callers     hosts.ts     agents as processes
  *   calls.ts   callers with keys                witness.ts   the database's own words
+ *   redis-pair.ts  two replicas with a Redis
  *   random.ts  what a seed repeats              watching.ts  a client that watches
  */
 import { type ServerOptions, startServer, type TestServer, until } from "@bowline/testing";
 import type { History } from "../history/history.ts";
 import { createPlace, type Place, type Within } from "./place.ts";
+import { type RedisPair, startRedisPair } from "./redis-pair.ts";
 import { createRandom, type Random } from "./random.ts";
 import { installWitness } from "./witness.ts";
 
@@ -26,6 +28,8 @@ export interface World {
   scale(ms: number): number;
   /** The replica that scenarios share; none may end it or change it for others. */
   shared: TestServer;
+  /** Throws where the scenario does not say that it needs it. */
+  redisPair(): RedisPair;
   /** Another replica beside it, of this scenario's own. */
   beside(options?: Omit<ServerOptions, "beside">): Promise<TestServer>;
   /** A server of this scenario's own, with a database of its own. */
@@ -44,10 +48,18 @@ export interface World {
 /** Flags of the shared server. A lease of production is 15 s and 30 s. */
 const sharedFlags = ["--lease-ms", "3000", "--lease-grace-ms", "3000"];
 
-export async function startShared(): Promise<TestServer> {
+/** What scenarios share, so that not each starts it anew. */
+export interface Shared {
+  server: TestServer;
+  redis: RedisPair | undefined;
+}
+
+export type Need = "redis";
+
+export async function startShared(needs: readonly Need[]): Promise<Shared> {
   const server = await startServer({ flags: sharedFlags });
   await installWitness(server.database.db);
-  return server;
+  return { server, redis: needs.includes("redis") ? await startRedisPair() : undefined };
 }
 
 export function createWorld(parts: {
@@ -56,9 +68,10 @@ export function createWorld(parts: {
   seed: number;
   history: History;
   realTime: boolean;
-  shared: TestServer;
+  shared: Shared;
 }): World {
-  const { name, seed, history, realTime, shared } = parts;
+  const { name, seed, history, realTime } = parts;
+  const { server: shared, redis } = parts.shared;
   const places: Place[] = [];
   let named = 0;
 
@@ -76,6 +89,10 @@ export function createWorld(parts: {
 
   return {
     ...{ seed, random: createRandom(seed), history, realTime, shared, within },
+    redisPair() {
+      if (redis === undefined) throw new Error("the scenario does not say that it needs a Redis");
+      return redis;
+    },
     scale: (ms) => (realTime || ms <= unscaledBelowMs ? ms : ms / scaleFactor),
     beside: (options) => startServer({ flags: sharedFlags, ...options, beside: shared }),
     async server(options) {

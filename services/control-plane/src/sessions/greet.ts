@@ -4,6 +4,7 @@ import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { type PublicJwk, readAssertionSubject, verifyAssertion } from "@bowline/auth";
 import type { ConnectResponseSchema } from "@bowline/contract/agent";
 import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
 import type { Db } from "../platform/transactions.ts";
 import { commandWindow } from "./dispatcher.ts";
 import { type OpenedSession, protocolVersion } from "./open.ts";
@@ -43,11 +44,12 @@ export async function verifyDialler(db: Db, installationId: string, jwt: string)
   const agent = await db
     .selectFrom("agents")
     .select(["signing_key", "signing_thumbprint", "state"])
+    .select(sql<Date>`clock_timestamp()`.as("now")) // a replica's own clock may be wrong
     .where("id", "=", agentId)
     .executeTakeFirst();
   if (agent === undefined) throw problem("ASSERTION_INVALID", "This server does not know the agent.");
   const verify = (key: unknown) =>
-    verifyAssertion(jwt, key as PublicJwk, { audience: installationId, now: Date.now() });
+    verifyAssertion(jwt, key as PublicJwk, { audience: installationId, now: agent.now.getTime() });
   const verdict = await verify(agent.signing_key);
   if (!verdict.ok) {
     const before = await db.selectFrom("replaced_keys").selectAll().where("agent_id", "=", agentId).execute();
