@@ -27,7 +27,7 @@ import {
 } from "../clusters/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import type { Caller, RequestFacts } from "../platform/context.ts";
-import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import { databaseTime, transact, type Tx, type Work } from "../platform/transactions.ts";
 import { bindCertificate, certificateProblem } from "./certificates.ts";
 import { type Keys, ownerOfKey, readKeys } from "./keys.ts";
 import { type AgentPorts, type AgentState, agentStates } from "./model.ts";
@@ -105,7 +105,7 @@ async function checkProof(
   tokenId: string,
   keys: Keys,
 ): Promise<void> {
-  const now = Date.now();
+  const now = await databaseTime(ports.db);
   const verdict = await verifyEnrolmentProof(request.proof, keys.signing, { now, skewMs: maxSkewMs });
   if (!verdict.ok) throw problem(verdict.reason, verdict.message);
   const apartMs = now - verdict.issuedAtMs;

@@ -14,7 +14,7 @@ import { sql } from "kysely";
 import { lockClusterForChange } from "../clusters/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, type RequestFacts, systemPrincipal } from "../platform/context.ts";
-import { transact, type Tx } from "../platform/transactions.ts";
+import { databaseTime, transact, type Tx } from "../platform/transactions.ts";
 import { hadKey, ownerOfKey, readKeys, replaceKeys } from "./keys.ts";
 import type { AgentPorts, AgentRow } from "./model.ts";
 import { findAgent, lockAgent } from "./queries.ts";
@@ -45,7 +45,7 @@ export async function rotateKey(
     thumbprint: keys.thumbprint,
     sealingThumbprint: await thumbprint(keys.sealing),
   };
-  const now = Date.now();
+  const now = await databaseTime(ports.db);
   const wrong = await whyNotKeyChange(request.proof, keys.signing, change, now);
   if (wrong !== undefined) throw problem(wrong.reason, wrong.message);
   const known = await findAgent(ports.db, systemPrincipal, claims.agentId);

@@ -66,6 +66,12 @@ export async function transact<T>(db: Db, body: (work: Work) => Promise<T>): Pro
   }
 }
 
+/** Milliseconds since 1970 by the database's clock: a replica's own may be wrong, and replicas' differ. */
+export async function databaseTime(db: Db): Promise<number> {
+  const { rows } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(db);
+  return rows[0]?.now.getTime() ?? Date.now();
+}
+
 /** `now() + ms` of the database's clock. */
 export function nowPlus(ms: number) {
   return sql<Date>`now() + make_interval(secs => ${ms / 1000})`;
