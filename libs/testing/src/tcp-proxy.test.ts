@@ -74,6 +74,45 @@ test("held bytes wait in their direction and come when they are released; delaye
   expect(performance.now() - from).toBeGreaterThan(550); // there and back
 });
 
+test("a throttled connection passes whole and in order, at its pace, until the throttle is taken away", async () => {
+  const proxy = await echo();
+  const client = dial(proxy);
+  proxy.throttle(20_000);
+  const sent = Array.from({ length: 1_000 }, (_, n) => `${n} `.padStart(10)).join("");
+  const from = performance.now();
+  client.socket.write(sent);
+  await until(() => client.text() === sent);
+  expect(performance.now() - from).toBeGreaterThan(400); // half a second for 10,000 bytes
+
+  client.socket.write(sent.repeat(100)); // a minute at this pace, there and back
+  await until(() => client.text().length > sent.length);
+  proxy.throttle(Infinity);
+  await until(() => client.text() === sent.repeat(101));
+});
+
+test("reordered connections overtake each other, and each keeps its own order", async () => {
+  const arrived: string[] = [];
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.setEncoding("latin1").on("data", (text: string) => arrived.push(text));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
+  atEnd(() => new Promise<void>((resolve) => server.close(() => resolve())));
+  const proxy = await startTcpProxy({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
+  const [one, other] = [dial(proxy), dial(proxy)];
+  await until(() => proxy.connections() === 2);
+  let drawn = 0;
+  proxy.reorder(1_500, () => ((drawn += 1) === 1 ? 1 : 0)); // the first is late, what follows is not
+  one.socket.write("1");
+  await until(() => drawn === 1);
+  one.socket.write("2"); // waits for what is before it
+  other.socket.write("a");
+  await until(() => arrived.join("") === "a12");
+  proxy.reorder(0);
+  other.socket.write("b");
+  await until(() => arrived.join("") === "a12b");
+});
+
 test("a trap holds one connection just before the last of its steps, and no other", async () => {
   const proxy = await echo();
   const [one, two] = [dial(proxy), dial(proxy)];

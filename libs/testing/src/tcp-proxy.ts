@@ -9,6 +9,8 @@
  *     proxy.release();
  *     proxy.redirect({ port });         // leads elsewhere, as after a failover
  *     proxy.delay(5_000);               // each way, each byte that comes from now on
+ *     proxy.throttle(64_000);           // bytes per second, of each connection in each direction
+ *     proxy.reorder(300, random);       // what several connections say arrives in another order
  *     const trap = proxy.trap({ up: "UPDATE command_states" }, { down: "COMMIT" });
  *     const caught = await trap.caught; // one connection stands still just before the bytes of the last step
  *     caught.release();                 // or caught.cut(): the COMMIT's reply is lost
@@ -58,6 +60,13 @@ export interface TcpProxy {
   redirect(target: NetConnectOpts): void;
   /** Adds this time to the way, in each direction; 0 passes at once again. */
   delay(ms: number): void;
+  /** Lets so many bytes through per second, of each connection, in each direction; Infinity passes at once again. */
+  throttle(bytesPerSecond: number): void;
+  /**
+   * Keeps each piece back for up to `withinMs`, as `random` (0 to below 1) says, so that what comes on one connection
+   * overtakes what came before on another. Within a connection the order stays (X1). 0 passes at once again.
+   */
+  reorder(withinMs: number, random?: () => number): void;
   /** Holds the first connection that says these in this order, just before the bytes of the last. Armed once. */
   trap(...steps: [TrapStep, ...TrapStep[]]): Trap;
   /** Called at the end by itself. */
@@ -72,7 +81,10 @@ export async function startTcpProxy(first: NetConnectOpts): Promise<TcpProxy> {
   let target = first;
   const links = new Set<Link>();
   const traps = new Set<Armed>();
-  const state = { away: false, held: new Set<Direction>(), delayMs: 0 };
+  const state = {
+    ...{ away: false, held: new Set<Direction>(), delayMs: 0, bytesPerSecond: Infinity },
+    apartMs: (): number => 0,
+  };
 
   const server = createServer({ allowHalfOpen: true }, (near) => {
     near.on("error", () => {}); // A reset is what some tests make.
@@ -88,7 +100,8 @@ export async function startTcpProxy(first: NetConnectOpts): Promise<TcpProxy> {
     const progress = new Map<Armed, number>();
     const pipe = (direction: Direction, from: Socket, to: Socket): Pipe =>
       createPipe(from, to, {
-        delayMs: () => state.delayMs,
+        delayMs: () => state.delayMs + state.apartMs(),
+        bytesPerSecond: () => state.bytesPerSecond,
         held: () => state.held.has(direction),
         meets: (bytes) => meets(direction, bytes, progress, link, destroy),
       });
@@ -149,6 +162,13 @@ export async function startTcpProxy(first: NetConnectOpts): Promise<TcpProxy> {
     },
     redirect: (other) => void (target = other),
     delay: (ms) => void (state.delayMs = ms),
+    throttle(bytesPerSecond) {
+      state.bytesPerSecond = bytesPerSecond;
+      pump();
+    },
+    reorder(withinMs, random = Math.random) {
+      state.apartMs = () => withinMs * random();
+    },
     trap(...steps) {
       const { promise: caught, resolve } = Promise.withResolvers<Caught>();
       const armed: Armed = { steps, catch: resolve };
