@@ -3,12 +3,13 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { type DeployResult, DeployResult_Outcome } from "@bowline/contract/agent";
 import { Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
-import { systemClock } from "@bowline/kernel";
-import { atEnd, temporaryFolder } from "@bowline/testing";
+import { type Clock, systemClock } from "@bowline/kernel";
+import { atEnd, temporaryFolder, until } from "@bowline/testing";
 import { createHash } from "node:crypto";
 import { createConverger } from "./converge.ts";
 import type { Gateways } from "./gateways.ts";
-import { type JournalledCommand, openJournal } from "./journal.ts";
+import { journalFile } from "./journal-file.ts";
+import { type JournalledCommand, openJournalFile } from "./journal.ts";
 import type { ConvergeEnd, Runtime } from "./runtime.ts";
 
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
@@ -32,9 +33,30 @@ function command(): JournalledCommand {
   };
 }
 
+/** Waits of seconds are over at once, those of minutes are as long as they are. */
+const impatientClock: Clock = {
+  ...systemClock,
+  sleep: (ms, signal) => systemClock.sleep(ms < 10_000 ? 1 : ms, signal),
+};
+
 /** A journal with the command in it, and a converger over a scripted runtime. */
 async function start(converge: () => Promise<ConvergeEnd>) {
-  const journal = await openJournal(temporaryFolder(), log);
+  const disk = { full: false, refused: 0 };
+  const file = journalFile(temporaryFolder());
+  const onDisk = <T>(write: () => Promise<T>): Promise<T> => {
+    if (!disk.full) return write();
+    disk.refused += 1;
+    return Promise.reject(Object.assign(new Error("no space left on device"), { code: "ENOSPC" }));
+  };
+  const journal = await openJournalFile(
+    {
+      ...file,
+      append: (text) => onDisk(() => file.append(text)),
+      replace: (lines) => onDisk(() => file.replace(lines)),
+    },
+    log,
+    Date.now,
+  );
   atEnd(() => journal.close());
   await journal.receive([command()]);
   let converged = 0;
@@ -50,7 +72,7 @@ async function start(converge: () => Promise<ConvergeEnd>) {
     gateways: { kindOf: () => "plain" } as Pick<Gateways, "kindOf"> as Gateways,
     journal,
     log,
-    clock: systemClock,
+    clock: impatientClock,
   });
   atEnd(() => converger.stop());
   const run = () =>
@@ -60,7 +82,7 @@ async function start(converge: () => Promise<ConvergeEnd>) {
       if (taken === undefined) throw new Error("the journal is empty");
       converger.run(taken);
     });
-  return { journal, run, converged: () => converged };
+  return { journal, disk, run, converged: () => converged, stop: () => converger.stop() };
 }
 
 test("an attempt whose agent ended twice is reported AGENT_CRASHED at its third start, and not run", async () => {
@@ -88,4 +110,38 @@ test("a runtime that throws is INTERNAL: the attempt ends, the agent goes on", a
   const { run, journal } = await start(() => Promise.reject(new TypeError("a defect")));
   expect(await run()).toMatchObject({ outcome: DeployResult_Outcome.FAILED, reason: "INTERNAL", message: "a defect" });
   expect(journal.inFlight()).toEqual([]);
+});
+
+test("a result that a full disk does not take is journalled and told once there is space, without a second start", async () => {
+  const { journal, disk, run, converged } = await start(async () => {
+    disk.full = true;
+    return { kind: "succeeded" };
+  });
+  const result = run();
+  await until(() => disk.refused > 2);
+  expect(journal.unacknowledged()).toEqual([]);
+  disk.full = false;
+  expect(await result).toMatchObject({ outcome: DeployResult_Outcome.SUCCEEDED });
+  expect(journal.unacknowledged()).toHaveLength(1);
+  expect(journal.inFlight()).toEqual([]);
+  expect(converged()).toBe(1);
+});
+
+test("a start that a full disk does not take waits for space, and has no effect before", async () => {
+  const { disk, run, converged } = await start(async () => ({ kind: "succeeded" }));
+  disk.full = true;
+  const result = run();
+  await until(() => disk.refused > 2);
+  expect(converged()).toBe(0);
+  disk.full = false;
+  expect(await result).toMatchObject({ outcome: DeployResult_Outcome.SUCCEEDED });
+});
+
+test("an agent that is stopped while its disk is full leaves the command to its next start", async () => {
+  const { journal, disk, run, stop } = await start(async () => ({ kind: "succeeded" }));
+  disk.full = true;
+  void run();
+  await until(() => disk.refused > 2);
+  await stop();
+  expect(journal.inFlight()).toHaveLength(1);
 });

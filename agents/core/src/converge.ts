@@ -10,6 +10,9 @@
  * V3: the result is in the journal before anybody hears of it.
  * V4: when the agent stops, what runs is left without a result, and the next
  *     start takes it up again.
+ * V5: a journal that cannot be written (a full disk) keeps its commands waiting
+ *     until it can: the server believes that they run here, and nobody else
+ *     would take them up.
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import {
@@ -52,6 +55,8 @@ export interface Converger {
 
 /** From here on an attempt is not started again: it has taken the agent with it, or was stopped with it, twice. */
 const startsBeforeGivingUp = 3;
+/** A full disk gets space within minutes or days, and every try of a command is a line of the log. */
+const journalAgainMs = 2_000;
 /** A result with more than this says so little more that it is not worth a page of Sync. */
 const maxMessageCharacters = 4_000;
 /** Instances beyond this go up as StateReports only: the result must fit into one message. */
@@ -71,20 +76,20 @@ export function createConverger(ports: {
   /** How many wait for the turn of a deployment. */
   const waiting = new Map<string, number>();
   const running = new Map<string, Running>();
-  let stopping = false;
+  const stopping = new AbortController();
 
   const converger: Converger = {
     listener: undefined,
     run(command) {
       const key = keyOf(command.commandId, command.attempt);
-      if (stopping || running.has(key)) return;
+      if (stopping.signal.aborted || running.has(key)) return;
       const entry = { ending: new AbortController(), started: false };
       running.set(key, entry);
       converger.inTurn(command.deploymentId, async () => {
         try {
           await attempt(command, entry);
         } catch (error) {
-          // The journal cannot be written, as a rule: the command stays in it, and the next start takes it up.
+          // The command stays in the journal, and the next start takes it up.
           log.error({ command: command.commandId, error: textOf(error) }, "a command could not be carried to its end");
         } finally {
           running.delete(key);
@@ -118,7 +123,7 @@ export function createConverger(ports: {
     },
     isAwaited: (deploymentId) => waiting.has(deploymentId),
     async stop() {
-      stopping = true;
+      stopping.abort();
       for (const { ending } of running.values()) ending.abort("stopping" satisfies AbortReason);
       await Promise.all(turns.values());
     },
@@ -146,7 +151,7 @@ export function createConverger(ports: {
     if (end.kind !== "succeeded" && whyAborted(signal) === "stopping") return span.end("STOPPING"); // V4
     const result = await resultOf(command, end, clock.monotonicMs() - startedAt);
     crashPoint("converge.before-result");
-    await journal.finish(result, outcomeOf(command, end)); // V3
+    await kept(command, () => journal.finish(result, outcomeOf(command, end))); // V3
     crashPoint("converge.after-result");
     span.end(end.kind === "failed" ? end.reason : end.kind === "cancelled" ? "CANCELLED" : undefined);
     log.info(
@@ -163,12 +168,28 @@ export function createConverger(ports: {
     converger.listener?.finished(result);
   }
 
+  /** V5. Rejects only where the agent stops meanwhile. */
+  async function kept<T>({ commandId }: JournalledCommand, write: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await write();
+      } catch (error) {
+        if (stopping.signal.aborted) throw error;
+        log.error(
+          { command: commandId, error: textOf(error), againMs: journalAgainMs },
+          "the journal cannot be written; its commands wait for it",
+        );
+        await clock.sleep(journalAgainMs, stopping.signal);
+      }
+    }
+  }
+
   async function carryOut(command: JournalledCommand, ending: AbortController, trace: string): Promise<ConvergeEnd> {
     const highest = journal.highest(command.deploymentId);
     if (highest !== undefined && command.generation < highest.generation) {
       return { kind: "cancelled" }; // J3: a newer generation was received meanwhile; going back would undo it.
     }
-    const starts = await journal.start(command.commandId); // V2
+    const starts = await kept(command, () => journal.start(command.commandId)); // V2
     if (starts >= startsBeforeGivingUp) {
       const message = `the agent ended while this attempt ran, ${starts - 1} times; what ran before is left as it is`;
       return { kind: "failed", reason: "AGENT_CRASHED", message, worthRetry: true };

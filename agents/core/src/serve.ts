@@ -344,8 +344,13 @@ export async function serve(
       case ResultAck_Disposition.RECORDED:
       case ResultAck_Disposition.ALREADY_RECORDED:
       case ResultAck_Disposition.OBSOLETE:
-        sentAt.delete(keyOf(ack));
-        await journal.acknowledge(ack.commandId, ack.attempt);
+        try {
+          await journal.acknowledge(ack.commandId, ack.attempt);
+          sentAt.delete(keyOf(ack));
+        } catch (error) {
+          // A full disk, as a rule. The result is said again (S2), and is acknowledged again.
+          log.warn({ command: ack.commandId, error: String(error) }, "an acknowledgement could not be journalled");
+        }
         return;
       default: // RESEND: on the next session. UNKNOWN: kept, the server may be a restored one.
         sentAt.set(keyOf(ack), Infinity);

@@ -1,4 +1,4 @@
-/** An agent that is there and reads nothing, and one whose connection neither end knows to be dead. */
+/** An agent that is there and reads nothing, one whose connection neither end knows to be dead, and one on a slow line. */
 import assert from "node:assert/strict";
 import { isPaused, startTcpProxy, type TestServer, until } from "@bowline/testing";
 import type { Scenario } from "../scenario.ts";
@@ -6,16 +6,19 @@ import type { World } from "../world/world.ts";
 
 /** Of production: 15 s and 45 s. */
 const flags = ["--heartbeat-interval-ms", "1000", "--silence-limit-ms", "4000"];
+/** A spec takes seconds, and heartbeats wait behind what the line has to carry. */
+const slowBytesPerSecond = 1_500;
 /** The silence limit, and the turns of who looks. */
 const noticedWithinMs = 60_000;
 
 export const halfOpen: Scenario = {
   number: 4,
-  title: "an agent that never reads, or is gone without a word: its session ends in time, and nothing of it is lost",
+  title:
+    "an agent that never reads, or is gone without a word: its session ends in time, and nothing of it is lost; on a slow line it stays",
   tries: ["A", "B", "C", "E", "F"],
   async run(world) {
     const replica = await world.beside({ flags });
-    await world.together([neverReads(world, replica), goneWithoutAWord(world, replica)]);
+    await world.together([neverReads(world, replica), goneWithoutAWord(world, replica), slowLine(world, replica)]);
   },
 };
 
@@ -60,4 +63,25 @@ async function goneWithoutAWord(world: World, { url }: TestServer): Promise<void
   await place.settled();
   const { state, attempt, failures } = await place.row(published.command);
   assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
+}
+
+async function slowLine(world: World, { url }: TestServer): Promise<void> {
+  const proxy = await startTcpProxy({ host: "127.0.0.1", port: Number(new URL(url).port) });
+  const place = await world.place();
+  const host = await place.host({ url: `http://${proxy.host}:${proxy.port}` });
+  const agentId = await host.agentId();
+  await place.publish("first");
+  await place.settled();
+  const { epoch } = await place.session(agentId);
+  const published = await world.fault("the line is slow", async () => {
+    proxy.throttle(slowBytesPerSecond);
+    const answers = await Promise.all(["first", "second", "third"].map((product) => place.publish(product)));
+    await place.settled();
+    return answers;
+  });
+  for (const { command } of published) {
+    const { state, attempt, failures } = await place.row(command);
+    assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
+  }
+  assert.equal((await place.session(agentId)).epoch, epoch);
 }

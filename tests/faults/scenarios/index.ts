@@ -26,8 +26,11 @@ import { cancelRaces } from "./23-cancel-races.ts";
 import { twoSweepers } from "./24-two-sweepers.ts";
 import { killsItsAgent } from "./25-kills-its-agent.ts";
 import { openTransaction } from "./26-open-transaction.ts";
+import { diskFull } from "./27-disk-full.ts";
+import { rollingRestart } from "./28-rolling-restart.ts";
 import { journalLost } from "./29-journal-lost.ts";
 import { cloned } from "./30-cloned.ts";
+import { restored } from "./31-restored.ts";
 import { commitAnswerLost } from "./32-commit-answer-lost.ts";
 import { wrongOwner } from "./33-wrong-owner.ts";
 import { newerGeneration } from "./34-newer-generation.ts";
@@ -61,8 +64,11 @@ export const scenarios: readonly Scenario[] = [
   twoSweepers,
   killsItsAgent,
   openTransaction,
+  diskFull,
+  rollingRestart,
   journalLost,
   cloned,
+  restored,
   commitAnswerLost,
   wrongOwner,
   newerGeneration,

@@ -42,15 +42,34 @@ CREATE OR REPLACE TRIGGER witness_rewritten AFTER UPDATE ON deployment_generatio
   WHEN (NEW.spec IS DISTINCT FROM OLD.spec OR NEW.digest IS DISTINCT FROM OLD.digest) EXECUTE FUNCTION witness.note_rewritten();
 `;
 
-export async function installWitness(db: Kysely<Database>): Promise<void> {
+export interface WitnessedStep {
+  number: string;
+  at: Date;
+  cluster_id: string;
+  step: Omit<Step, "kind" | "number">;
+}
+
+/** `before`: what a database has seen that this one is a copy of. */
+export async function installWitness(db: Kysely<Database>, before: readonly WitnessedStep[] = []): Promise<void> {
   await sql.raw(install).execute(db);
+  for (const { at, cluster_id: cluster, step } of before)
+    await sql`INSERT INTO witness.steps (at, cluster_id, step) VALUES (${at}, ${cluster}, ${JSON.stringify(step)})`.execute(
+      db,
+    );
+}
+
+/** The steps of these clusters, in their order. */
+export async function witnessed(db: Kysely<Database>, clusterIds: readonly string[]): Promise<WitnessedStep[]> {
+  const steps = await sql<WitnessedStep>`
+    SELECT number, at, cluster_id, step FROM witness.steps WHERE cluster_id = ANY(${clusterIds}) ORDER BY number`.execute(
+    db,
+  );
+  return steps.rows;
 }
 
 /** Appends what the database knows of these clusters: all steps, how commands stand, and every stored generation. */
 export async function testify(db: Kysely<Database>, clusterIds: readonly string[], history: History): Promise<void> {
-  const steps = await sql<{ number: string; at: Date; step: Omit<Step, "kind" | "number"> }>`
-    SELECT number, at, step FROM witness.steps WHERE cluster_id = ANY(${clusterIds}) ORDER BY number`.execute(db);
-  for (const { number, at, step } of steps.rows) {
+  for (const { number, at, step } of await witnessed(db, clusterIds)) {
     history.append({ kind: "step", number: Number(number), ...step }, at.getTime());
   }
   const generations = await db
