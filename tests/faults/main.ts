@@ -17,8 +17,15 @@ const help = `npm run faults -- [--only N[,N…]] [--seed S] [--repeat K] [--rea
   --seed 7       what it chooses follows from the seed (default: 1); a repetition adds one
   --repeat 5     each scenario so often, each time with another seed
   --real-time    times above a minute as they are, not divided by ${scaleFactor}
-  --output json  one line per scenario, for programs
+  --output json  one line per scenario, for programs; timesDividedBy is 1 with --real-time
   --list         the scenarios and what each tries to break
+
+Examples:
+  npm run faults                                  all of them, each once
+  npm run faults -- --only 12 --seed 7            again what a seed has shown
+  npm run faults -- --repeat 20 --only 5,6,7      three of them with the seeds 1 to 20
+  npm run faults -- --real-time --only 13         a partition of ten minutes takes ten minutes
+  npm -s run faults -- --output json | jq .file   the histories that were kept
 
 Exit codes: 0 nothing was violated, 1 something was, 2 wrong usage.
 A history in which something was violated stays in .cache/faults.
@@ -109,7 +116,10 @@ async function carriedOut(scenario: Scenario, options: Parameters<typeof runScen
     await endingAfter(async () => void (report = await runScenario(scenario, options)));
   } catch (error) {
     const { number, title } = scenario;
-    const none = { number, title, seed: options.seed, violations: [], tookMs: 0, entries: 0, file: "" };
+    const none = {
+      ...{ number, title, seed: options.seed, timesDividedBy: options.realTime ? 1 : scaleFactor },
+      ...{ violations: [], tookMs: 0, entries: 0, file: "" },
+    };
     report = { ...none, ...report, failure: `${report?.failure ?? ""}\n${String(error)}` };
   }
   if (report === undefined) throw new Error("a scenario ended without a report");

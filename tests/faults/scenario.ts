@@ -5,7 +5,7 @@ import { check, evidence } from "./history/checker.ts";
 import type { InvariantName } from "./history/events.ts";
 import type { Violation } from "./history/facts.ts";
 import { createHistory } from "./history/history.ts";
-import { createWorld, type Need, type Shared, type World } from "./world/world.ts";
+import { createWorld, type Need, scaleFactor, type Shared, type World } from "./world/world.ts";
 
 export interface Scenario {
   /** As docs/reliability.md cites it. */
@@ -23,6 +23,8 @@ export interface Report {
   number: number;
   title: string;
   seed: number;
+  /** Of times above a minute. */
+  timesDividedBy: number;
   violations: readonly Violation[];
   /** Why it could not be carried out to its end; empty: it was. */
   failure: string;
@@ -55,7 +57,8 @@ export async function runScenario(
   const kept = failures.length > 0 || violations.length > 0;
   if (!kept) rmSync(history.file, { force: true });
   return {
-    ...{ number, title, seed, violations, failure: failures.join("\n") },
+    ...{ number, title, seed, timesDividedBy: realTime ? 1 : scaleFactor },
+    ...{ violations, failure: failures.join("\n") },
     tookMs: Math.round(performance.now() - from),
     entries: history.entries().length,
     file: kept ? history.file : "",
