@@ -11,6 +11,7 @@ import { type Arguments, readArguments, UsageError } from "./harness/arguments.t
 import { createEndings, interruption } from "./harness/endings.ts";
 import { judge } from "./harness/figures.ts";
 import { describeMachine } from "./harness/machine.ts";
+import { profilesOf } from "./harness/profiles.ts";
 import { asJson, asMarkdown, type Report, type Void } from "./harness/report.ts";
 import type { Scenario } from "./harness/scenario.ts";
 import { dispatch } from "./scenarios/dispatch.ts";
@@ -86,17 +87,19 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const signal = interruption();
   let missed = 0;
+  let voided = 0;
   for (const scenario of chosen) {
     const report = await measure(scenario, given, signal).catch((error: unknown): Void => {
       const why = error instanceof Error ? error.message : String(error);
       say(`${scenario.name}: ${why}`);
-      return { scenario: scenario.name, seed: given.seed, void: why };
+      return { scenario: scenario.name, seed: given.seed, void: why.split("\n", 1)[0] ?? "" };
     });
     if (signal.aborted) return 130;
     process.stdout.write(`${given.json ? asJson(report) : asMarkdown(report)}\n`);
-    if ("void" in report || report.figures.some((figure) => judge(figure).verdict === "not reached")) missed += 1;
+    if ("void" in report) voided += 1;
+    else if (report.figures.some((figure) => judge(figure).verdict === "not reached")) missed += 1;
   }
-  return missed === 0 || given.quick ? 0 : 1;
+  return voided > 0 || (missed > 0 && !given.quick) ? 1 : 0;
 }
 
 /** One scenario on a stand of its own. Throws where the run is void. */
@@ -142,6 +145,7 @@ async function measure(scenario: Scenario, given: Arguments, signal: AbortSignal
     };
   } finally {
     await endings.run();
+    if (given.profile !== undefined && !signal.aborted) say(await profilesOf(given.profile));
     // What was being started when the end came ends too.
     await Promise.race([under, sleep(startedLateMs, undefined, { ref: false })]);
     await endings.run();
@@ -166,7 +170,8 @@ function help(): string {
     "  --rounds N     interleaved rounds. Default: 7, short form 2",
     "  --seed N       decides the order in each round. Default: another each time, and printed",
     "  --only PEER    of dispatch: this peer only, for trying; may be repeated",
-    "  --profile DIR  CPU profiles of Bowline's servers, for Chrome's developer tools; slows them",
+    "  --profile DIR  CPU profiles of Bowline's servers and of peers, for Chrome's developer tools, and whose code",
+    "                 took how much of each on stderr; slows them",
     "  --json         one document per scenario, with every round, instead of a table",
     "  --against DIR  of publishes: another checkout in turns with this one",
     "",

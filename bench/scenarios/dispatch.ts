@@ -55,7 +55,7 @@ export const dispatch: Scenario = {
       sides[queue] = () => measured(run, load, queue, ready, forMs);
     }
     // Compiled code and grown pools on every side before the first round.
-    for (const side of Object.keys(sides)) await load.call("dispatch", { fleet: side, callers, forMs });
+    for (const side of Object.keys(sides)) await warmUp(run, load, side, forMs);
     const values = await interleaved(sides, run);
     const figures = chosen.map(({ queue, of, limit }): Figure => ({
       id: `dispatch/${queue}`,
@@ -67,7 +67,7 @@ export const dispatch: Scenario = {
       figures,
       sides: Object.entries(values).map(([side, of]) => ({ side, values: of })),
       notes: [
-        `${callers} commands under way, one per deployment, ${agents} agents with a connection each; ${forMs / 1000} s a round`,
+        `${underWay(run)} commands under way, one per deployment, ${agents} agents with a connection each; ${forMs / 1000} s a round`,
         "every command of every side was accepted, pushed and recorded once, or the run would have been void",
       ],
     };
@@ -102,14 +102,29 @@ export async function readyPeer(stand: Stand, load: Child<LoadCalls>, queue: str
   return { pids: [child.pid], settled: () => child.call("settled", undefined) };
 }
 
+/** In the short form fewer: it is for busy machines too, where calls of so many would wait too long for a connection. */
+const underWay = ({ quick }: Pick<Run, "quick">): number => (quick ? callers / 4 : callers);
+
+/** Compiled code and grown pools; few callers first, since a server that was just started is slow. */
+export async function warmUp(
+  run: Pick<Run, "quick">,
+  load: Child<LoadCalls>,
+  fleet: string,
+  forMs: number,
+): Promise<void> {
+  await load.call("dispatch", { fleet, callers: callers / 16, forMs: forMs / 2 });
+  await load.call("dispatch", { fleet, callers: underWay(run), forMs });
+}
+
 /** One round of one side. */
 export async function measured(
-  { stand }: Pick<Run, "stand">,
+  run: Pick<Run, "stand" | "quick">,
   load: Child<LoadCalls>,
   fleet: string,
   { pids, settled }: Ready,
   forMs: number,
 ): Promise<Record<string, number>> {
+  const { stand } = run;
   const used = async () => {
     const servers = await Promise.all(pids.map((pid) => cpuMs(pid)));
     return {
@@ -119,7 +134,10 @@ export async function measured(
     };
   };
   const before = await used();
-  const { commands, seconds, acceptedMs, pushedMs } = await load.call("dispatch", { fleet, callers, forMs });
+  const { commands, seconds, acceptedMs, pushedMs } = await load.call("dispatch", {
+    ...{ fleet, forMs },
+    callers: underWay(run),
+  });
   const settling = performance.now();
   await settled();
   const tookSeconds = seconds + (performance.now() - settling) / 1000;

@@ -8,7 +8,7 @@ import { type Figure, ratios } from "../harness/figures.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
 import { churn, grow } from "../stand/grown.ts";
-import { callers, measured, type Ready, readyBowline } from "./dispatch.ts";
+import { measured, type Ready, readyBowline, warmUp } from "./dispatch.ts";
 
 export const growth: Scenario = {
   name: "growth",
@@ -26,7 +26,7 @@ export const growth: Scenario = {
     for (const name of names) {
       const side = await readyBowline(stand, load, { name });
       ready.set(name, side);
-      await load.call("dispatch", { fleet: name, callers, forMs: quick ? 500 : 2_000 }); // compiled code, first rows
+      await warmUp(run, load, name, forMs); // and first rows
       if (name === "grown") await grow(side.server, load, size);
       if (name === "held") {
         const address = side.server.database.address;

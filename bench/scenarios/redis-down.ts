@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ratios } from "../harness/figures.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
-import { callers, measured, readyBowline } from "./dispatch.ts";
+import { measured, readyBowline, warmUp } from "./dispatch.ts";
 
 /** The breaker has opened, or closed again, and what was missed was looked for. */
 const settleMs = 3_000;
@@ -17,7 +17,7 @@ export const redisDown: Scenario = {
     const load = stand.load();
     const forMs = quick ? 1_500 : 6_000;
     const ready = await readyBowline(stand, load);
-    await load.call("dispatch", { fleet: "Bowline", callers, forMs });
+    await warmUp(run, load, "Bowline", forMs);
     const once = () => measured(run, load, "Bowline", ready, forMs);
     const values = await interleaved(
       {

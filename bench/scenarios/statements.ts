@@ -8,11 +8,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "kysely";
 import { createEndings } from "../harness/endings.ts";
 import { openStand } from "../stand/stand.ts";
-import { callers, readyBowline } from "./dispatch.ts";
+import { callers, readyBowline, warmUp } from "./dispatch.ts";
 
 /** Two of each caller's: they have to fit into two files of PostgreSQL's log, of 4 MiB each. */
 const commands = 2 * callers;
-const warmUp = 4 * callers;
+const warmUpMs = 4_000;
 const withinMs = 60_000;
 const reloadedMs = 500;
 /** Of a statement, for the table. */
@@ -34,7 +34,7 @@ export async function statements({ json }: { json: boolean }): Promise<void> {
     const load = stand.load();
     const { server } = await readyBowline(stand, load);
     const { db } = server.database;
-    await load.call("dispatch", { fleet: "Bowline", callers, forMs: withinMs, limit: warmUp });
+    await warmUp({ quick: false }, load, "Bowline", warmUpMs);
     const { size } = await stat(stand.postgres.logFile);
     await sql`ALTER SYSTEM SET log_min_duration_statement = 0`.execute(db);
     await sql`ALTER SYSTEM SET log_parameter_max_length = 0`.execute(db);

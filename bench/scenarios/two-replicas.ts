@@ -3,7 +3,7 @@ import { type Figure, ratios } from "../harness/figures.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
 import { addDeployments, enrolGroup } from "../stand/seed.ts";
-import { agents, callers, measured, type Ready, readyBowline } from "./dispatch.ts";
+import { agents, callers, measured, type Ready, readyBowline, warmUp } from "./dispatch.ts";
 
 export const twoReplicas: Scenario = {
   name: "two-replicas",
@@ -23,7 +23,7 @@ export const twoReplicas: Scenario = {
     const at = { url: b.url, callAt: a.server.url, authorization, deployments };
     await load.call("openFleet", { fleet: "across", group: "across", ...at });
     const across: Ready = { pids: [a.server.process.pid, b.process.pid], settled: async () => undefined };
-    for (const fleet of ["one", "across"]) await load.call("dispatch", { fleet, callers, forMs });
+    for (const fleet of ["one", "across"]) await warmUp(run, load, fleet, forMs);
     const once = (fleet: string, ready: Ready) => async (): Promise<Record<string, number>> => {
       const value = await measured(run, load, fleet, ready, forMs);
       return { "commands/servers' CPU s": 1000 / (value["server CPU ms/command"] ?? Number.NaN), ...value };

@@ -52,6 +52,9 @@ export interface Stand {
   copy(folder: string): Promise<string>;
 }
 
+/** Written when the process ends. */
+const profiled = (folder: string): string[] => ["--cpu-prof", `--cpu-prof-dir=${resolve(folder)}`];
+
 /** A name that PostgreSQL takes as it is. */
 export const asDatabase = (name: string): string => `bench_${name.toLowerCase().replaceAll(/[^a-z0-9]+/g, "_")}`;
 
@@ -96,10 +99,7 @@ export async function openStand(
       const server = await startServer({
         ...options,
         dataDir,
-        env:
-          profile === undefined
-            ? (options.env ?? {})
-            : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` },
+        env: profile === undefined ? (options.env ?? {}) : { NODE_OPTIONS: profiled(profile).join(" ") },
         flags: ["--max-connections", String(serverConnections), ...(options.flags ?? [])],
       });
       return server;
@@ -110,7 +110,10 @@ export async function openStand(
       return child;
     },
     async peer({ queue, database }) {
-      const child = startChild<PeerCalls>("peers/main.ts");
+      const name = `${asDatabase(queue)}.cpuprofile`;
+      const child = startChild<PeerCalls>("peers/main.ts", {
+        nodeOptions: profile === undefined ? [] : [...profiled(profile), `--cpu-prof-name=${name}`],
+      });
       endings.add(() => child.end());
       if (database !== undefined) await createDatabase(database);
       const url = await child.call("start", {
