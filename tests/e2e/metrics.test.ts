@@ -33,7 +33,7 @@ test("a command's way, its session and its publish are counted once each, and no
     expect([step, samples.get(`bowline_command_step_seconds_count{step="${step}"}`)]).toEqual([step, 2]);
     expect(samples.get(`bowline_command_step_seconds_sum{step="${step}"}`)).toBeGreaterThan(0);
   }
-  expect(samples.get('bowline_commands_claimed_total{via="wake"}')).toBe(2);
+  expect(samples.get('bowline_commands_claimed_total{via="enqueue"}')).toBe(2);
   expect(samples.get('bowline_commands_ended_total{state="SUCCEEDED"}')).toBe(2);
   expect(samples.get("bowline_publish_to_live_seconds_count")).toBe(1);
   expect(samples.get('bowline_enrolments_total{outcome="ok"}')).toBe(1);
@@ -46,12 +46,12 @@ test("each bounded queue that the page names has its length, and each that leave
   const page = readFileSync(new URL("../../docs/operations/metrics.md", import.meta.url), "utf8");
   const table = /^## Bounded queues$([\s\S]*?)^## /m.exec(page)?.[1] ?? "";
   const named = [...table.matchAll(/^\| `(\w+)`/gm)].map(([, name = ""]) => name);
-  expect(named).toEqual(expect.arrayContaining(["outbox", "results", "words", "presence", "spans"]));
+  expect(named).toEqual(expect.arrayContaining(["outbox", "reports", "words", "presence", "spans"]));
   const samples = await scrape(await startServer());
   const of = (metric: string) =>
     [...samples.keys()].flatMap((key) => new RegExp(`^${metric}\\{queue="(\\w+)"\\}$`).exec(key)?.[1] ?? []);
   expect(of("bowline_queue_length").toSorted()).toEqual(named.toSorted());
   const dropping = of("bowline_queue_dropped_total");
-  expect(dropping).toEqual(expect.arrayContaining(["outbox", "results", "progress", "words", "presence", "spans"]));
+  expect(dropping).toEqual(expect.arrayContaining(["outbox", "reports", "progress", "words", "presence", "spans"]));
   for (const queue of dropping) expect(samples.get(`bowline_queue_dropped_total{queue="${queue}"}`)).toBe(0);
 });

@@ -99,9 +99,8 @@ test("a receipt that is repeated changes nothing", async () => {
   await agent.receive(command);
   agent.receipt(command, Receipt.DUPLICATE);
   agent.receipt(command, Receipt.ACCEPTED);
+  await until(async () => (await stateOf(command.commandId)) === State.RUNNING);
   agent.receipt({ ...command, attempt: 7 }, Receipt.REJECTED, { reason: "UNSUPPORTED" });
-  await agent.heartbeat();
-  expect(await stateOf(command.commandId)).toBe(State.RUNNING);
   expect(await agent.report(command, { succeeded: true })).toBe("RECORDED");
 });
 
@@ -286,7 +285,7 @@ test("another agent's word about a command changes nothing, also beside the agen
   ]);
   expect([own, ...foreign]).toEqual(["RECORDED", "UNKNOWN", "UNKNOWN"]);
   liar.receipt(command, Receipt.REJECTED, { reason: "LIE" });
-  await liar.heartbeat();
+  expect(await liar.report(command, { succeeded: true })).toBe("UNKNOWN"); // after the receipt
   expect(await server.operator.command(command.commandId)).toMatchObject({ state: State.SUCCEEDED, reason: "" });
 });
 

@@ -1,4 +1,4 @@
-/** While one set is being written the next one gathers: sessions/batches.ts of the product. */
+/** While one set is being written the next one gathers: platform/batches.ts of the product. */
 export function createBatcher<Item, Answer>(
   write: (items: readonly Item[]) => Promise<readonly Answer[]>,
 ): (item: Item) => Promise<Answer> {

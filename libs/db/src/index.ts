@@ -17,6 +17,7 @@ export * from "./embedded/index.ts";
 export * from "./migrate.ts";
 export * from "./notices.ts";
 export * from "./pool.ts";
+export { insertRows, type RowOf } from "./rows.ts";
 export * from "./columns.ts";
 export * from "./tables-history.ts";
 export * from "./tables-products.ts";

@@ -119,32 +119,33 @@ const preparedFrom = 3;
  * running.
  *
  * B1: a statement that returns `*` is never kept: a newer replica's migration may add a column, and PostgreSQL refuses
- *     a kept statement whose result has changed.
+ *     a kept statement whose result has changed. Of `unnest` it is what the statement itself names.
  */
 function prepareStatements(client: pg.PoolClient): void {
-  const seen = new Map<string, number>();
+  /** How often a text came; `never`; or its name. */
+  const seen = new Map<string, number | typeof never | string>();
   let kept = 0;
   const query = client.query.bind(client) as (...args: unknown[]) => unknown;
   const prepared = (...args: unknown[]): unknown => {
     const [text, values] = args;
-    if (typeof text !== "string" || !Array.isArray(values) || values.length === 0 || returnsAll.test(text))
-      return query(...args);
-    const count = seen.get(text) ?? 0;
-    if (count < preparedFrom) {
-      if (seen.size < maxSeen) seen.set(text, count + 1);
-      return query(...args);
+    if (typeof text !== "string" || !Array.isArray(values) || values.length === 0) return query(...args);
+    let known = seen.get(text) ?? 0;
+    if (known === 0 && seen.size >= maxSeen) return query(...args);
+    if (typeof known === "number") {
+      if (known === 0 && returnsAll.test(text)) known = never;
+      else if (known < preparedFrom) known += 1;
+      else if (kept < maxPrepared) known = `bowline_${(kept += 1)}`;
+      else known = never;
+      seen.set(text, known);
     }
-    if (count === preparedFrom) {
-      if (kept >= maxPrepared) return query(...args);
-      kept += 1;
-      seen.set(text, preparedFrom + kept); // its number
-    }
-    return query({ name: `bowline_${seen.get(text)}`, text, values }, ...args.slice(2));
+    if (typeof known === "number" || known === never) return query(...args);
+    return query({ name: known, text, values }, ...args.slice(2));
   };
   client.query = prepared as typeof client.query;
 }
 
+const never = Symbol("never kept");
 /** B1. */
-const returnsAll = /(select|returning|,|\.) ?(distinct )?\*|\.\*|"\*"/i;
+const returnsAll = /(select|returning|,|\.) ?(distinct )?\*(?! from unnest\()|\.\*|"\*"/i;
 /** Texts that are counted: lists of many lengths make many, and each may be long. */
 const maxSeen = 2_000;

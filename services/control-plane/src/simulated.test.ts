@@ -20,8 +20,7 @@ import {
   converge,
   countMissingReceipts,
   reconcile,
-  recordReceipts,
-  recordResults,
+  recordReports,
   retireAgent,
   sessionEnded,
   settleForks,
@@ -97,14 +96,15 @@ async function realSide(db: Db): Promise<Side> {
               attempt,
               disposition,
             });
-            return await recordReceipts(ports, [{ agentId, epoch: asked.epoch, message }]);
+            await recordReports(ports, [{ agentId, epoch: asked.epoch, message }]);
+            return;
           }
           case "result": {
             const { outcome, attempt, worthRetry } = asked;
             const commandId = commands[asked.command - 1] ?? "";
             const message = create(DeployResultSchema, { commandId, attempt, outcome, worthRetry, reason: "X" });
-            const answers = await recordResults(ports, [{ agentId, epoch: asked.epoch, message }]);
-            return answers.map((one) => one.disposition);
+            const answers = await recordReports(ports, [{ agentId, epoch: asked.epoch, message }]);
+            return answers.map((one) => one?.disposition);
           }
           case "cancel":
             return await transact(db, (work) => cancel(ports, work, commands[asked.command - 1] ?? ""));

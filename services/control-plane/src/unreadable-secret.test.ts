@@ -4,7 +4,7 @@ import { testDatabase } from "@bowline/testing";
 import { expect, test } from "@jest/globals";
 import { epoch, startEngine } from "./commands/engine.fixture.ts";
 import { sealFor, writeValue } from "./secrets/values.ts";
-import { fetchDeployments } from "./sessions/fetch.ts";
+import { createFetchReader, fetchDeployments } from "./sessions/fetch.ts";
 
 const ours = encryptionKey(new Uint8Array(32).fill(7));
 const lost = encryptionKey(new Uint8Array(32).fill(8));
@@ -46,7 +46,7 @@ test("a command whose secret cannot be read, or is gone, is told so alone; the o
   const session = await db.selectFrom("sessions").select("id").executeTakeFirstOrThrow();
   const { deployments = [] } = await fetchDeployments(
     {
-      ...{ db, misuse: { note: () => undefined } },
+      ...{ db, read: createFetchReader(db), misuse: { note: () => undefined } },
       sealSecrets: (versions, key) => sealFor({ db, encryption: ours }, versions, key),
       warn: (details) => void warnings.push(JSON.stringify(details)),
     },

@@ -19,7 +19,6 @@ import { createAgents } from "./agents/index.ts";
 import { createAudit } from "./audit/index.ts";
 import { createClusters, lockClusterForPublish, type Resident } from "./clusters/index.ts";
 import {
-  again,
   agentGone,
   beginAfresh,
   defaultLimits,
@@ -30,6 +29,7 @@ import {
   retireAgent,
   sessionEnded,
   settleForks,
+  renewing,
 } from "./commands/index.ts";
 import type { Config } from "./config.ts";
 import { registerDeployments } from "./deployments/index.ts";
@@ -203,6 +203,7 @@ export function wire(
     events,
     owners: new Map(Object.entries(publishes.owners)),
     signals: sessions.signals,
+    here: sessions.here,
     agentChanged: async (work, agentId) => work.after(() => publishes.agentChanged(agentId)),
     foreignCommand: (agentId, about) => sessions.misused(agentId, "FOREIGN_COMMAND", { about }),
     random: Math.random,
@@ -233,7 +234,7 @@ export function wire(
     registerDeployments(router, {
       db,
       events,
-      again: async (work, id, createdBy) => void (await again(engine(), work, id, { createdBy })),
+      ...renewing(engine()),
     });
     registerInstallation(router, {
       ...{ db, events },

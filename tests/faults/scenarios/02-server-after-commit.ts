@@ -5,5 +5,5 @@ export const serverAfterCommit: Scenario = {
   number: 2,
   title: "a server killed after the commit, before the 202: the repeated call finds the publish that there is",
   tries: ["A", "B", "D", "H"],
-  run: (world) => killedServer(world, { at: "request.committed", asked: true }),
+  run: (world) => killedServer(world, { at: "request.committed", asked: true, dialled: false }),
 };

@@ -9,7 +9,7 @@ export const acknowledgementLost: Scenario = {
     world.together(
       // Before the commit it is not recorded yet, and said again just so. A first publish has two results.
       ["results.before-commit", "results.committed", "results.committed@2"].map((at) =>
-        killedServer(world, { at, asked: false }),
+        killedServer(world, { at, asked: false, dialled: true }),
       ),
     ),
 };

@@ -5,14 +5,16 @@ import type { World } from "../world/world.ts";
 export interface Killed {
   /** Its crash point. */
   at: string;
-  /** Whether the call is made to the one that dies, or only the agent dials it. */
+  /** Whether the call is made to the one that dies. */
   asked: boolean;
+  /** Whether the agent dials the one that dies. */
+  dialled: boolean;
 }
 
-export async function killedServer(world: World, { at, asked }: Killed): Promise<void> {
+export async function killedServer(world: World, { at, asked, dialled }: Killed): Promise<void> {
   const place = await world.place();
   const doomed = await world.beside({ env: { BOWLINE_FAULT: at } });
-  const host = await place.host({ url: asked ? place.url : doomed.url });
+  const host = await place.host({ url: dialled ? doomed.url : place.url });
   const call = await place.prepare("first");
   const { died, answer } = await world.fault(`killed at ${at}`, async () => {
     const answer = await place.once(asked ? { ...call, url: doomed.url } : call);
@@ -25,7 +27,7 @@ export async function killedServer(world: World, { at, asked }: Killed): Promise
   const again = await doomed.again({ env: {} });
   const repeated = await place.call({ ...call, url: again.url });
   assert.equal(repeated.outcome, "ok");
-  if (!asked) await place.serving(await host.agentId(), { above: epoch });
+  if (dialled) await place.serving(await host.agentId(), { above: epoch });
   await place.settled();
   for (const { command } of repeated.commands) {
     const row = await place.row(command);

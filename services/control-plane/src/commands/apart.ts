@@ -39,15 +39,23 @@ export function telling(ports: EnginePorts, without: Without | undefined): Tell 
 export async function finishAnyway(ports: EnginePorts, work: Work, set: ChangeSet): Promise<void> {
   await write(ports, work, set);
   if (set.changes.length === 0) return;
-  await sql`SAVEPOINT owners`.execute(work.tx);
-  try {
-    await tellOwners(ports, work, set.changes);
-    await sql`RELEASE SAVEPOINT owners`.execute(work.tx);
-  } catch (error) {
-    if (problemOf(error).reason === "DATABASE_UNAVAILABLE") throw error; // no slice is to blame
-    await sql`ROLLBACK TO SAVEPOINT owners`.execute(work.tx);
-    await setAside(ports, error)(work, set.changes);
-  }
+  await tellingAnyway(ports)(work, set.changes);
+}
+
+/** Tells the owners; where a slice fails, nothing of what it did stays, and it is told apart. */
+export function tellingAnyway(ports: EnginePorts): Tell {
+  return async (work, changes) => {
+    if (changes.every((change) => !ports.owners.has(change.ownerKind))) return;
+    await sql`SAVEPOINT owners`.execute(work.tx);
+    try {
+      await tellOwners(ports, work, changes);
+      await sql`RELEASE SAVEPOINT owners`.execute(work.tx);
+    } catch (error) {
+      if (problemOf(error).reason === "DATABASE_UNAVAILABLE") throw error; // no slice is to blame
+      await sql`ROLLBACK TO SAVEPOINT owners`.execute(work.tx);
+      await setAside(ports, error)(work, changes);
+    }
+  };
 }
 
 /** Instead of telling the owners, whose slice failed with `error`: notes that they are to be told (A1). */

@@ -7,52 +7,25 @@
  */
 import { sql } from "kysely";
 import type { Work } from "../platform/transactions.ts";
-import { telling, type Without } from "./apart.ts";
-import type { ChangedCommand, EnginePorts } from "./ports.ts";
+import { type Tell, telling, tellingAnyway } from "./apart.ts";
+import type { ChangedCommand, Claimant, EnginePorts, PushedCommand } from "./ports.ts";
 import { lockCommands } from "./store.ts";
 
 /** After a restore nothing is pushed until an operator confirms it (installation/restored.ts). */
 export const dispatchIsHeld = sql<boolean>`EXISTS (SELECT 1 FROM installation WHERE dispatch_held_at IS NOT NULL)`;
 
-/** A session that has room. */
-export interface Claimant {
-  agentId: string;
-  epoch: number;
-  /** Commands that it takes in all, in flight included; one more for removals and stops. */
-  window: number;
-  /** It takes only removals and stops, until it has room for others. */
-  onlyReducing?: boolean;
-}
-
-/** A command as it is pushed: IDs only. */
-export interface PushedCommand {
-  commandId: string;
-  agentId: string;
-  epoch: number;
-  deploymentId: string;
-  generation: number;
-  digest: string;
-  attempt: number;
-  productPublishId: string;
-  runTimeoutMs: number;
-  reduces: boolean;
-  /** W3C traceparent of its enqueue; empty: it is not traced. */
-  traceParent: string;
-  /** From its enqueue to this claim; undefined where it was claimed before. */
-  waitedSeconds?: number | null;
-}
-
 /**
  * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
  * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
  * not the clock (E1). What another claim holds is skipped. Revoked agents, and those that await a decision, get
- * nothing; nobody does while dispatch is held. Throws what owners' slices throw; `without` claims without them.
+ * nothing; nobody does while dispatch is held. Throws what `tell` throws; by default it tells the owners' slices.
+ * `freeOnly`: sessions whose rows somebody else holds are left out, for callers that hold what sessions come before (T2).
  */
 export async function claim(
   ports: EnginePorts,
   work: Work,
   claimants: readonly Claimant[],
-  without?: Without,
+  { tell = telling(ports, undefined), freeOnly = false }: { tell?: Tell; freeOnly?: boolean } = {},
 ): Promise<PushedCommand[]> {
   if (claimants.length === 0) return [];
   const { rows } = await sql<PushedCommand>`
@@ -65,7 +38,7 @@ export async function claim(
       JOIN agents AS a ON a.id = s.agent_id AND a.state = 'ENROLLED'
       WHERE NOT ${dispatchIsHeld}
       ORDER BY s.agent_id
-      FOR SHARE OF s
+      FOR SHARE OF s ${freeOnly ? sql`SKIP LOCKED` : sql``}
     ), busy AS MATERIALIZED (
       SELECT open.agent_id, open.epoch, open.room, open.reducing, (
         SELECT count(*) FROM command_states AS f
@@ -104,8 +77,33 @@ export async function claim(
       clusterId: command.clusterId,
     })),
   );
-  await telling(ports, without)(work, changes);
+  await tell(work, changes);
   return rows;
+}
+
+/**
+ * Claims in the transaction that enqueues, where this replica serves the agents: their commands are on their way with
+ * its commit, without a second one. Whoever got not all of theirs is woken, as if nothing had been tried. The caller
+ * holds deployments.
+ */
+export function claimAtOnce(ports: EnginePorts, work: Work, ready: readonly { commandId: string; agentId: string }[]) {
+  const agentIds = [...new Set(ready.map((command) => command.agentId))];
+  const { here } = ports;
+  if (here === undefined) {
+    work.after(() => ports.signals.wake(agentIds));
+    return;
+  }
+  work.last(async () => {
+    const claimed = await here.claim(agentIds, (claimants) =>
+      claim(ports, work, claimants, { tell: tellingAnyway(ports), freeOnly: true }),
+    );
+    const taken = new Set(claimed.map((command) => command.commandId));
+    const left = new Set(ready.filter(({ commandId }) => !taken.has(commandId)).map((command) => command.agentId));
+    work.after(() => {
+      here.push(claimed);
+      if (left.size > 0) ports.signals.wake([...left]);
+    });
+  });
 }
 
 /** Agents with a session at this replica and a command that may be claimed: the poll, for whatever no wake-up announced. */

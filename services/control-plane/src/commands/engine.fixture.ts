@@ -10,7 +10,7 @@ import { Deployment_Desired } from "@bowline/contract/deployments";
 import { newId } from "@bowline/kernel";
 import { createEvents } from "../platform/events.ts";
 import { type Db, transact } from "../platform/transactions.ts";
-import { type ChangedCommand, claim, converge, type EnginePorts, recordReceipts, recordResults } from "./index.ts";
+import { type ChangedCommand, claim, converge, type EnginePorts, recordReports } from "./index.ts";
 
 /** The epoch of the agent's session. */
 export const epoch = 1;
@@ -90,7 +90,7 @@ export async function startEngine(db: Db) {
       disposition: CommandReceipt_Disposition = CommandReceipt_Disposition.ACCEPTED,
       at = epoch,
     ) =>
-      recordReceipts(ports, [
+      recordReports(ports, [
         { agentId, epoch: at, message: create(CommandReceiptSchema, { commandId, attempt, disposition }) },
       ]),
     result: async (
@@ -100,7 +100,7 @@ export async function startEngine(db: Db) {
       more: { reason?: string; worthRetry?: boolean; epoch?: number } = {},
     ) => {
       const { epoch: at = epoch, ...fields } = more;
-      const [answer] = await recordResults(ports, [
+      const [answer] = await recordReports(ports, [
         { agentId, epoch: at, message: create(DeployResultSchema, { commandId, attempt, outcome, ...fields }) },
       ]);
       return answer?.disposition;

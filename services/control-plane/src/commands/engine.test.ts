@@ -13,7 +13,7 @@ import { testDatabase } from "@bowline/testing";
 import { sql } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
-import { agentGone, claim, reconcile, recordResults, sessionEnded, sweep, unreceipted } from "./index.ts";
+import { agentGone, claim, reconcile, recordReports, sessionEnded, sweep, unreceipted } from "./index.ts";
 import { cancel, retry } from "./requests.ts";
 
 let db: Db;
@@ -73,14 +73,14 @@ test("a result of another epoch is answered RESEND, of another attempt OBSOLETE,
 test("another agent's command is as if unknown", async () => {
   const { commandId } = await enqueue();
   await claimOne();
-  const answers = await recordResults(ports, [
+  const answers = await recordReports(ports, [
     {
       agentId: newId("agent"),
       epoch,
       message: create(DeployResultSchema, { commandId, attempt: 1, outcome: DeployResult_Outcome.SUCCEEDED }),
     },
   ]);
-  expect(answers.map((answer) => answer.disposition)).toEqual([ResultAck_Disposition.UNKNOWN]);
+  expect(answers.map((answer) => answer?.disposition)).toEqual([ResultAck_Disposition.UNKNOWN]);
   expect(await stateOf(commandId)).toBe("ASSIGNED");
 });
 

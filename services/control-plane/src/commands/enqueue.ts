@@ -6,12 +6,13 @@
  *     that an end of the command ahead comes before or after, never between.
  * E4: READY where nothing is open, else BLOCKED; two unique indexes refuse more.
  */
-import type { Database } from "@bowline/db";
+import { insertRows, type RowOf } from "@bowline/db";
 import { newId } from "@bowline/kernel";
 import { noTraces } from "@bowline/traces";
-import { type InsertObject, sql } from "kysely";
-import { addGenerations, type Wish, type WishedDeployment } from "../deployments/index.ts";
-import type { Work } from "../platform/transactions.ts";
+import { sql } from "kysely";
+import { addGenerations, type LockedDeployment, type Wish, type WishedDeployment } from "../deployments/index.ts";
+import type { Tx, Work } from "../platform/transactions.ts";
+import { claimAtOnce } from "./claim.ts";
 import type { EnginePorts } from "./ports.ts";
 import { apply, changeSet, lockCommands, tellOwners, write } from "./store.ts";
 import { isWaiting } from "./transitions.ts";
@@ -62,18 +63,25 @@ export interface Enqueued {
 
 /**
  * Enqueues one command per wish, in their order. What no agent has yet is
- * superseded; what is in flight is ended first if the new wish stops or removes.
+ * superseded; what is in flight is ended first if the new wish stops or removes. `locked`: the deployments that exist,
+ * where the caller has locked them.
  */
-export async function converge(ports: EnginePorts, work: Work, wishes: readonly ConvergeWish[]): Promise<Enqueued[]> {
+export async function converge(
+  ports: EnginePorts,
+  work: Work,
+  wishes: readonly ConvergeWish[],
+  locked?: ReadonlyMap<string, LockedDeployment>,
+): Promise<Enqueued[]> {
   const { tx } = work;
   const { traces = noTraces } = ports;
-  const wished = await addGenerations(tx, wishes); // E3: locks the deployments, in order of id
+  const wished = await addGenerations(tx, wishes, locked); // E3: locks the deployments, in order of id
   const set = changeSet();
   const enqueued: Enqueued[] = [];
+  const ready: { commandId: string; agentId: string }[] = [];
   const known = wished.filter((deployment) => !deployment.isNew).map((deployment) => deployment.id);
   const openOf = Map.groupBy(await lockCommands(tx, { openOf: known }), (command) => command.deploymentId);
-  const commands: InsertObject<Database, "commands">[] = [];
-  const states: InsertObject<Database, "command_states">[] = [];
+  const commands: CommandRow[] = [];
+  const states: RowOf<typeof stateColumns>[] = [];
   for (const [index, wish] of wishes.entries()) {
     const deployment = wished[index];
     if (deployment === undefined) continue;
@@ -101,27 +109,29 @@ export async function converge(ports: EnginePorts, work: Work, wishes: readonly 
       reduces,
       state: blocked ? "BLOCKED" : "READY", // E4
     });
+    if (!blocked) ready.push({ commandId, agentId: wish.agentId });
     enqueued.push({ commandId, deploymentId: deployment.id, generation: deployment.generation });
     await ports.events.note(work, [
       { topic: "command", subjectId: commandId, organisationId: wish.organisationId, clusterId: wish.clusterId },
     ]);
   }
   await write(ports, work, set); // what is superseded makes room in the indexes of E4
-  if (commands.length > 0) {
-    await tx.insertInto("commands").values(commands).execute();
-    await tx.insertInto("command_states").values(states).execute();
-  }
+  await insertCommands(tx, commands);
+  await insertRows(tx, "command_states", stateColumns, states);
   await tellOwners(ports, work, set.changes);
-  work.after(() => ports.signals.wake([...new Set(wishes.map((wish) => wish.agentId))]));
+  claimAtOnce(ports, work, ready);
   return enqueued;
 }
 
-function rowOf(
-  commandId: string,
-  wish: ConvergeWish,
-  deployment: WishedDeployment,
-  limits: Limits,
-): InsertObject<Database, "commands"> {
+const stateColumns = {
+  text: ["command_id", "agent_id", "deployment_id", "state"],
+  int: ["priority"],
+  bool: ["reduces"],
+} as const;
+
+type CommandRow = ReturnType<typeof rowOf> & { trace_parent: string };
+
+function rowOf(commandId: string, wish: ConvergeWish, deployment: WishedDeployment, limits: Limits) {
   return {
     id: commandId,
     deployment_id: deployment.id,
@@ -140,9 +150,31 @@ function rowOf(
     grace_ms: limits.graceMs,
     cancel_limit_ms: limits.cancelLimitMs,
     offline_life_ms: limits.offlineLifeMs,
-    deadline_at:
-      limits.deadlineMs === undefined ? null : sql<Date>`now() + make_interval(secs => ${limits.deadlineMs / 1000})`,
+    deadline_seconds: limits.deadlineMs === undefined ? null : limits.deadlineMs / 1000,
     retry_of: wish.retryOf ?? "",
     created_by: wish.createdBy,
   };
+}
+
+/** One statement, whose text stays the same however many there are. */
+async function insertCommands(tx: Tx, rows: readonly CommandRow[]): Promise<void> {
+  if (rows.length === 0) return;
+  const column = <Name extends keyof CommandRow>(name: Name) => rows.map((row) => row[name]);
+  await sql`
+    INSERT INTO commands (id, deployment_id, agent_id, cluster_id, organisation_id, generation, digest, product_publish_id,
+      owner_kind, owner_id, is_removal, reduces, max_retries, run_timeout_ms, grace_ms, cancel_limit_ms, offline_life_ms,
+      retry_of, created_by, trace_parent, deadline_at)
+    SELECT n.id, n.deployment_id, n.agent_id, n.cluster_id, n.organisation_id, n.generation, n.digest, n.product_publish_id,
+      n.owner_kind, n.owner_id, n.is_removal, n.reduces, n.max_retries, n.run_timeout_ms, n.grace_ms, n.cancel_limit_ms,
+      n.offline_life_ms, n.retry_of, n.created_by, n.trace_parent, now() + make_interval(secs => n.deadline_seconds)
+    FROM unnest(${column("id")}::text[], ${column("deployment_id")}::text[], ${column("agent_id")}::text[],
+      ${column("cluster_id")}::text[], ${column("organisation_id")}::text[], ${column("generation")}::int[],
+      ${column("digest")}::text[], ${column("product_publish_id")}::text[], ${column("owner_kind")}::text[],
+      ${column("owner_id")}::text[], ${column("is_removal")}::bool[], ${column("reduces")}::bool[],
+      ${column("max_retries")}::int[], ${column("run_timeout_ms")}::int[], ${column("grace_ms")}::int[],
+      ${column("cancel_limit_ms")}::int[], ${column("offline_life_ms")}::int[], ${column("retry_of")}::text[],
+      ${column("created_by")}::text[], ${column("trace_parent")}::text[], ${column("deadline_seconds")}::float8[])
+      AS n (id, deployment_id, agent_id, cluster_id, organisation_id, generation, digest, product_publish_id, owner_kind,
+        owner_id, is_removal, reduces, max_retries, run_timeout_ms, grace_ms, cancel_limit_ms, offline_life_ms, retry_of,
+        created_by, trace_parent, deadline_seconds)`.execute(tx);
 }

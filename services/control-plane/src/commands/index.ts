@@ -16,26 +16,17 @@
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
 export { beginAfresh, convergeLost, type Told } from "./afresh.ts";
-export { tellApart, type Without } from "./apart.ts";
-export {
-  agentsWithReady,
-  type Cancelling,
-  cancelling,
-  claim,
-  type Claimant,
-  type PushedCommand,
-  unreceipted,
-  withReady,
-} from "./claim.ts";
+export { telling, tellApart, type Without } from "./apart.ts";
+export { agentsWithReady, type Cancelling, cancelling, claim, unreceipted, withReady } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
 export { type Forked, settleForks } from "./forks.ts";
 export { deletesSpecs, movesEnded } from "./history.ts";
-export type { AgentSignals, ChangedCommand, EnginePorts, Owner } from "./ports.ts";
+export type { AgentSignals, ChangedCommand, Claimant, EnginePorts, Here, Owner, PushedCommand } from "./ports.ts";
 export { readCommands } from "./queries.ts";
 export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";
-export { lockSessions, recordReceipts, recordResults, recordStates, type From, type ResultAnswer } from "./reports.ts";
+export { lockSessions, recordReports, recordStates, type From, type Report, type ResultAnswer } from "./reports.ts";
 export { recordProgress } from "./progress.ts";
-export { again } from "./requests.ts";
+export { again, renewing } from "./requests.ts";
 export { retireAgent, type Settled } from "./retire.ts";
 export { registerCommands } from "./rpc.ts";
 export { type Blames, closeWithoutReceiptAfterMs, countMissingReceipts, missingReceipts, sweep } from "./sweep.ts";

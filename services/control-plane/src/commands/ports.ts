@@ -73,12 +73,53 @@ export interface AgentSignals {
   close(agentId: string, reason: string, replicaId?: string): void;
 }
 
+/** A session that has room. */
+export interface Claimant {
+  agentId: string;
+  epoch: number;
+  /** Commands that it takes in all, in flight included; one more for removals and stops. */
+  window: number;
+  /** It takes only removals and stops, until it has room for others. */
+  onlyReducing?: boolean;
+}
+
+/** A command as it is pushed: IDs only. */
+export interface PushedCommand {
+  commandId: string;
+  agentId: string;
+  epoch: number;
+  deploymentId: string;
+  generation: number;
+  digest: string;
+  attempt: number;
+  productPublishId: string;
+  runTimeoutMs: number;
+  reduces: boolean;
+  /** W3C traceparent of its enqueue; empty: it is not traced. */
+  traceParent: string;
+  /** From its enqueue to this claim; undefined where it was claimed before. */
+  waitedSeconds?: number | null;
+}
+
+/** The sessions that this replica serves, for claims in the transaction of an enqueue. */
+export interface Here {
+  /** Runs `claim` for those of the agents that have a session here with room; claims nothing where there is none. */
+  claim(
+    agentIds: readonly string[],
+    claim: (claimants: readonly Claimant[]) => Promise<PushedCommand[]>,
+  ): Promise<PushedCommand[]>;
+  /** Pushes what was claimed so. After the commit. */
+  push(claimed: readonly PushedCommand[]): void;
+}
+
 export interface EnginePorts {
   db: Db;
   events: Events;
   /** By `owner_kind`. Filled while the server is wired. */
   owners: Map<string, Owner>;
   signals: AgentSignals;
+  /** Undefined: nothing is claimed before a wake-up. */
+  here?: Here;
   /** An agent came, went or was changed; slices that show agents in their rows note it. */
   agentChanged?(work: Work, agentId: string): Promise<void>;
   /** An agent spoke about a command of another one; what it said changed nothing. */

@@ -15,8 +15,9 @@ import {
 import { crashPoint } from "@bowline/kernel";
 import { noTraces } from "@bowline/traces";
 import { lockDeployments, recordConverged, recordObserved, recordStrays } from "../deployments/index.ts";
+import { sql } from "kysely";
 import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
-import { type Tell, telling, type Without } from "./apart.ts";
+import { telling, type Without } from "./apart.ts";
 import { answerAfterEnd, answerTo, reasonOfResult, receiptEvent, resultEvent } from "./decisions.ts";
 import { findEnded } from "./history.ts";
 import type { EnginePorts, LockedCommand } from "./ports.ts";
@@ -32,60 +33,78 @@ export interface From<Message> {
 
 export type ResultAnswer = { agentId: string; commandId: string; attempt: number; disposition: ResultAck_Disposition };
 
-/** Records receipts. One that comes too late or from elsewhere changes nothing. */
-export async function recordReceipts(
+export type Report = CommandReceipt | DeployResult;
+
+/**
+ * Records receipts and results, in their order. A receipt that comes too late or from elsewhere changes nothing; of
+ * results each is recorded once, the first wins. Says of each result what became of it, in the place of its report;
+ * receipts have no answer.
+ */
+export async function recordReports(
   ports: EnginePorts,
-  receipts: readonly From<CommandReceipt>[],
+  reports: readonly From<Report>[],
   without?: Without,
-): Promise<void> {
-  await reported(
-    ports,
-    "command.receipt",
-    receipts,
-    (work, { message }, command, fence, set) => {
-      const event = receiptEvent(message, fence);
-      if (event !== undefined) {
-        apply(ports, work, command, event, set, {
-          ...(message.reason === "" ? {} : { reason: message.reason, message: message.message }),
-        });
+): Promise<(ResultAnswer | undefined)[]> {
+  if (reports.length === 0) return [];
+  const at = Date.now();
+  return transact(ports.db, async (work) => {
+    const answers = reports.map((report) => unlessKnown(report));
+    const effects: Effects = { converged: [], late: [] };
+    // The order of locks (T2): sessions (E1), deployments (E3), commands; owners lock their rows after these.
+    const epochs = await lockSessions(
+      work.tx,
+      reports.map((from) => from.agentId),
+    );
+    const commands = await lockReported(ports, work, reports);
+    const set = changeSet();
+    for (const [place, { agentId, epoch, message }] of reports.entries()) {
+      const command = commands.get(message.commandId);
+      if (command === undefined || command.agentId !== agentId) continue; // another agent's: as if unknown
+      trace(ports, work, command, message, at);
+      const fence = { attempt: message.attempt, epoch, current: epochs.get(agentId) === epoch };
+      if (message.$typeName === "bowline.agent.v1.CommandReceipt") {
+        recordReceipt(ports, work, message, command, fence, set);
+        continue;
       }
-    },
-    { tell: telling(ports, without) },
-  );
+      const answer = answers[place];
+      if (answer !== undefined) answer.disposition = recordResult(ports, work, message, command, fence, set, effects);
+    }
+    await write(ports, work, set);
+    for (const late of effects.late) await recordLate(work.tx, late);
+    await recordConverged(work.tx, effects.converged);
+    await telling(ports, without)(work, set.changes);
+    if (set.changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
+    return answers;
+  });
 }
 
-/** Records results, each once, and says what became of each. The first that is recorded wins. */
-export async function recordResults(
+/** The answer where no command is found. */
+function unlessKnown({ agentId, message }: From<Report>): ResultAnswer | undefined {
+  if (message.$typeName === "bowline.agent.v1.CommandReceipt") return undefined;
+  const { commandId, attempt } = message;
+  return { agentId, commandId, attempt, disposition: ResultAck_Disposition.UNKNOWN };
+}
+
+function trace(ports: EnginePorts, work: Work, command: LockedCommand, message: Report, at: number): void {
+  const what = message.$typeName === "bowline.agent.v1.CommandReceipt" ? "command.receipt" : "command.result";
+  const { id, attempt, traceParent: parent } = command;
+  const attributes = { "bowline.command": id, "bowline.attempt": attempt };
+  const span = (ports.traces ?? noTraces).part(what, { parent, at, attributes });
+  work.after(() => span.end());
+}
+
+function recordReceipt(
   ports: EnginePorts,
-  results: readonly From<DeployResult>[],
-  without?: Without,
-): Promise<ResultAnswer[]> {
-  const answers: ResultAnswer[] = [];
-  const answer = ({ agentId, message }: From<DeployResult>, disposition: ResultAck_Disposition): void => {
-    answers.push({ agentId, commandId: message.commandId, attempt: message.attempt, disposition });
-  };
-  let effects: Effects = { converged: [], late: [] };
-  const seen = await reported(
-    ports,
-    "command.result",
-    results,
-    (work, from, command, fence, set) => {
-      answer(from, recordResult(ports, work, from.message, command, fence, set, effects));
-    },
-    {
-      tell: telling(ports, without),
-      begins() {
-        answers.length = 0;
-        effects = { converged: [], late: [] };
-      },
-      async ends({ tx }) {
-        for (const late of effects.late) await recordLate(tx, late);
-        await recordConverged(tx, effects.converged);
-      },
-    },
-  );
-  for (const result of results) if (!seen.has(result)) answer(result, ResultAck_Disposition.UNKNOWN);
-  return answers;
+  work: Work,
+  receipt: CommandReceipt,
+  command: LockedCommand,
+  fence: Fence,
+  set: ChangeSet,
+): void {
+  const event = receiptEvent(receipt, fence);
+  if (event === undefined) return;
+  const { reason, message } = receipt;
+  apply(ports, work, command, event, set, reason === "" ? {} : { reason, message });
 }
 
 /** What a set of results says of deployments. */
@@ -147,7 +166,7 @@ export async function ownOf(
   const rows = await work.tx
     .selectFrom("commands")
     .select(["id", "deployment_id", "agent_id"])
-    .where("id", "in", ids)
+    .where("id", "=", sql<string>`any(${ids})`)
     .execute();
   const agentOf = new Map(rows.map((row) => [row.id, row.agent_id]));
   const left = await findEnded(
@@ -162,49 +181,6 @@ export async function ownOf(
     else if (owner !== undefined) work.after(() => ports.foreignCommand?.(agentId, message.commandId));
   }
   return { own: rows.filter((row) => own.has(row.id)), left: left.filter((command) => own.has(command.id)) };
-}
-
-/** What all reports share: locks in order (T2), the fence, the owners. Returns the messages whose command is their agent's. */
-async function reported<Message extends { commandId: string; attempt: number }>(
-  ports: EnginePorts,
-  what: "command.receipt" | "command.result",
-  messages: readonly From<Message>[],
-  each: (work: Work, from: From<Message>, command: LockedCommand, fence: Fence, set: ChangeSet) => void,
-  { tell, begins, ends }: { tell: Tell; begins?: () => void; ends?: (work: Work) => Promise<void> },
-): Promise<Set<From<Message>>> {
-  if (messages.length === 0) return new Set();
-  const at = Date.now();
-  return transact(ports.db, async (work) => {
-    begins?.();
-    // The order of locks (T2): sessions (E1), deployments (E3), commands; owners lock their rows after these.
-    const epochs = await lockSessions(
-      work.tx,
-      messages.map((from) => from.agentId),
-    );
-    const commands = await lockReported(ports, work, messages);
-    const set = changeSet();
-    const seen = new Set<From<Message>>();
-    for (const from of messages) {
-      const command = commands.get(from.message.commandId);
-      if (command === undefined || command.agentId !== from.agentId) continue; // another agent's: as if unknown
-      seen.add(from);
-      const { id, attempt, traceParent: parent } = command;
-      const attributes = { "bowline.command": id, "bowline.attempt": attempt };
-      const span = (ports.traces ?? noTraces).part(what, { parent, at, attributes });
-      work.after(() => span.end());
-      const fence = {
-        attempt: from.message.attempt,
-        epoch: from.epoch,
-        current: epochs.get(from.agentId) === from.epoch,
-      };
-      each(work, from, command, fence, set);
-    }
-    await write(ports, work, set);
-    await ends?.(work);
-    await tell(work, set.changes);
-    if (set.changes.some((change) => isTerminal(change.state))) crashPoint("results.before-commit");
-    return seen;
-  });
 }
 
 /** Locks the deployments and commands that agents speak of, where they are theirs; what has left comes as it ended. */
@@ -226,7 +202,7 @@ export async function lockSessions(tx: Tx, agentIds: readonly string[]): Promise
   const rows = await tx
     .selectFrom("sessions")
     .select(["agent_id", "epoch"])
-    .where("agent_id", "in", [...new Set(agentIds)])
+    .where("agent_id", "=", sql<string>`any(${[...new Set(agentIds)]})`)
     .where("state", "<>", "ENDED")
     .orderBy("agent_id")
     .forShare()

@@ -2,7 +2,8 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { DeploymentSchema } from "@bowline/contract/deployments";
 import { type Problem, problem } from "@bowline/kernel";
-import { lockDeployments } from "../deployments/index.ts";
+import { type ReconcilePorts, lockDeployments, type NewestWish, newestWishes } from "../deployments/index.ts";
+import { by } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
 import { converge, type Enqueued, type Limits } from "./enqueue.ts";
 import { findEnded } from "./history.ts";
@@ -74,64 +75,68 @@ async function replaced(work: Work, commandId: string): Promise<Problem> {
   return problem("NEWER_GENERATION", undefined, { metadata: { generation: String(deployment.generation) } });
 }
 
-/**
- * Converges a deployment to its newest wish once more. `above`: as a generation above that one. Throws NOT_FOUND,
- * DEPLOYMENT_ABSENT, SPEC_UNKNOWN.
- */
-export async function again(
+/** How a newest wish is converged once more. */
+export interface Again {
+  createdBy: string;
+  retryOf?: string;
+  productPublishId?: string;
+  ownerKind?: string;
+  limits?: Partial<Limits>;
+  /** See Owner.renewed. */
+  fromNothing?: boolean;
+  /** As a generation above that one. */
+  above?: number;
+  traceParent?: string;
+}
+
+/** Converges a deployment to its newest wish once more. Throws NOT_FOUND, DEPLOYMENT_ABSENT, SPEC_UNKNOWN. */
+export async function again(ports: EnginePorts, work: Work, deploymentId: string, how: Again): Promise<Enqueued> {
+  await lockDeployments(work.tx, [deploymentId]);
+  const wish = (await newestWishes(work.tx, [deploymentId])).get(deploymentId);
+  if (wish === undefined) throw problem("NOT_FOUND", `There is no deployment ${deploymentId}.`);
+  if (wish.isAbsent) throw problem("DEPLOYMENT_ABSENT");
+  if (wish.spec.length === 0) throw problem("SPEC_UNKNOWN");
+  const [enqueued] = await againAll(ports, work, [{ wish, how }]);
+  if (enqueued === undefined) throw problem("INTERNAL");
+  return enqueued;
+}
+
+/** The same of several, each once; the caller has locked them, and each has a spec that is known and is not absent. */
+async function againAll(
   ports: EnginePorts,
   work: Work,
-  deploymentId: string,
-  {
-    fromNothing = false,
-    ...how
-  }: {
-    createdBy: string;
-    retryOf?: string;
-    productPublishId?: string;
-    ownerKind?: string;
-    limits?: Partial<Limits>;
-    /** See Owner.renewed. */
-    fromNothing?: boolean;
-    above?: number;
-  },
-): Promise<Enqueued> {
-  const row = await work.tx
-    .selectFrom("deployments as d")
-    .innerJoin("deployment_generations as g", (join) =>
-      join.onRef("g.deployment_id", "=", "d.id").onRef("g.generation", "=", "d.generation"),
-    )
-    .select([
-      "d.id",
-      "d.agent_id",
-      "d.cluster_id",
-      "d.organisation_id",
-      "d.kind",
-      "d.owner_id",
-      "d.is_absent",
-      "g.spec",
-    ])
-    .where("d.id", "=", deploymentId)
-    .executeTakeFirst();
-  if (row === undefined) throw problem("NOT_FOUND", `There is no deployment ${deploymentId}.`);
-  if (row.is_absent) throw problem("DEPLOYMENT_ABSENT");
-  if (row.spec.length === 0) throw problem("SPEC_UNKNOWN");
-  const spec = fromBinary(DeploymentSchema, row.spec);
-  const [enqueued] = await converge(ports, work, [
-    {
-      deploymentId: row.id,
-      agentId: row.agent_id,
-      clusterId: row.cluster_id,
-      organisationId: row.organisation_id,
-      kind: row.kind,
-      ownerId: row.owner_id,
-      build: () => spec,
-      ...how,
-    },
-  ]);
-  if (enqueued === undefined) throw problem("INTERNAL");
-  await ports.owners
-    .get(how.ownerKind ?? row.kind)
-    ?.renewed?.(work, { ...enqueued, ownerId: row.owner_id, fromNothing });
+  renewals: readonly { wish: NewestWish; how: Again }[],
+): Promise<Enqueued[]> {
+  const wishes = renewals.map(({ wish, how }) => ({
+    deploymentId: wish.id,
+    agentId: wish.agentId,
+    clusterId: wish.clusterId,
+    organisationId: wish.organisationId,
+    kind: wish.kind,
+    ownerId: wish.ownerId,
+    build: () => fromBinary(DeploymentSchema, wish.spec),
+    ...how,
+  }));
+  const locked = new Map(renewals.map(({ wish }) => [wish.id, wish]));
+  const enqueued = await converge(ports, work, wishes, locked);
+  for (const [index, { wish, how }] of renewals.entries()) {
+    const command = enqueued[index];
+    const owner = ports.owners.get(how.ownerKind ?? wish.kind);
+    if (command === undefined) throw problem("INTERNAL");
+    await owner?.renewed?.(work, { ...command, ownerId: wish.ownerId, fromNothing: how.fromNothing ?? false });
+  }
   return enqueued;
+}
+
+/** What ReconcileDeployment does to commands. */
+export function renewing(ports: EnginePorts): Pick<ReconcilePorts, "again" | "againAll"> {
+  return {
+    again: async (work, id, caller) => void (await again(ports, work, id, by(caller))),
+    againAll: (work, renewals) =>
+      againAll(
+        ports,
+        work,
+        renewals.map(({ wish, caller }) => ({ wish, how: by(caller) })),
+      ),
+  };
 }

@@ -14,7 +14,7 @@ import { testDatabase } from "@bowline/testing";
 import type { KyselyPlugin } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
-import { agentGone, claim, converge, recordReceipts, recordResults, recordStates } from "./index.ts";
+import { agentGone, claim, converge, recordReports, recordStates } from "./index.ts";
 import { cancel } from "./requests.ts";
 
 let db: Db;
@@ -44,12 +44,12 @@ test("of one set each result ends its own command, and what waits behind each is
   await claimAll(engine);
   const next = await Promise.all(first.map(({ deploymentId }) => engine.enqueue(deploymentId)));
   const [one, two, three] = first.map(({ commandId }) => commandId) as [string, string, string];
-  const answers = await recordResults(engine.ports, [
+  const answers = await recordReports(engine.ports, [
     saying(engine, one, SUCCEEDED),
     saying(engine, two, FAILED, { reason: "NO_SPACE", message: "The disk is full." }),
     saying(engine, three, FAILED, { reason: "CRASHED", worthRetry: true }),
   ]);
-  expect(answers.map(({ disposition }) => disposition)).toEqual(Array(3).fill(ResultAck_Disposition.RECORDED));
+  expect(answers.map((answer) => answer?.disposition)).toEqual(Array(3).fill(ResultAck_Disposition.RECORDED));
   const ended = async (commandId: string) =>
     db
       .selectFrom("command_states")
@@ -77,11 +77,11 @@ test("a result that is said twice in one set is recorded once", async () => {
   const engine = await startEngine(db);
   const { commandId } = await engine.enqueue();
   await engine.claimOne();
-  const answers = await recordResults(engine.ports, [
+  const answers = await recordReports(engine.ports, [
     saying(engine, commandId, SUCCEEDED),
     saying(engine, commandId, FAILED),
   ]);
-  expect(answers.map(({ disposition }) => disposition)).toEqual([
+  expect(answers.map((answer) => answer?.disposition)).toEqual([
     ResultAck_Disposition.RECORDED,
     ResultAck_Disposition.ALREADY_RECORDED,
   ]);
@@ -97,7 +97,7 @@ test("a receipt that is said twice in one set counts as one, from its first word
     ...{ agentId: engine.agentId, epoch },
     message: create(CommandReceiptSchema, { commandId, attempt: 1, disposition }),
   });
-  await recordReceipts(engine.ports, [
+  await recordReports(engine.ports, [
     said(CommandReceipt_Disposition.ACCEPTED),
     said(CommandReceipt_Disposition.DUPLICATE),
   ]);
@@ -143,7 +143,7 @@ test("a set of a hundred takes no more statements than one of two", async () => 
     };
     const ports = { ...engine.ports, db: db.withPlugin(counts) };
     const disposition = CommandReceipt_Disposition.ACCEPTED;
-    await recordReceipts(
+    await recordReports(
       ports,
       commands.map(({ commandId }) => ({
         ...{ agentId: engine.agentId, epoch },
@@ -151,7 +151,7 @@ test("a set of a hundred takes no more statements than one of two", async () => 
       })),
     );
     const receipts = statements;
-    await recordResults(
+    await recordReports(
       ports,
       commands.map(({ commandId }) => saying(engine, commandId, SUCCEEDED)),
     );

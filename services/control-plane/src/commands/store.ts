@@ -67,8 +67,8 @@ export async function lockCommands(
     ])
     .where((where) =>
       by.ids === undefined
-        ? where.and([where("s.deployment_id", "in", [...wanted]), openOnly])
-        : where("s.command_id", "in", [...wanted]),
+        ? where.and([where("s.deployment_id", "=", sql<string>`any(${[...wanted]})`), openOnly])
+        : where("s.command_id", "=", sql<string>`any(${[...wanted]})`),
     )
     .orderBy("s.command_id")
     .forUpdate("s")

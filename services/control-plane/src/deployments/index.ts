@@ -3,10 +3,13 @@
  *
  *   store.ts    generations, locks, HELD      observe.ts  what agents report
  *   strays.ts   what belongs to no known deployment
- *   queries.ts  reads for people              rpc.ts      DeploymentService
+ *   newest.ts   what is wished now            queries.ts  reads for people
+ *   rpc.ts      DeploymentService             reconcile.ts  the call that converges anew
  */
+export { type NewestWish, newestWishes } from "./newest.ts";
 export { recordObserved } from "./observe.ts";
 export { recordStrays, straysOf } from "./strays.ts";
+export { createReconcile, type ReconcilePorts } from "./reconcile.ts";
 export { registerDeployments } from "./rpc.ts";
 export {
   addGenerations,
@@ -14,6 +17,7 @@ export {
   type DesiredName,
   forgetObserved,
   hold,
+  type LockedDeployment,
   lockDeployments,
   lockPresent,
   newDeploymentId,

@@ -7,6 +7,7 @@ import {
   type DeploymentStatus,
   DeploymentStatusSchema,
   type ListDeploymentsRequest,
+  type ObservedInstance,
   ObservedInstanceSchema,
 } from "@bowline/contract/deployments";
 import { sql } from "kysely";
@@ -77,19 +78,10 @@ export async function listDeployments(db: Db, principal: Principal, request: Lis
 }
 
 async function withInstances(db: Db, rows: readonly Row[]): Promise<DeploymentStatus[]> {
-  if (rows.length === 0) return [];
-  const instances = await db
-    .selectFrom("instances")
-    .selectAll()
-    .where(
-      "deployment_id",
-      "in",
-      rows.map((row) => row.id),
-    )
-    .orderBy("workload")
-    .orderBy("index")
-    .execute();
-  const byDeployment = Map.groupBy(instances, (instance) => instance.deployment_id);
+  const instances = await instancesOf(
+    db,
+    rows.map((row) => row.id),
+  );
   return rows.map((row) =>
     create(DeploymentStatusSchema, {
       id: row.id,
@@ -106,26 +98,45 @@ async function withInstances(db: Db, rows: readonly Row[]): Promise<DeploymentSt
       heldReason: row.held_reason,
       createdAt: timestampFromDate(row.created_at),
       updatedAt: timestampFromDate(row.updated_at),
-      instances: (byDeployment.get(row.id) ?? []).map((instance) =>
-        create(ObservedInstanceSchema, {
-          workload: instance.workload,
-          index: instance.index,
-          phase: instance.phase,
-          health: instance.health,
-          restarts: instance.restarts,
-          ...(instance.exit_code === null ? {} : { exitCode: instance.exit_code }),
-          image: instance.image,
-          reason: instance.reason,
-          generation: instance.generation,
-          observedAt: timestampFromDate(instance.observed_at),
-          addresses: Object.fromEntries(
-            (instance.ports as { name: string; address: string; published: number }[]).map((port) => [
-              port.name,
-              `${port.address}:${port.published}`,
-            ]),
-          ),
-        }),
-      ),
+      instances: instances.get(row.id) ?? [],
     }),
   );
+}
+
+/** What agents observed of these, by deployment, in order. */
+export async function instancesOf(db: Db, ids: readonly string[]): Promise<Map<string, ObservedInstance[]>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db
+    .selectFrom("instances")
+    .select(["deployment_id", "workload", "index", "phase", "health", "restarts", "exit_code", "image", "reason"])
+    .select(["generation", "observed_at", "ports"])
+    .where("deployment_id", "=", sql<string>`any(${[...ids]})`)
+    .orderBy("workload")
+    .orderBy("index")
+    .execute();
+  const instances = new Map<string, ObservedInstance[]>();
+  for (const row of rows) {
+    const instance = create(ObservedInstanceSchema, {
+      workload: row.workload,
+      index: row.index,
+      phase: row.phase,
+      health: row.health,
+      restarts: row.restarts,
+      ...(row.exit_code === null ? {} : { exitCode: row.exit_code }),
+      image: row.image,
+      reason: row.reason,
+      generation: row.generation,
+      observedAt: timestampFromDate(row.observed_at),
+      addresses: Object.fromEntries(
+        (row.ports as { name: string; address: string; published: number }[]).map((port) => [
+          port.name,
+          `${port.address}:${port.published}`,
+        ]),
+      ),
+    });
+    const known = instances.get(row.deployment_id);
+    if (known === undefined) instances.set(row.deployment_id, [instance]);
+    else known.push(instance);
+  }
+  return instances;
 }

@@ -8,9 +8,9 @@
 import { createHash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type Deployment, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
-import type { Database } from "@bowline/db";
+import { insertRows, type RowOf } from "@bowline/db";
 import { newId, problem } from "@bowline/kernel";
-import { type Insertable, sql } from "kysely";
+import { sql } from "kysely";
 import type { Tx } from "../platform/transactions.ts";
 
 export type DesiredName = "RUNNING" | "STOPPED" | "PAUSED" | "ABSENT";
@@ -49,17 +49,23 @@ export function newDeploymentId(): string {
  * Adds a generation to each deployment, in order of id, creating those that don't
  * exist. `deploymentId` may be a fresh id of `newDeploymentId`. Throws
  * DEPLOYMENT_ABSENT where the deployment is removed for good and the wish is anything
- * but a removal that removes more.
+ * but a removal that removes more. `locked`: all that exist, where the caller has locked them.
  */
-export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<WishedDeployment[]> {
-  const known = await lockDeployments(
-    tx,
-    wishes.flatMap((wish) => wish.deploymentId ?? []),
-  );
+export async function addGenerations(
+  tx: Tx,
+  wishes: readonly Wish[],
+  locked?: ReadonlyMap<string, LockedDeployment>,
+): Promise<WishedDeployment[]> {
+  const known =
+    locked ??
+    (await lockDeployments(
+      tx,
+      wishes.flatMap((wish) => wish.deploymentId ?? []),
+    ));
   const results: WishedDeployment[] = [];
-  const added: Insertable<Database["deployments"]>[] = [];
+  const added: RowOf<typeof deploymentColumns>[] = [];
   const changed: { id: string; desired: DesiredName; generation: number; ownerId: string }[] = [];
-  const generations: Insertable<Database["deployment_generations"]>[] = [];
+  const generations: RowOf<typeof generationColumns>[] = [];
   for (const wish of wishes) {
     const id = wish.deploymentId ?? newDeploymentId();
     const before = known.get(id);
@@ -91,7 +97,7 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
     });
     results.push({ id, generation, digest, isNew: before === undefined, desired, removeVolumes: spec.removeVolumes });
   }
-  if (added.length > 0) await tx.insertInto("deployments").values(added).execute();
+  await insertRows(tx, "deployments", deploymentColumns, added);
   if (changed.length > 0) {
     // The next enqueue clears HELD (G1), and what differs from a new wish is not drift yet.
     await sql`
@@ -102,9 +108,20 @@ export async function addGenerations(tx: Tx, wishes: readonly Wish[]): Promise<W
         AS n (id, desired, generation, owner_id)
       WHERE d.id = n.id`.execute(tx);
   }
-  if (generations.length > 0) await tx.insertInto("deployment_generations").values(generations).execute(); // E5
+  await insertRows(tx, "deployment_generations", generationColumns, generations); // E5
   return results;
 }
+
+const deploymentColumns = {
+  text: ["id", "agent_id", "cluster_id", "organisation_id", "kind", "owner_id", "desired"],
+  int: ["generation"],
+} as const;
+const generationColumns = {
+  text: ["deployment_id", "digest"],
+  int: ["generation"],
+  bytea: ["spec"],
+  jsonb: ["secrets"],
+} as const;
 
 export interface LockedDeployment {
   id: string;
@@ -122,7 +139,7 @@ export async function lockDeployments(tx: Tx, ids: readonly string[]): Promise<M
   const rows = await tx
     .selectFrom("deployments")
     .select(["id", "agent_id", "cluster_id", "organisation_id", "generation", "desired", "is_absent"])
-    .where("id", "in", [...new Set(ids)])
+    .where("id", "=", sql<string>`any(${[...new Set(ids)]})`)
     .orderBy("id")
     .forUpdate()
     .execute();

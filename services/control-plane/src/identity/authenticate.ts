@@ -8,24 +8,30 @@ import { hashSecret, matches, parseToken } from "@bowline/auth";
 import type { RoleName } from "@bowline/contract";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
+import { createBatcher } from "../platform/batches.ts";
 import type { Principal } from "../platform/context.ts";
 import type { Db } from "../platform/transactions.ts";
 
 /** Compared with where there is no such id (D1). */
 const nobody = hashSecret("");
 
-/** See Identity.authenticate. */
-export async function authenticate(db: Db, headers: Pick<Headers, "get">): Promise<Principal | undefined> {
-  const header = headers.get("authorization");
-  if (header === null || header.trim() === "") return undefined;
-  const [, text] = /^bearer +(\S+)$/i.exec(header.trim()) ?? [];
-  if (text === undefined) throw problem("UNAUTHENTICATED", "Send `Authorization: Bearer <API token>`.");
-  const token = parseToken(text);
-  if (token?.prefix === "bwr") {
-    throw problem("UNAUTHENTICATED", "This is a registration token. An API token starts with bwt_.");
-  }
-  if (token === undefined) throw problem("UNAUTHENTICATED", "This is not an API token (bwt_…).");
-  const row = await db
+/** Calls that wait for the look before theirs: seconds of it. */
+const maxWaiting = 10_000;
+
+/** See Identity.authenticate. Calls of one moment share a look at the database, which begins after each of them. */
+export function createAuthenticate(db: Db): (headers: Pick<Headers, "get">) => Promise<Principal | undefined> {
+  const accounts = createBatcher<string, Account | undefined>((ids) => readAccounts(db, ids), {
+    maxWaiting,
+    overloaded: () => problem("OVERLOADED", "More calls wait for the database than this replica takes."),
+    everybodys: () => true,
+  });
+  return (headers) => authenticate(db, headers, (id) => accounts.add(id));
+}
+
+type Account = Awaited<ReturnType<ReturnType<typeof selectAccounts>["execute"]>>[number];
+
+function selectAccounts(db: Db, ids: readonly string[]) {
+  return db
     .selectFrom("service_accounts as s")
     .innerJoin("organisations as o", "o.id", "s.organisation_id")
     .select([
@@ -41,8 +47,29 @@ export async function authenticate(db: Db, headers: Pick<Headers, "get">): Promi
       sql<boolean>`coalesce(s.expires_at <= now(), false)`.as("expired"),
       sql<boolean>`coalesce(s.last_used_at < date_trunc('minute', now()), true)`.as("used_before_this_minute"),
     ])
-    .where("s.id", "=", `sa_${token.id}`)
-    .executeTakeFirst();
+    .where("s.id", "=", sql<string>`any(${[...new Set(ids)]})`);
+}
+
+async function readAccounts(db: Db, ids: readonly string[]): Promise<(Account | undefined)[]> {
+  const rows = new Map((await selectAccounts(db, ids).execute()).map((row) => [row.id, row]));
+  return ids.map((id) => rows.get(id));
+}
+
+async function authenticate(
+  db: Db,
+  headers: Pick<Headers, "get">,
+  accountOf: (id: string) => Promise<Account | undefined>,
+): Promise<Principal | undefined> {
+  const header = headers.get("authorization");
+  if (header === null || header.trim() === "") return undefined;
+  const [, text] = /^bearer +(\S+)$/i.exec(header.trim()) ?? [];
+  if (text === undefined) throw problem("UNAUTHENTICATED", "Send `Authorization: Bearer <API token>`.");
+  const token = parseToken(text);
+  if (token?.prefix === "bwr") {
+    throw problem("UNAUTHENTICATED", "This is a registration token. An API token starts with bwt_.");
+  }
+  if (token === undefined) throw problem("UNAUTHENTICATED", "This is not an API token (bwt_…).");
+  const row = await accountOf(`sa_${token.id}`);
   if (!matches(row?.secret_hash ?? nobody, token.secret) || row === undefined) {
     throw problem("UNAUTHENTICATED", "This server does not know the API token.");
   }

@@ -9,7 +9,7 @@
  */
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Principal } from "../platform/context.ts";
-import { authenticate } from "./authenticate.ts";
+import { createAuthenticate } from "./authenticate.ts";
 import { registerIdentity } from "./rpc.ts";
 import type { IdentityPorts } from "./model.ts";
 
@@ -36,6 +36,6 @@ export interface Identity {
 export function createIdentity(ports: IdentityPorts): Identity {
   return {
     register: (router) => registerIdentity(router, ports),
-    authenticate: (headers) => authenticate(ports.db, headers),
+    authenticate: createAuthenticate(ports.db),
   };
 }

@@ -183,7 +183,10 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       if (gathered === undefined) {
         const all = (gathered = new Map<string, Happening>());
         noted.set(work, all);
-        work.last(() => insert(work, [...all.values()]));
+        work.last(() => {
+          noted.delete(work); // what follows is noted anew
+          return insert(work, [...all.values()]);
+        });
         work.after(() => {
           commits += 1;
           committed.ring();

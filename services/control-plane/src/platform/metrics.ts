@@ -56,8 +56,8 @@ export interface Metrics {
   step(step: CommandStep, seconds: number): void;
   /** A publish became LIVE this long after it was made. */
   published(seconds: number): void;
-  /** Commands were claimed after a wake-up, or found by the poll. */
-  claimed(via: "wake" | "poll", count: number): void;
+  /** Commands were claimed as they were enqueued, after a wake-up, or found by the poll. */
+  claimed(via: "enqueue" | "wake" | "poll", count: number): void;
   woken(via: WakeVia, count: number): void;
   commandEnded(state: string): void;
   /** Something did not fit into a bounded queue. */
@@ -131,7 +131,11 @@ export function createMetrics(): Metrics {
     "step",
   );
   const live = histogram("bowline_publish_to_live_seconds", "From a publish to its LIVE.", commandBuckets);
-  const claimed = counter("bowline_commands_claimed_total", "Commands claimed; poll: without a wake-up.", "via");
+  const claimed = counter(
+    "bowline_commands_claimed_total",
+    "Commands claimed; enqueue: in its own transaction, poll: without a wake-up.",
+    "via",
+  );
   const wakeups = counter("bowline_wakeups_total", "Agents woken here, by the way the wake-up came.", "via");
   const commandsEnded = counter("bowline_commands_ended_total", "Commands ended here, by their last state.", "state");
   const dropped = counter("bowline_queue_dropped_total", "What found no place in a bounded queue.", "queue");

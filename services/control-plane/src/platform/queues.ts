@@ -5,8 +5,7 @@
  */
 export const queues = {
   outbox: "Messages that wait to be sent to agents, over all sessions. Above 1024 of one: its session ends.",
-  receipts: "Receipts that wait for a commit. Beyond it the agent is asked to say it again.",
-  results: "Results that wait for a commit. Beyond it the agent is asked to say it again.",
+  reports: "Receipts and results that wait for a commit. Beyond it the agent is asked to say it again.",
   progress: "Progress that waits to be written. Beyond it left out: newer follows.",
   last_seen: "Agents whose last sign of life waits to be written: one each.",
   signals: "Agents that wait to be looked up at which replica they are. Beyond it polls find them.",
@@ -23,8 +22,7 @@ export type QueueName = keyof typeof queues;
 /** Those that leave out, or refuse, what finds no place, and count it as dropped. */
 export const droppingQueues = [
   "outbox",
-  "receipts",
-  "results",
+  "reports",
   "progress",
   "signals",
   "words",

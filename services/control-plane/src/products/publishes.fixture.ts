@@ -28,19 +28,18 @@ import type { Kysely } from "kysely";
 import { createAgents } from "../agents/index.ts";
 import { createClusters, lockClusterForPublish, type Resident } from "../clusters/index.ts";
 import {
-  again,
   agentGone,
   beginAfresh,
   claim,
   defaultLimits,
   type EnginePorts,
   type PushedCommand,
-  recordReceipts,
-  recordResults,
+  recordReports,
   registerCommands,
   retireAgent,
   sessionEnded,
   settleForks,
+  renewing,
 } from "../commands/index.ts";
 import { registerDeployments } from "../deployments/index.ts";
 import type { Principal } from "../platform/context.ts";
@@ -168,7 +167,7 @@ export async function startPublishing(db: Kysely<Database>) {
       registerDeployments(router, {
         db,
         events,
-        again: async (work, id, createdBy) => void (await again(enginePorts, work, id, { createdBy })),
+        ...renewing(enginePorts),
       });
     },
     { authenticate: async (headers) => principalOf(organisations, headers.get("authorization") ?? "") },
@@ -251,8 +250,8 @@ async function agentOf(
     .values({ agent_id: id, id: newId("session"), epoch, replica_id: "r", state: "SERVING" })
     .execute();
   const claims = () => transact(db, (work) => claim(engine, work, [{ agentId: id, epoch, window }]));
-  const receive = ({ commandId, attempt }: PushedCommand) =>
-    recordReceipts(engine, [
+  const receive = async ({ commandId, attempt }: PushedCommand) =>
+    void (await recordReports(engine, [
       {
         agentId: id,
         epoch,
@@ -262,9 +261,9 @@ async function agentOf(
           disposition: CommandReceipt_Disposition.ACCEPTED,
         }),
       },
-    ]);
+    ]));
   const end = async ({ commandId, attempt }: PushedCommand, outcome: DeployResult_Outcome, reason = "") =>
-    void (await recordResults(engine, [
+    void (await recordReports(engine, [
       { agentId: id, epoch, message: create(DeployResultSchema, { commandId, attempt, outcome, reason }) },
     ]));
   const spec: TestAgent["spec"] = async (command) => {

@@ -13,7 +13,9 @@ import {
   claim,
   type Claimant,
   type EnginePorts,
+  type Here,
   type PushedCommand,
+  telling,
   unreceipted,
   type Without,
   withReady,
@@ -39,6 +41,8 @@ const retryMs = 500;
 
 export interface Dispatcher extends AgentSignals {
   run(signal: AbortSignal): Promise<void>;
+  /** Claims in the transactions of enqueues. */
+  here: Here;
   wake(agentIds: readonly string[], via?: WakeVia): void;
   /** Cancels and pushes for sessions of this replica, as their rows say: another replica changed them. */
   tell(agentIds: readonly string[]): Promise<void>;
@@ -69,6 +73,8 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
   let pollJitter = 1;
   let rescanAt = Number.POSITIVE_INFINITY;
   let underWay: Promise<void> = Promise.resolve();
+  /** Claims of enqueues, while their statements run. */
+  const atOnce = new Set<Promise<unknown>>();
 
   function partOf(command: PushedCommand, name: string, at?: number): Span {
     const { traceParent: parent, commandId, attempt } = command;
@@ -124,7 +130,7 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     const engine = ports();
     const take = (without?: Without) =>
       transact(engine.db, async (work) => {
-        const taken = await claim(engine, work, able, without);
+        const taken = await claim(engine, work, able, { tell: telling(engine, without) });
         if (taken.length > 0) crashPoint("claim.before-commit");
         return taken;
       });
@@ -137,15 +143,30 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     }
   }
 
-  async function round(agentIds: readonly string[], foundByPoll: ReadonlySet<string>): Promise<void> {
-    const claimants = agentIds.flatMap((agentId) => {
+  function claimantsOf(agentIds: readonly string[]): Claimant[] {
+    return agentIds.flatMap((agentId) => {
       const session = live.of(agentId);
       if (session?.phase !== "serving" || session.takes === "nothing") return [];
       return [{ agentId, epoch: session.epoch, window: commandWindow, onlyReducing: session.takes === "removals" }];
     });
+  }
+
+  /** After the commit of their claim. `began`: what it began, on the clock of the process and on that of traces. */
+  function pushAll(claimed: readonly PushedCommand[], began: { at: number; wall: number }): void {
+    if (claimed.length === 0) return;
+    crashPoint("claim.committed");
+    for (const command of claimed) partOf(command, "command.claim", began.wall).end();
+    for (const command of claimed) push(command);
+    for (const { waitedSeconds } of claimed) {
+      if (typeof waitedSeconds === "number") ports().metrics?.step("enqueue_to_claim", waitedSeconds);
+      ports().metrics?.step("claim_to_push", (performance.now() - began.at) / 1000);
+    }
+  }
+
+  async function round(agentIds: readonly string[], foundByPoll: ReadonlySet<string>): Promise<void> {
+    const claimants = claimantsOf(agentIds);
     const engine = ports();
-    const startedAt = performance.now();
-    const began = Date.now();
+    const began = { at: performance.now(), wall: Date.now() };
     // Each end of a try wakes its agent, and each claim looks again: most rounds find nothing, and shall cost little.
     const ready = await withReady(
       engine,
@@ -154,16 +175,10 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     if (ready.size === 0) return;
     const able = claimants.filter((one) => ready.has(one.agentId));
     const claimed = await claimFor(able);
-    if (claimed.length > 0) crashPoint("claim.committed");
-    for (const command of claimed) partOf(command, "command.claim", began).end();
-    for (const command of claimed) push(command);
+    pushAll(claimed, began);
     const polled = claimed.filter((command) => foundByPoll.has(command.agentId)).length;
     if (polled > 0) engine.metrics?.claimed("poll", polled);
     if (claimed.length > polled) engine.metrics?.claimed("wake", claimed.length - polled);
-    for (const { waitedSeconds } of claimed) {
-      if (typeof waitedSeconds === "number") engine.metrics?.step("enqueue_to_claim", waitedSeconds);
-      engine.metrics?.step("claim_to_push", (performance.now() - startedAt) / 1000);
-    }
     // A round that found something may have left something: look again.
     for (const command of claimed) woken.add(command.agentId);
   }
@@ -207,7 +222,27 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     async pushUnreceipted(session) {
       for (const command of await unreceipted(ports(), session.agentId, session.epoch)) push(command);
     },
-    claimed: () => underWay.catch(() => undefined), // told where it was claimed
+    // How each ended is told where it was claimed.
+    claimed: async () => void (await Promise.allSettled([underWay, ...atOnce])),
+    here: {
+      async claim(agentIds, claimFor) {
+        const claimants = claimantsOf(agentIds);
+        if (claimants.length === 0) return [];
+        const claiming = claimFor(claimants);
+        atOnce.add(claiming);
+        try {
+          const claimed = await claiming;
+          if (claimed.length > 0) crashPoint("claim.before-commit");
+          return claimed;
+        } finally {
+          atOnce.delete(claiming);
+        }
+      },
+      push(claimed) {
+        pushAll(claimed, { at: performance.now(), wall: Date.now() });
+        if (claimed.length > 0) ports().metrics?.claimed("enqueue", claimed.length);
+      },
+    },
     async run(signal) {
       while (!signal.aborted) {
         const seen = bell.count();

@@ -14,6 +14,8 @@ import type {
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { PublicJwk } from "@bowline/auth";
 import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
+import { type Batcher, createBatcher } from "../platform/batches.ts";
 import type { Sealed } from "../secrets/index.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Misuse } from "./misuse.ts";
@@ -29,10 +31,90 @@ export interface SessionClaims {
 
 export interface FetchPorts {
   db: Db;
+  read: FetchReader;
   misuse: Pick<Misuse, "note">;
   /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
   sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Sealed>;
   warn(details: object, message: string): void;
+}
+
+interface Wanted {
+  claims: SessionClaims;
+  /** Commands. */
+  ids: readonly string[];
+}
+
+interface Read {
+  /** Undefined: this is not the agent's session any more. */
+  sealingKey: PublicJwk | undefined;
+  rows: Awaited<ReturnType<typeof readGenerations>>;
+}
+
+export type FetchReader = Pick<Batcher<Wanted, Read>, "add">;
+
+/** Calls that wait for the look before theirs: seconds of it. */
+const maxWaiting = 5_000;
+/** Calls in one look, and commands of each: their specs are in memory together. */
+const maxTogether = 25;
+const maxIdsTogether = 4;
+
+/** Fetches of one moment share two statements. */
+export function createFetchReader(db: Db): FetchReader {
+  const together = createBatcher<Wanted, Read>((wanted) => readAll(db, wanted), {
+    maxWaiting,
+    maxSet: maxTogether,
+    overloaded: () => problem("OVERLOADED", "More fetches wait for the database than this replica takes."),
+    everybodys: () => true,
+  });
+  return {
+    async add(wanted) {
+      if (wanted.ids.length <= maxIdsTogether) return together.add(wanted);
+      const [read] = await readAll(db, [wanted]);
+      if (read === undefined) throw problem("INTERNAL");
+      return read;
+    },
+  };
+}
+
+async function readAll(db: Db, wanted: readonly Wanted[]): Promise<Read[]> {
+  const column = <T>(read: (claims: SessionClaims) => T): T[] => wanted.map(({ claims }) => read(claims));
+  const { rows: sessions } = await sql<{ place: number; sealing_key: PublicJwk }>`
+    SELECT n.place::int AS place, a.sealing_key
+    FROM unnest(${column((c) => c.agentId)}::text[], ${column((c) => c.epoch)}::int[],
+      ${column((c) => c.sessionId)}::text[]) WITH ORDINALITY AS n (agent_id, epoch, id, place)
+    JOIN sessions AS s ON s.agent_id = n.agent_id AND s.epoch = n.epoch AND s.id = n.id AND s.state <> 'ENDED'
+    JOIN agents AS a ON a.id = s.agent_id AND a.state = 'ENROLLED'`.execute(db);
+  const keys = new Map(sessions.map((session) => [session.place - 1, session.sealing_key]));
+  const rows = await readGenerations(
+    db,
+    wanted.flatMap(({ claims, ids }, place) => (keys.has(place) ? ids.map((id) => ({ id, claims, place })) : [])),
+  );
+  const byPlace = Map.groupBy(rows, (row) => row.place);
+  return wanted.map((_, place) => ({ sealingKey: keys.get(place), rows: byPlace.get(place) ?? [] }));
+}
+
+async function readGenerations(db: Db, wanted: readonly { id: string; claims: SessionClaims; place: number }[]) {
+  if (wanted.length === 0) return [];
+  const { rows } = await sql<{
+    place: number;
+    id: string;
+    attempt: number;
+    deployment_id: string;
+    generation: number;
+    digest: string;
+    spec: Buffer;
+    secrets: Record<string, string>;
+  }>`
+    SELECT n.place, c.id, s.attempt, c.deployment_id, c.generation, g.digest, g.spec, g.secrets
+    FROM unnest(${wanted.map((one) => one.id)}::text[], ${wanted.map((one) => one.claims.agentId)}::text[],
+      ${wanted.map((one) => one.claims.epoch)}::int[], ${wanted.map((one) => one.place)}::int[])
+      AS n (id, agent_id, epoch, place)
+    JOIN command_states AS s ON s.command_id = n.id AND s.agent_id = n.agent_id AND s.bound_epoch = n.epoch
+      AND s.state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')
+    JOIN commands AS c ON c.id = s.command_id
+    -- E5: the command's generation, not the deployment's.
+    JOIN deployment_generations AS g ON g.deployment_id = c.deployment_id AND g.generation = c.generation`.execute(db);
+  return rows;
 }
 
 /** Throws SESSION_EXPIRED where another session took over or the agent may not come back. */
@@ -41,38 +123,11 @@ export async function fetchDeployments(
   claims: SessionClaims,
   request: { items: readonly Pick<FetchDeploymentsRequest["items"][number], "commandId" | "attempt">[] },
 ): Promise<MessageInitShape<typeof FetchDeploymentsResponseSchema>> {
-  const { db } = ports;
-  const session = await db
-    .selectFrom("sessions as s")
-    .innerJoin("agents as a", "a.id", "s.agent_id")
-    .select(["s.id", "a.sealing_key"])
-    .where("s.agent_id", "=", claims.agentId)
-    .where("s.epoch", "=", claims.epoch)
-    .where("s.id", "=", claims.sessionId)
-    .where("s.state", "<>", "ENDED")
-    .where("a.state", "=", "ENROLLED")
-    .executeTakeFirst();
-  if (session === undefined) {
+  const { sealingKey, rows } = await ports.read.add({ claims, ids: request.items.map((item) => item.commandId) });
+  if (sealingKey === undefined) {
     await noteGone(ports, claims.agentId);
     throw problem("SESSION_EXPIRED");
   }
-  const rows = await db
-    .selectFrom("command_states as s")
-    .innerJoin("commands as c", "c.id", "s.command_id")
-    .innerJoin("deployment_generations as g", (join) =>
-      // E5: the command's generation, not the deployment's.
-      join.onRef("g.deployment_id", "=", "c.deployment_id").onRef("g.generation", "=", "c.generation"),
-    )
-    .select(["c.id", "s.attempt", "c.deployment_id", "c.generation", "g.digest", "g.spec", "g.secrets"])
-    .where(
-      "c.id",
-      "in",
-      request.items.map((item) => item.commandId),
-    )
-    .where("s.agent_id", "=", claims.agentId)
-    .where("s.bound_epoch", "=", claims.epoch)
-    .where("s.state", "in", ["ASSIGNED", "RUNNING", "CANCELLING"])
-    .execute();
   const found = new Map(rows.map((row) => [row.id, row]));
   const missing = request.items.filter(({ commandId }) => !found.has(commandId));
   if (missing.length > 0)
@@ -91,7 +146,7 @@ export async function fetchDeployments(
       continue;
     }
     const named = Object.keys(row.secrets).length > 0;
-    const sealed = named ? await ports.sealSecrets(row.secrets, session.sealing_key as PublicJwk) : nothingToSeal;
+    const sealed = named ? await ports.sealSecrets(row.secrets, sealingKey) : nothingToSeal;
     const about = { commandId, attempt, deploymentId: row.deployment_id, generation: row.generation };
     if (!sealed.ok) {
       deployments.push({ ...about, ...unreadable(ports, commandId, sealed) }); // E6

@@ -20,7 +20,7 @@ import { type EncryptionKey, readAssertionSubject } from "@bowline/auth";
 import { type Clock, problem } from "@bowline/kernel";
 import type { WireHandlers } from "@bowline/session";
 import type { Logger } from "pino";
-import type { AgentSignals, EnginePorts } from "../commands/index.ts";
+import type { AgentSignals, EnginePorts, Here } from "../commands/index.ts";
 import { type CalledBy, type RequestFacts, requestKey } from "../platform/context.ts";
 import type { QueueName } from "../platform/queues.ts";
 import type { Db } from "../platform/transactions.ts";
@@ -31,7 +31,7 @@ import { createCertificateGuard } from "./certificates.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import type { ExaminePorts } from "./examine.ts";
-import type { FetchPorts, SessionClaims } from "./fetch.ts";
+import { createFetchReader, type FetchPorts, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
 import { createIntake } from "./intake.ts";
 import { createLease, type LeaseSettings } from "./lease.ts";
@@ -98,6 +98,8 @@ export interface Sessions {
   /** AgentService for our own wire. */
   agentHandlers: WireHandlers<typeof AgentService>;
   signals: AgentSignals;
+  /** For claims in the transactions of enqueues. */
+  here: Here;
   /** An agent did what none does by itself: see misuse.ts. */
   misused: Misuse["note"];
   /** What metrics show. */
@@ -166,6 +168,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
     return { session, polls, polling: { ...session, ...fetching, polls, ask, certificates, dialled } };
   };
   const fetching: FetchPorts & { misuse: Misuse } = {
+    read: createFetchReader(ports.db),
     ...{ db: ports.db, sealSecrets: ports.sealSecrets, misuse },
     warn: (details, message) => ports.engine().log.warn(details, message),
   };
@@ -202,6 +205,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
 
   return {
     signals: routing,
+    here: dispatcher.here,
     agentHandlers: agentRpc.handlers,
     misused: misuse.note,
     heard: (word, way) => routing.heard(word, way),

@@ -10,14 +10,14 @@ import {
   type EnginePorts,
   type From,
   recordProgress,
-  recordReceipts,
-  recordResults,
+  recordReports,
   recordStates,
+  type Report,
   type ResultAnswer,
   type Without,
 } from "../commands/index.ts";
+import { createBatcher } from "../platform/batches.ts";
 import { problemOf } from "../platform/problems.ts";
-import { createBatcher } from "./batches.ts";
 
 /**
  * Messages of all sessions that wait for a commit; above it an agent is told to come again (it repeats results by
@@ -40,7 +40,7 @@ export interface Intake {
   /** Writes progress and last_seen until `signal` aborts, and once more then. */
   run(signal: AbortSignal): Promise<void>;
   /** What waits for a commit, by queue. */
-  waiting(): Record<"receipts" | "results" | "progress" | "last_seen", number>;
+  waiting(): Record<"reports" | "progress" | "last_seen", number>;
 }
 
 /** A message that fails alone this often is recorded without its owner's slice (A1 of commands/apart.ts). */
@@ -77,36 +77,20 @@ export function createIntake(
   ports: EnginePorts,
   clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
 ): Intake {
-  const overloaded = (queue: "receipts" | "results") => () => {
-    ports.metrics?.dropped(queue);
-    return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
-  };
   const unlessItsOwnerFails = createPatience();
-  const receipts = createBatcher<From<CommandReceipt>, undefined>(
+  const reports = createBatcher<From<Report>, ResultAnswer | undefined>(
     async (items) => {
-      await unlessItsOwnerFails(items, (without) => recordReceipts(ports, items, without));
-      return items.map(() => undefined);
+      const answers = await unlessItsOwnerFails(items, (without) => recordReports(ports, items, without));
+      if (answers.some((answer) => answer !== undefined)) crashPoint("results.committed");
+      return answers;
     },
-    { maxWaiting, overloaded: overloaded("receipts") },
-  );
-  const results = createBatcher<From<DeployResult>, ResultAnswer>(
-    async (items) => {
-      // Of several results of one command in one set each gets its own answer, in order.
-      const answers = await unlessItsOwnerFails(items, (without) => recordResults(ports, items, without));
-      crashPoint("results.committed");
-      return items.map((item) => {
-        const at = answers.findIndex(
-          (answer) =>
-            answer.agentId === item.agentId &&
-            answer.commandId === item.message.commandId &&
-            answer.attempt === item.message.attempt,
-        );
-        const [answer] = at < 0 ? [] : answers.splice(at, 1);
-        if (answer === undefined) throw problem("INTERNAL");
-        return answer;
-      });
+    {
+      maxWaiting,
+      overloaded() {
+        ports.metrics?.dropped("reports");
+        return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
+      },
     },
-    { maxWaiting, overloaded: overloaded("results") },
   );
   const newestProgress = new Map<string, From<CommandProgress>>();
   /** `at` is of this process's monotonic clock; the database's clock says what time that was. */
@@ -141,8 +125,14 @@ export function createIntake(
   }
 
   return {
-    receipt: async (from) => receipts.add(from),
-    result: (from) => results.add(from),
+    async receipt(from) {
+      await reports.add(from);
+    },
+    async result(from) {
+      const answer = await reports.add(from);
+      if (answer === undefined) throw problem("INTERNAL");
+      return answer;
+    },
     progress: (from) => {
       // Of each agent for itself: nobody's word takes the place of another's.
       const key = `${from.agentId} ${from.message.commandId}`;
@@ -154,8 +144,7 @@ export function createIntake(
     },
     state: (from) => recordStates(ports, from, from.message.observation, from.message.deployments),
     waiting: () => ({
-      receipts: receipts.waiting(),
-      results: results.waiting(),
+      reports: reports.waiting(),
       progress: newestProgress.size,
       last_seen: newestSeen.size,
     }),

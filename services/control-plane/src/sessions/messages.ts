@@ -56,7 +56,8 @@ export function take(
       });
       return atOnce;
     case "commandReceipt":
-      return waited(receipt(ports, session, message.value));
+      // Not awaited, like results: the order of one agent's reports is kept by the batch.
+      return { settled: receipt(ports, session, message.value) };
     case "commandProgress":
       ports.intake.progress({ agentId, epoch, message: message.value });
       return atOnce;
@@ -71,7 +72,6 @@ export function take(
         timed?.();
         session.send({ message: { case: "resultAck", value: { commandId, attempt, disposition } } });
       });
-      // Not awaited: results of one agent may share a commit; their order is kept by the batch.
       return { settled: recorded };
     }
     case "stateReport":

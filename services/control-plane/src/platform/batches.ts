@@ -5,7 +5,7 @@
  * S1: at most one set per batcher is under way, so that messages of one agent
  *     are written in the order in which they came.
  * S2: a set that fails as a whole is replayed one by one, so that one bad row
- *     costs that row.
+ *     costs that row; unless what it failed of is everybody's.
  */
 export interface Batcher<Item, Answer> {
   /** Resolves with the answer of the set in which the item was written. Rejects if it failed even alone. */
@@ -15,7 +15,7 @@ export interface Batcher<Item, Answer> {
 }
 
 /** Rows in one transaction: enough to share a commit well, few enough to hold locks shortly. */
-const maxSet = 100;
+const defaultMaxSet = 100;
 
 /**
  * Writes sets with `write`, which answers one per item in their order.
@@ -23,7 +23,14 @@ const maxSet = 100;
  */
 export function createBatcher<Item, Answer>(
   write: (items: readonly Item[]) => Promise<readonly Answer[]>,
-  bounds: { maxWaiting: number; overloaded: () => Error },
+  bounds: {
+    maxWaiting: number;
+    overloaded: () => Error;
+    /** Items in one set. Default: 100. */
+    maxSet?: number;
+    /** Each of the set fails of this error, and nothing is replayed. Default: of none. */
+    everybodys?: (error: unknown) => boolean;
+  },
 ): Batcher<Item, Answer> {
   interface Waiting {
     item: Item;
@@ -36,11 +43,11 @@ export function createBatcher<Item, Answer>(
   async function drain(): Promise<void> {
     running = true;
     while (queue.length > 0) {
-      const set = queue.splice(0, maxSet);
+      const set = queue.splice(0, bounds.maxSet ?? defaultMaxSet);
       try {
         settle(set, await write(set.map((waiting) => waiting.item)));
       } catch (error) {
-        if (set.length === 1) set[0]?.reject(error);
+        if (set.length === 1 || bounds.everybodys?.(error) === true) for (const waiting of set) waiting.reject(error);
         else for (const waiting of set) await alone(waiting); // S2
       }
     }
