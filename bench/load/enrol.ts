@@ -1,4 +1,4 @@
-/** Agents for the load: enrolled over the API, with one token for all, as a bulk rollout does it. */
+/** Agents for the load: enrolled over the API, with tokens for many, as a bulk rollout does it. */
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { generateKey, type KeyPair, signEnrolmentProof } from "@bowline/auth";
@@ -17,7 +17,8 @@ export interface Credentials {
 /** Calls under way at the same time. */
 const together = 32;
 
-export async function enrol(url: string, token: string, count: number): Promise<Credentials[]> {
+/** Agents take the tokens by turns. */
+export async function enrol(url: string, tokens: readonly string[], count: number): Promise<Credentials[]> {
   const connection = new Http2SessionManager(url);
   const client = createClient(
     AgentService,
@@ -27,6 +28,7 @@ export async function enrol(url: string, token: string, count: number): Promise<
   let begun = 0;
   const one = async (): Promise<void> => {
     while (begun < count) {
+      const token = tokens[begun % tokens.length] ?? "";
       begun += 1;
       // A host's name of its own, as hosts have: the same one for all is made unique by looking at all before.
       const hostname = newId("host").replace("_", "-").toLowerCase();

@@ -12,10 +12,10 @@ const fleets = new Map<string, Fleet>();
 const streams = new Map<string, Streams>();
 
 export const calls = {
-  /** Enrols agents under a name of the group; their ids. `token` undefined: a peer's. */
-  async enrol(given: { group: string; url: string; token?: string; count: number }): Promise<string[]> {
-    const { group, url, token, count } = given;
-    const credentials = token === undefined ? named(count) : await enrol(url, token, count);
+  /** Enrols agents under a name of the group; their ids. `tokens` undefined: a peer's. */
+  async enrol(given: { group: string; url: string; tokens?: string[]; count: number }): Promise<string[]> {
+    const { group, url, tokens, count } = given;
+    const credentials = tokens === undefined ? named(count) : await enrol(url, tokens, count);
     agents.set(group, credentials);
     return credentials.map(({ agentId }) => agentId);
   },

@@ -14,7 +14,8 @@ import type { LoadCalls } from "../load/main.ts";
 import type { Child } from "./child.ts";
 import { benchSpec } from "./specs.ts";
 
-export const benchCluster = "bench";
+/** Enrolments into one cluster come one after the other: thousands of agents are in many clusters. */
+const agentsInCluster = 256;
 
 /** Enrols a group of agents at that server; their ids. */
 export async function enrolGroup(
@@ -22,18 +23,21 @@ export async function enrolGroup(
   load: Child<LoadCalls>,
   { group, count }: { group: string; count: number },
 ): Promise<string[]> {
-  const clusters = server.client(ClusterService);
-  const existing = (await clusters.listClusters({})).clusters.find(({ name }) => name === benchCluster);
-  const { id } =
-    existing ??
-    (await clusters.createCluster({
-      cluster: { name: benchCluster, runtime: "local", policy: { allowBulkEnrolment: true } },
-    }));
-  const { token } = await server
-    .client(RegistrationTokenService)
-    .createRegistrationToken({ clusterId: id, maxUses: count });
-  return load.call("enrol", { group, url: server.url, token, count });
+  const tokens: string[] = [];
+  for (let number = 0; number < Math.ceil(count / agentsInCluster); number += 1) {
+    const cluster = {
+      name: `${asClusterName(group)}-${number}`,
+      runtime: "local",
+      policy: { allowBulkEnrolment: true },
+    };
+    const { id } = await server.client(ClusterService).createCluster({ cluster });
+    const tokensOf = server.client(RegistrationTokenService);
+    tokens.push((await tokensOf.createRegistrationToken({ clusterId: id, maxUses: agentsInCluster })).token);
+  }
+  return load.call("enrol", { group, url: server.url, tokens, count });
 }
+
+const asClusterName = (group: string): string => `bench-${group.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}`;
 
 /** Adds `each` deployments to each of the agents, converged; by turns of the agents. */
 export async function addDeployments(
