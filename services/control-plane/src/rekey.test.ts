@@ -11,7 +11,7 @@ import { converge } from "./commands/index.ts";
 import { reasonOf } from "./platform/in-process.ts";
 import { transact } from "./platform/transactions.ts";
 import { verifyDialler } from "./sessions/index.ts";
-import { openSession } from "./sessions/open.ts";
+import { createOpenings } from "./sessions/openings.ts";
 import { startSlices } from "./agents/enrolment.fixture.ts";
 
 async function start() {
@@ -81,7 +81,7 @@ test("who had proved itself with the key before, and waited with its greeting, o
   const facts = { replicaId: "r", remoteAddress: "", clientCertificate: "", transport: "STREAM", greeting } as const;
   const open = async (by: typeof key) => {
     const asserted = await assertion(by);
-    return () => openSession(engine, { ...facts, ...asserted });
+    return () => createOpenings(() => engine).open({ ...facts, ...asserted });
   };
   const late = await open(key);
   await enrol(await rekeyToken(), { key: fresh });

@@ -59,9 +59,12 @@ export async function certificateProblemOf(
     .select(["a.client_certificate", "c.policy"])
     .where("a.id", "=", agentId)
     .executeTakeFirst();
-  return row === undefined
-    ? undefined
-    : certificateProblem(requiresCertificate(row.policy), row.client_certificate, presented);
+  return row === undefined ? undefined : certificateProblemBy(row.policy, row.client_certificate, presented);
+}
+
+/** The same, of rows that the caller has read. */
+export function certificateProblemBy(policy: unknown, bound: string, presented: string): Problem | undefined {
+  return certificateProblem(requiresCertificate(policy), bound, presented);
 }
 
 function requiresCertificate(policy: unknown): boolean {

@@ -1,6 +1,7 @@
 /**
  * Enrolment: a registration token is spent and an agent comes to be, in one
- * transaction (protocol.md, Enrolment).
+ * transaction (protocol.md, Enrolment). Those that come at once share it
+ * (enrolments.ts).
  *
  * N1: the token's hash is checked before any signature: whoever lacks the
  *     secret costs and learns nothing.
@@ -12,9 +13,8 @@
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { matches, parseToken, verifyEnrolmentProof } from "@bowline/auth";
+import { matches, parseToken } from "@bowline/auth";
 import { type EnrollRequest, type EnrollResponse, EnrollResponseSchema } from "@bowline/contract/agent";
-import { ClusterPolicy_ClientCertificates } from "@bowline/contract/clusters";
 import { newId, Problem, problem, type Reason } from "@bowline/kernel";
 import { sql } from "kysely";
 import {
@@ -26,27 +26,41 @@ import {
   tokenUseOf,
 } from "../clusters/index.ts";
 import { audit } from "../platform/audit-trail.ts";
-import type { Caller, RequestFacts } from "../platform/context.ts";
-import { databaseTime, transact, type Tx, type Work } from "../platform/transactions.ts";
+import type { Caller } from "../platform/context.ts";
+import { transact, type Tx, type Work } from "../platform/transactions.ts";
 import { bindCertificate, certificateProblem } from "./certificates.ts";
+import { createEnrolments, type Enrolments } from "./enrolments.ts";
 import { type Keys, ownerOfKey, readKeys } from "./keys.ts";
 import { type AgentPorts, type AgentState, agentStates } from "./model.ts";
+import { requiresCertificate, tokenProblem } from "./token-problems.ts";
+import { checkProof, type EnrolFacts } from "./proof.ts";
 import { nameOf, uniqueName } from "./names.ts";
 import { rekey } from "./rekey.ts";
 
-/** What is known of the request beside its body. */
-export interface EnrolFacts extends RequestFacts {
-  /** The hosts (with port) that the client says it dialled. */
-  hosts: readonly string[];
-}
-
 /** For this long a repeated enrolment is a lost reply (N4): longer than any client's retries. */
 const lostReplyWithinMs = 10 * 60_000;
-/** More is a wrong clock, not a slow network; sessions would fail too. */
-const maxSkewMs = 5 * 60_000;
 
-/** See AgentService.Enroll for its errors. */
-export async function enrol(ports: AgentPorts, request: EnrollRequest, facts: EnrolFacts): Promise<EnrollResponse> {
+/** One enrolment whose token and proof were found to be right. */
+interface Enrolling {
+  caller: Caller;
+  tokenId: string;
+  clusterId: string;
+  request: EnrollRequest;
+  keys: Keys;
+}
+
+/** Answers calls of AgentService.Enroll; see there for its errors. */
+export function createEnrol(ports: AgentPorts): (request: EnrollRequest, facts: EnrolFacts) => Promise<EnrollResponse> {
+  const enrolments = createEnrolments<Enrolling, Answer | Problem>((set) => admitSet(ports, set));
+  return (request, facts) => enrolments.admitted(() => enrol(ports, enrolments, request, facts));
+}
+
+async function enrol(
+  ports: AgentPorts,
+  enrolments: Enrolments<Enrolling, Answer | Problem>,
+  request: EnrollRequest,
+  facts: EnrolFacts,
+): Promise<EnrollResponse> {
   const token = parseToken(request.token.trim());
   if (token?.prefix !== "bwr") {
     throw problem(
@@ -67,15 +81,25 @@ export async function enrol(ports: AgentPorts, request: EnrollRequest, facts: En
     }
     throw error;
   }
-  const outcome = await transact(ports.db, async (work) => {
-    const answer = await admit(ports, work, caller, tokenId, request, keys);
-    if (answer instanceof Problem) {
-      await refused(ports, work, caller, known.cluster_id, request, keys, answer.reason); // N3: returned, so that it commits
-    }
-    return answer;
-  });
+  const clusterId = known.cluster_id;
+  const outcome = await enrolments.add(clusterId, { caller, tokenId, clusterId, request, keys });
   if (outcome instanceof Problem) throw outcome;
   return create(EnrollResponseSchema, outcome);
+}
+
+/** In one transaction: those of one cluster share its lock (N2). */
+async function admitSet(ports: AgentPorts, set: readonly Enrolling[]): Promise<(Answer | Problem)[]> {
+  return transact(ports.db, async (work) => {
+    const answers: (Answer | Problem)[] = [];
+    for (const { caller, tokenId, clusterId, request, keys } of set) {
+      const answer = await admit(ports, work, caller, tokenId, request, keys);
+      if (answer instanceof Problem) {
+        await refused(ports, work, caller, clusterId, request, keys, answer.reason); // N3: returned, so that it commits
+      }
+      answers.push(answer);
+    }
+    return answers;
+  });
 }
 
 /** Who enrols has no name yet; the token stands for it. */
@@ -95,50 +119,6 @@ function callerOf(tokenId: string, facts: EnrolFacts): Caller {
       clientCertificate: facts.clientCertificate ?? "",
     },
   };
-}
-
-/** Throws ENROLMENT_PROOF_INVALID, CLOCK_SKEW. */
-async function checkProof(
-  ports: AgentPorts,
-  request: EnrollRequest,
-  facts: EnrolFacts,
-  tokenId: string,
-  keys: Keys,
-): Promise<void> {
-  const now = await databaseTime(ports.db);
-  const verdict = await verifyEnrolmentProof(request.proof, keys.signing, { now, skewMs: maxSkewMs });
-  if (!verdict.ok) throw problem(verdict.reason, verdict.message);
-  const apartMs = now - verdict.issuedAtMs;
-  if (Math.abs(apartMs) > maxSkewMs) {
-    const seconds = Math.round(Math.abs(apartMs) / 1000);
-    const how = apartMs > 0 ? "behind" : "ahead of";
-    throw problem(
-      "CLOCK_SKEW",
-      `The agent's clock is about ${seconds} s ${how} the server's. Set it, then join again.`,
-      {
-        metadata: { skewSeconds: String(Math.round(-apartMs / 1000)) },
-      },
-    );
-  }
-  const { proof } = verdict;
-  const wrong =
-    proof.tokenId !== tokenId
-      ? "another token"
-      : proof.thumbprint !== keys.thumbprint
-        ? "another key"
-        : proof.runtimeIdentity !== request.runtimeIdentity
-          ? "another runtime"
-          : isOurs(ports.publicUrl(), facts.hosts, proof.audience)
-            ? undefined
-            : `another server (${proof.audience})`;
-  if (wrong !== undefined) throw problem("ENROLMENT_PROOF_INVALID", `The proof was made for ${wrong}.`);
-}
-
-/** The public URL's origin, or the host that was dialled: agents in the same network may use another name. */
-function isOurs(publicUrl: string, hosts: readonly string[], audience: string): boolean {
-  const named = URL.parse(audience);
-  if (named === null || named.origin !== audience.replace(/\/$/, "")) return false;
-  return named.origin === URL.parse(publicUrl)?.origin || hosts.includes(named.host);
 }
 
 type Answer = MessageInitShape<typeof EnrollResponseSchema>;
@@ -204,27 +184,6 @@ async function admit(
   await ports.agentEnrolled(work, { id: agent.id, name: agent.name, clusterId: cluster.id });
   return answerOf(tx, agent, cluster);
 }
-
-/** Whether the cluster's policy asks its agents for a client certificate. */
-export function requiresCertificate(cluster: LockedCluster): boolean {
-  return cluster.policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED;
-}
-
-/** Why a token enrols nobody; undefined: it does. */
-export function tokenProblem(state: keyof typeof whyNot | "ACTIVE", cluster: LockedCluster): Problem | undefined {
-  if (state !== "ACTIVE") {
-    const [reason, message] = whyNot[state];
-    return problem(reason, message);
-  }
-  if (cluster.deleting) return problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
-  return undefined;
-}
-
-const whyNot = {
-  USED: ["REGISTRATION_TOKEN_USED", "The token has enrolled an agent already. Ask an operator for another."],
-  EXPIRED: ["REGISTRATION_TOKEN_EXPIRED", "The token is too old. Ask an operator for another."],
-  REVOKED: ["REGISTRATION_TOKEN_REVOKED", "An operator revoked the token. Ask for another."],
-} as const satisfies Record<string, [Reason, string]>;
 
 async function insertAgent(
   tx: Tx,

@@ -9,7 +9,7 @@ import { findRegistrationToken, lockForEnrolment } from "../clusters/index.ts";
 import type { RequestFacts } from "../platform/context.ts";
 import { transact } from "../platform/transactions.ts";
 import { certificateProblem, certificateProblemOf } from "./certificates.ts";
-import { requiresCertificate, tokenProblem } from "./enrol.ts";
+import { requiresCertificate, tokenProblem } from "./token-problems.ts";
 import { type AgentPorts, goneProblem } from "./model.ts";
 import { deletedProblem } from "./rekey.ts";
 

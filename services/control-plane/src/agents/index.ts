@@ -3,7 +3,8 @@
  *
  *   model.ts     ports, the life of an agent as data, rows as the API shows them
  *   queries.ts   agents in SQL               rpc.ts      AgentsService
- *   enrol.ts     AgentService.Enroll         names.ts    names that are unique in a cluster
+ *   enrol.ts, proof.ts, enrolments.ts, token-problems.ts  AgentService.Enroll
+ *   names.ts    names that are unique in a cluster
  *   leave.ts     revoke, retire, delete        history.ts  what still refers to one that is deleted
  *   release.ts   the way out of a conflict     accept.ts   the way out of a dispute after a restore
  *   settle.ts    what both share               keys.ts     an agent's keys, and those before
@@ -15,7 +16,7 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { EnrollRequest, EnrollResponse, RotateKeyRequest } from "@bowline/contract/agent";
 import type { AgentCounts, Resident } from "../clusters/index.ts";
 import { type CalledBy, type Principal, type RequestFacts, requestKey } from "../platform/context.ts";
-import { enrol } from "./enrol.ts";
+import { createEnrol } from "./enrol.ts";
 import { examineAgent, examineToken } from "./examine.ts";
 import type { AgentPorts } from "./model.ts";
 import { rekeyable } from "./rekey.ts";
@@ -23,8 +24,7 @@ import { countByCluster, residence } from "./residence.ts";
 import { rotateKey, type SessionClaims } from "./rotate.ts";
 import { registerAgents } from "./rpc.ts";
 
-export { bindCertificate, certificateProblemOf } from "./certificates.ts";
-export { enrol, type EnrolFacts } from "./enrol.ts";
+export { bindCertificate, certificateProblemBy, certificateProblemOf } from "./certificates.ts";
 export type { Examined } from "./examine.ts";
 export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
 
@@ -55,9 +55,10 @@ export interface Agents {
 }
 
 export function createAgents(ports: AgentPorts): Agents {
+  const enrol = createEnrol(ports);
   return {
     register: (router) => registerAgents(router, ports),
-    enrol: (request, context) => enrol(ports, request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
+    enrol: (request, context) => enrol(request, { ...context.values.get(requestKey), hosts: hostsOf(context) }),
     rotateKey: (claims, installationId, request, context) =>
       rotateKey(ports, claims, installationId, request, context.values.get(requestKey)),
     examineToken: (token, request) => examineToken(ports, token, request),

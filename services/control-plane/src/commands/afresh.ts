@@ -48,29 +48,49 @@ export const afterLostJournal = "lost-journal";
 
 /** A3. The caller holds the session's row. Returns how many are converged. */
 export async function convergeLost(ports: EnginePorts, work: Work, sync: Told): Promise<number> {
-  if (sync.journalWhole && (await lostOf(work, sync)).length === 0) return 0; // nearly every time, without a lock
+  if (sync.journalWhole && (await lostOf(work, [sync])).length === 0) return 0; // nearly every time, without a lock
   const present = await lockPresent(work.tx, sync.agentId);
   if (present.length === 0) return 0;
   await restartObservations(work.tx, present); // an older journal counts them from an older number
-  const lost = await lostOf(work, sync);
+  const lost = (await lostOf(work, [sync])).map(({ id }) => id);
   await wishAgain(ports, work, lost, { createdBy: afterLostJournal, fromNothing: false });
   return lost.length;
 }
 
+/**
+ * Which agents' Syncs have to be answered one by one: something of theirs is in flight, or may be lost. The caller
+ * holds their sessions' rows, so that nothing comes to be in flight meanwhile. Takes no lock.
+ */
+export async function unsettled(work: Work, syncs: readonly (Told & { tellsAll: boolean })[]): Promise<Set<string>> {
+  const all = syncs.filter(({ tellsAll }) => tellsAll);
+  const whole = all.filter(({ journalWhole }) => journalWhole);
+  const ids = (some: readonly Told[]): string[] => some.map(({ agentId }) => agentId);
+  const { rows } = await sql<{ agent_id: string }>`
+    SELECT agent_id FROM command_states
+    WHERE agent_id = ANY(${ids(syncs)}::text[]) AND state IN ('ASSIGNED', 'RUNNING', 'CANCELLING')
+    UNION SELECT agent_id FROM deployments
+    WHERE agent_id = ANY(${ids(all.filter((one) => !one.journalWhole))}::text[]) AND NOT is_absent`.execute(work.tx);
+  const lost = await lostOf(work, whole);
+  return new Set([...rows, ...lost].map((row) => row.agent_id));
+}
+
 /** In order of id. Not what only the agent has the bytes of. */
-async function lostOf(work: Work, { agentId, told }: Told): Promise<string[]> {
-  const { rows } = await sql<{ id: string }>`
-    SELECT d.id FROM deployments AS d
+async function lostOf(work: Work, syncs: readonly Told[]): Promise<{ id: string; agent_id: string }[]> {
+  if (syncs.length === 0) return [];
+  const told = syncs.flatMap((sync) => sync.told.map((one) => ({ ...one, agentId: sync.agentId })));
+  const { rows } = await sql<{ id: string; agent_id: string }>`
+    SELECT d.id, d.agent_id FROM deployments AS d
     JOIN deployment_generations AS g ON g.deployment_id = d.id AND g.generation = d.generation AND octet_length(g.spec) > 0
     LEFT JOIN (
-      SELECT id, max(generation) AS generation FROM unnest(
-        ${told.map((one) => one.deploymentId)}::text[], ${told.map((one) => one.generation)}::int[]) AS t (id, generation)
-      GROUP BY id) AS told ON told.id = d.id
-    WHERE d.agent_id = ${agentId} AND NOT d.is_absent AND d.observed_generation > coalesce(told.generation, 0)
+      SELECT agent_id, id, max(generation) AS generation FROM unnest(${told.map((one) => one.agentId)}::text[],
+        ${told.map((one) => one.deploymentId)}::text[], ${told.map((one) => one.generation)}::int[])
+        AS t (agent_id, id, generation)
+      GROUP BY agent_id, id) AS told ON told.id = d.id AND told.agent_id = d.agent_id
+    WHERE d.agent_id = ANY(${syncs.map(({ agentId }) => agentId)}::text[]) AND NOT d.is_absent AND d.observed_generation > coalesce(told.generation, 0)
       AND NOT EXISTS (SELECT 1 FROM command_states WHERE deployment_id = d.id
         AND state IN ('BLOCKED', 'READY', 'ASSIGNED', 'RUNNING', 'CANCELLING', 'RETRY_WAIT'))
     ORDER BY d.id`.execute(work.tx);
-  return rows.map(({ id }) => id);
+  return rows;
 }
 
 async function wishAgain(

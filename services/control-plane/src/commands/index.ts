@@ -15,7 +15,7 @@
  *   apart.ts        owners that failed are told again
  *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
  */
-export { beginAfresh, convergeLost, type Told } from "./afresh.ts";
+export { beginAfresh, convergeLost, type Told, unsettled } from "./afresh.ts";
 export { telling, tellApart, type Without } from "./apart.ts";
 export { agentsWithReady, type Cancelling, cancelling, claim, unreceipted, withReady } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";
@@ -23,7 +23,7 @@ export { type Forked, settleForks } from "./forks.ts";
 export { deletesSpecs, movesEnded } from "./history.ts";
 export type { AgentSignals, ChangedCommand, Claimant, EnginePorts, Here, Owner, PushedCommand } from "./ports.ts";
 export { readCommands } from "./queries.ts";
-export { agentGone, reconcile, sessionEnded, type SyncDecided } from "./reconcile.ts";
+export { agentGone, reconcile, sessionEnded, sessionsEnded, type SyncDecided } from "./reconcile.ts";
 export { lockSessions, recordReports, recordStates, type From, type Report, type ResultAnswer } from "./reports.ts";
 export { recordProgress } from "./progress.ts";
 export { again, renewing } from "./requests.ts";

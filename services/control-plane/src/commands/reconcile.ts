@@ -5,6 +5,7 @@
  * E7: no attempt starts before the one before it is reported ended or proven absent.
  */
 import { type JournalEntry, SyncDecision_Action } from "@bowline/contract/agent";
+import { sql } from "kysely";
 import { lockDeployments } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import { finishAnyway } from "./apart.ts";
@@ -35,7 +36,7 @@ export interface SyncDecided {
  */
 export async function reconcile(ports: EnginePorts, work: Work, facts: SyncFacts): Promise<SyncDecided[]> {
   const named = facts.journal.map((entry) => entry.commandId);
-  const open = await lockOfAgent(work, facts.agentId, named);
+  const open = await lockOfAgents(work, [facts.agentId], named);
   const known = new Set(open.map((command) => command.id));
   const left = await findEnded(
     work.tx,
@@ -79,9 +80,20 @@ function decideListed(
 
 /** Unbinds everything that was bound to the session that ended. */
 export async function sessionEnded(ports: EnginePorts, work: Work, agentId: string, epoch: number): Promise<void> {
+  await sessionsEnded(ports, work, [{ agentId, epoch }]);
+}
+
+/** The same for one session each of several agents. */
+export async function sessionsEnded(
+  ports: EnginePorts,
+  work: Work,
+  sessions: readonly { agentId: string; epoch: number }[],
+): Promise<void> {
+  if (sessions.length === 0) return;
+  const epochs = new Map(sessions.map(({ agentId, epoch }) => [agentId, epoch]));
   const set = changeSet();
-  for (const command of await lockOfAgent(work, agentId, [])) {
-    if (!isInFlight(command.state) || command.boundEpoch !== epoch) continue;
+  for (const command of await lockOfAgents(work, [...epochs.keys()], [])) {
+    if (!isInFlight(command.state) || command.boundEpoch !== epochs.get(command.agentId)) continue;
     apply(ports, work, command, { kind: "session-ended" }, set);
   }
   await finishAnyway(ports, work, set);
@@ -98,19 +110,23 @@ export async function agentGone(
   how: { retired: boolean },
 ): Promise<number> {
   const set = changeSet();
-  for (const command of await lockOfAgent(work, agentId, [])) {
+  for (const command of await lockOfAgents(work, [agentId], [])) {
     apply(ports, work, command, { kind: "agent-gone", retired: how.retired }, set);
   }
   await finishAnyway(ports, work, set);
   return new Set(set.changes.filter((change) => isTerminal(change.state)).map((change) => change.id)).size;
 }
 
-/** Locks the deployments and then the commands of an agent that are open, and those that are named besides. */
-async function lockOfAgent(work: Work, agentId: string, besides: readonly string[]): Promise<LockedCommand[]> {
+/** Locks the deployments and then the commands of agents that are open, and those that are named besides. */
+async function lockOfAgents(
+  work: Work,
+  agentIds: readonly string[],
+  besides: readonly string[],
+): Promise<LockedCommand[]> {
   const open = await work.tx
     .selectFrom("command_states")
     .select(["command_id", "deployment_id"])
-    .where("agent_id", "=", agentId)
+    .where("agent_id", "=", sql<string>`ANY(${agentIds}::text[])`)
     .where((where) =>
       where.or([
         where("state", "in", ["BLOCKED", "READY", "ASSIGNED", "RUNNING", "CANCELLING", "RETRY_WAIT"]),

@@ -17,28 +17,30 @@ export type Conflict = "TWO_PROCESSES" | "OTHER_RUNTIME";
 const returnWithin = "5 minutes";
 
 /**
- * Notes that a process took another's place. True if it was displaced itself just before: A, B, A. The caller holds
- * the session's row.
+ * Notes that processes took others' places. Those agents whose process was displaced itself just before: A, B, A. The
+ * caller holds the sessions' rows.
  */
-export async function comesBack(work: Work, agentId: string, from: string, to: string): Promise<boolean> {
-  if (from === to || from === "" || to === "") return false;
-  await sql`DELETE FROM displaced_processes WHERE agent_id = ${agentId}
+export async function comeBack(
+  work: Work,
+  changes: readonly { agentId: string; from: string; to: string }[],
+): Promise<Set<string>> {
+  const changed = changes.filter(({ from, to }) => from !== to && from !== "" && to !== "");
+  if (changed.length === 0) return new Set();
+  const agentIds = changed.map(({ agentId }) => agentId);
+  await sql`DELETE FROM displaced_processes WHERE agent_id = ANY(${agentIds}::text[])
     AND displaced_at < now() - ${returnWithin}::interval`.execute(work.tx);
-  const known = await work.tx
-    .selectFrom("displaced_processes")
-    .select("process_id")
-    .where("agent_id", "=", agentId)
-    .where("process_id", "=", to)
-    .executeTakeFirst();
-  if (known !== undefined) return true;
-  await work.tx
-    .insertInto("displaced_processes")
-    .values({ agent_id: agentId, process_id: from })
-    .onConflict((conflict) =>
-      conflict.columns(["agent_id", "process_id"]).doUpdateSet({ displaced_at: sql<Date>`now()` }),
-    )
-    .execute();
-  return false;
+  const known = await sql<{ agent_id: string }>`
+    SELECT d.agent_id FROM displaced_processes AS d
+    JOIN unnest(${agentIds}::text[], ${changed.map(({ to }) => to)}::text[]) AS n (agent_id, process_id)
+    ON n.agent_id = d.agent_id AND n.process_id = d.process_id`.execute(work.tx);
+  const back = new Set(known.rows.map((row) => row.agent_id));
+  const displaced = changed.filter(({ agentId }) => !back.has(agentId));
+  if (displaced.length > 0)
+    await sql`
+      INSERT INTO displaced_processes (agent_id, process_id)
+      SELECT * FROM unnest(${displaced.map(({ agentId }) => agentId)}::text[], ${displaced.map(({ from }) => from)}::text[])
+      ON CONFLICT (agent_id, process_id) DO UPDATE SET displaced_at = now()`.execute(work.tx);
+  return back;
 }
 
 /** Puts an agent into CONFLICT and ends its session. The caller holds the agent's row and the session's. */

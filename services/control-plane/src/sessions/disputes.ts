@@ -40,7 +40,7 @@ export async function awaitsDecision(
     .executeTakeFirst();
   if ((await lockSessions(work.tx, [agentId])).get(agentId) !== epoch) return undefined;
   if (agent === undefined || (agent.state !== "ENROLLED" && agent.state !== "AWAITING_DECISION")) return false;
-  const found = await findDisputes(work, agentId, pages);
+  const found = (await findDisputes(work, [{ agentId, pages }])).get(agentId) ?? 0;
   if (found > 0 && agent.state === "ENROLLED") await enterDecision(ports, work, agentId, "DEPLOYMENTS_DIFFER");
   return found > 0 || agent.state === "AWAITING_DECISION";
 }
@@ -71,33 +71,46 @@ export async function enterDecision(ports: EnginePorts, work: Work, agentId: str
   ports.log.warn({ agentId, why }, "an agent has another history than this database; an operator decides");
 }
 
-/** Writes what differs, forgets what differs no more, and counts what is not settled. */
-async function findDisputes(work: Work, agentId: string, pages: readonly Sync[]): Promise<number> {
+/** What an agent has told, by its id. */
+export interface ToldPages {
+  agentId: string;
+  pages: readonly Sync[];
+}
+
+function toldBy({ agentId, pages }: ToldPages) {
   const running = pages.flatMap((page) => page.deployments).map((one) => ({ ...one, runs: true }));
   const inFlight = new Set(pages.flatMap((page) => page.journal).map((entry) => entry.deploymentId));
   const highest = pages
     .flatMap((page) => page.highest)
     .map((one) => ({ ...one, runs: inFlight.has(one.deploymentId) }));
-  const told = [...running, ...highest];
+  return [...running, ...highest].map((one) => ({ ...one, agentId }));
+}
+
+/** Writes what differs, forgets what differs no more, and counts what is not settled, by agent; none: 0. */
+export async function findDisputes(work: Work, agents: readonly ToldPages[]): Promise<Map<string, number>> {
+  const told = agents.flatMap(toldBy);
+  const agentIds = agents.map(({ agentId }) => agentId);
   await sql`
     WITH told AS (
-      SELECT id, generation, digest, bool_or(runs) OVER (PARTITION BY id) AS runs FROM unnest(
-        ${told.map((one) => one.deploymentId)}::text[], ${told.map((one) => one.generation)}::int[],
-        ${told.map((one) => one.digest)}::text[], ${told.map((one) => one.runs)}::boolean[]) AS t (id, generation, digest, runs)
+      SELECT agent_id, id, generation, digest, bool_or(runs) OVER (PARTITION BY agent_id, id) AS runs FROM unnest(
+        ${told.map((one) => one.agentId)}::text[], ${told.map((one) => one.deploymentId)}::text[],
+        ${told.map((one) => one.generation)}::int[], ${told.map((one) => one.digest)}::text[],
+        ${told.map((one) => one.runs)}::boolean[]) AS t (agent_id, id, generation, digest, runs)
     ), differs AS (
-      SELECT DISTINCT ON (told.id) told.*, CASE
+      SELECT DISTINCT ON (told.agent_id, told.id) told.*, CASE
           WHEN d.id IS NULL THEN 'UNKNOWN_DEPLOYMENT'
           WHEN told.generation > d.generation THEN 'GENERATION_AHEAD'
           WHEN g.digest <> told.digest THEN 'DIGEST_DIFFERS' END AS why
-      FROM told LEFT JOIN deployments AS d ON d.id = told.id AND d.agent_id = ${agentId}
+      FROM told LEFT JOIN deployments AS d ON d.id = told.id AND d.agent_id = told.agent_id
       LEFT JOIN deployment_generations AS g ON g.deployment_id = d.id AND g.generation = told.generation
       WHERE d.id IS NULL AND told.runs OR told.generation > d.generation OR g.digest <> told.digest
-      ORDER BY told.id, told.generation DESC
+      ORDER BY told.agent_id, told.id, told.generation DESC
     ), gone AS (
-      DELETE FROM agent_disputes WHERE agent_id = ${agentId} AND deployment_id <> ALL (SELECT id FROM differs)
+      DELETE FROM agent_disputes AS known WHERE agent_id = ANY(${agentIds}::text[]) AND NOT EXISTS (
+        SELECT 1 FROM differs WHERE differs.agent_id = known.agent_id AND differs.id = known.deployment_id)
     )
     INSERT INTO agent_disputes AS known (agent_id, deployment_id, why, agent_generation, agent_digest, runs)
-    SELECT ${agentId}, id, why, generation, digest, runs FROM differs ORDER BY id
+    SELECT agent_id, id, why, generation, digest, runs FROM differs ORDER BY agent_id, id
     ON CONFLICT (agent_id, deployment_id) DO UPDATE SET
       why = excluded.why, agent_generation = excluded.agent_generation, agent_digest = excluded.agent_digest,
       runs = excluded.runs, settled_at = CASE
@@ -105,9 +118,10 @@ async function findDisputes(work: Work, agentId: string, pages: readonly Sync[])
         THEN known.settled_at END`.execute(work.tx);
   const open = await work.tx
     .selectFrom("agent_disputes")
-    .select(sql<number>`count(*)::int`.as("count"))
-    .where("agent_id", "=", agentId)
+    .select(["agent_id", sql<number>`count(*)::int`.as("count")])
+    .where("agent_id", "=", sql<string>`ANY(${agentIds}::text[])`)
     .where("settled_at", "is", null)
-    .executeTakeFirstOrThrow();
-  return open.count;
+    .groupBy("agent_id")
+    .execute();
+  return new Map(open.map((row) => [row.agent_id, row.count]));
 }

@@ -2,14 +2,14 @@
  * Agents' sessions: their streams in, commands out.
  *
  *   certificates.ts  client certificates of agents   examine.ts  a dial that opens nothing
- *   greet.ts    who dials                     open.ts        opening and ending, in rows
- *   agent-rpc.ts  their calls
+ *   greet.ts    who dials                     agent-rpc.ts   their calls
+ *   openings.ts, opening-rows.ts  sessions open, in sets     open.ts  they serve, move and end, in rows
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   lease.ts    this replica's lease          upkeep.ts      silence, sweeps, lost replicas
  *   leaving.ts  drain, and the end of a life  batches.ts     shared commits
- *   sync.ts     the end of a Sync             storable.ts    what PostgreSQL can hold
+ *   sync.ts, plain-syncs.ts  the end of a Sync storable.ts    what PostgreSQL can hold
  *   dials.ts    how many dials are taken      messages.ts    what one message does
  *   pace.ts     how much one agent says       misuse.ts      what none does by itself
  *   polls.ts    sessions without a stream     poll-rpc.ts, poll-fence.ts, mailbox.ts  their requests
@@ -38,9 +38,11 @@ import { createLease, type LeaseSettings } from "./lease.ts";
 import { drain, drainSpreadMs, moveOldSessions } from "./leaving.ts";
 import { createLiveSessions, type LiveSessions } from "./live.ts";
 import { createMisuse, type Misuse } from "./misuse.ts";
+import { createOpenings } from "./openings.ts";
 import { createPace } from "./pace.ts";
 import { createGate } from "./poll-fence.ts";
 import { registerPolling } from "./poll-rpc.ts";
+import { createPlainSyncs } from "./plain-syncs.ts";
 import { createPolls } from "./polls.ts";
 import { createRouting } from "./routing.ts";
 import { createAccessTokens, type SigningKeySettings } from "./signing-keys.ts";
@@ -161,7 +163,8 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const build = () => {
     const { heartbeatIntervalMs, silenceLimitMs } = ports.settings;
     const { engine, clock, db } = ports;
-    const common = { engine, live, dispatcher, intake: intakeOf(), dials, tokens, pace, clock, replicaId };
+    const sets = { openings: createOpenings(engine), plainSyncs: createPlainSyncs(engine) };
+    const common = { engine, live, dispatcher, intake: intakeOf(), dials, ...sets, tokens, pace, clock, replicaId };
     const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
     const polls = createPolls(session);
     const ask = createGate({ db, tokens, certificates, polls, pace, misuse, refused: (limit) => ports.refused(limit) });

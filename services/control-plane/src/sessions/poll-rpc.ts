@@ -32,11 +32,13 @@ import type { Misuse } from "./misuse.ts";
 import { endSession } from "./open.ts";
 import type { Pace } from "./pace.ts";
 import type { Ask, Asked } from "./poll-fence.ts";
+import type { PlainSyncs } from "./plain-syncs.ts";
 import type { Polls } from "./polls.ts";
 import { storable } from "./storable.ts";
 import { finishSync, maxSyncEntries } from "./sync.ts";
 
 export interface PollRpcPorts extends MessagePorts, FetchPorts {
+  plainSyncs: PlainSyncs;
   pace: Pace;
   misuse: Misuse;
   polls: Polls;

@@ -24,6 +24,7 @@ import { watchSilence } from "@bowline/session";
 import type { EnginePorts } from "../commands/index.ts";
 import type { RequestFacts } from "../platform/context.ts";
 import type { Dials } from "./dials.ts";
+import type { Openings } from "./openings.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { type Asserted, welcome } from "./greet.ts";
@@ -37,7 +38,7 @@ import {
   type LiveSessions,
 } from "./live.ts";
 import { createMailbox, type Mailbox } from "./mailbox.ts";
-import { endSession, moveSession, type OpenedSession, openSession } from "./open.ts";
+import { endSession, moveSession, type OpenedSession } from "./open.ts";
 import type { SessionRow } from "./poll-fence.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import { createStepTimes } from "./step-times.ts";
@@ -49,6 +50,7 @@ export interface PollPorts {
   dispatcher: Dispatcher;
   intake: Intake;
   dials: Pick<Dials, "working">;
+  openings: Openings;
   tokens: AccessTokens;
   clock: Clock;
   replicaId: string;
@@ -175,9 +177,7 @@ export function createPolls(ports: PollPorts): Polls {
       const { replicaId } = ports;
       const { agentId } = asserted;
       const facts = { ...asserted, replicaId, remoteAddress, clientCertificate, transport: "POLL" } as const;
-      const opened = await ports.dials.working(() =>
-        openSession(ports.engine(), { ...facts, greeting: storable(greeting) }),
-      );
+      const opened = await ports.dials.working(() => ports.openings.open({ ...facts, greeting: storable(greeting) }));
       ports.intake.seen(agentId, greeting.capacity);
       hold(agentId, opened, "syncing", 0);
       ports.engine().metrics?.sessionOpened("POLL");

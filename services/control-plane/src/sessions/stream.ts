@@ -26,8 +26,10 @@ import {
 } from "./live.ts";
 import { isFlood, type Pace } from "./pace.ts";
 import { take } from "./messages.ts";
-import { endSession, type OpenedSession, openSession } from "./open.ts";
+import { endSession, type OpenedSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
+import type { Openings } from "./openings.ts";
+import type { PlainSyncs } from "./plain-syncs.ts";
 import { createStepTimes } from "./step-times.ts";
 import { storable } from "./storable.ts";
 import { entriesOf, finishSync, maxSyncEntries } from "./sync.ts";
@@ -38,6 +40,8 @@ export interface StreamPorts {
   dispatcher: Dispatcher;
   intake: Intake;
   dials: Pick<Dials, "working">;
+  openings: Openings;
+  plainSyncs: PlainSyncs;
   tokens: AccessTokens;
   pace: Pace;
   clock: Clock;
@@ -219,7 +223,7 @@ async function greet(
     ...{ replicaId, remoteAddress, clientCertificate, greeting },
     transport: "STREAM",
   } as const;
-  const opened = await ports.dials.working(() => openSession(ports.engine(), facts));
+  const opened = await ports.dials.working(() => ports.openings.open(facts));
   ports.intake.seen(asserted.agentId, greeting.capacity);
   return opened;
 }

@@ -15,12 +15,14 @@ import type { Dispatcher } from "./dispatcher.ts";
 import type { Intake } from "./intake.ts";
 import type { LiveSession } from "./live.ts";
 import { type OpenedSession, serveSession } from "./open.ts";
+import type { PlainSyncs } from "./plain-syncs.ts";
 
 /** What the end of a Sync needs of its replica. */
 export interface SyncPorts {
   engine: () => EnginePorts;
   intake: Intake;
   dispatcher: Dispatcher;
+  plainSyncs: PlainSyncs;
 }
 
 /** Entries of one Sync: far above any window, far below what memory minds. */
@@ -44,6 +46,11 @@ export async function finishSync(
   answer: (reply: MessageInitShape<typeof SyncReplySchema>) => void,
 ): Promise<void> {
   const { agentId, epoch } = session;
+  if (await ports.plainSyncs.serve({ ...opened, agentId, epoch, pages })) {
+    answer({ last: true });
+    session.phase = "serving";
+    return ports.dispatcher.wake([agentId]);
+  }
   const journal = pages.flatMap((page) => page.journal);
   const results = pages.flatMap((page) => page.results);
   const listed = new Set(journal.map((entry) => entry.commandId));

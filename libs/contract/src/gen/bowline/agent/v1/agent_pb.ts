@@ -1254,7 +1254,8 @@ export const AgentService: GenService<{
    * _USED, _EXPIRED, _REVOKED, CLOCK_SKEW, CLUSTER_MISMATCH, CLUSTER_DELETING,
    * CLIENT_CERTIFICATE_REQUIRED, ENROLMENT_PROOF_INVALID, AGENT_KEY_IN_USE (a live agent has this key),
    * AGENT_KEY_REPLACED (an agent had it before), AGENT_REVOKED and AGENT_RETIRED
-   * (the agent that the token enrolled or is for is gone for good).
+   * (the agent that the token enrolled or is for is gone for good), OVERLOADED (too many enrol at this moment; with
+   * a time to wait).
    *
    * @generated from rpc bowline.agent.v1.AgentService.Enroll
    */
