@@ -132,6 +132,7 @@ export class Agent {
                 traces: noTraces,
                 random,
                 diskFree: () => Promise.resolve(this.disk.full ? 0n : 1n << 40n),
+                load: () => ({ loadMillis: 100, memoryMillis: 500 }),
               },
               transport,
               assertion,

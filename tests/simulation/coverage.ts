@@ -8,7 +8,16 @@ const unreachable = {
 } as const satisfies Record<string, string>;
 
 export class Coverage {
-  readonly #taken = new Map<string, number>();
+  readonly #taken: Map<string, number>;
+
+  /** `taken`: what another one counted, for instance in another thread. */
+  constructor(taken: ReadonlyMap<string, number> = new Map()) {
+    this.#taken = new Map(taken);
+  }
+
+  get taken(): ReadonlyMap<string, number> {
+    return this.#taken;
+  }
 
   took(from: string, event: string, to: string): void {
     this.#add(`${from} ${event}`);

@@ -78,6 +78,8 @@ export class Host {
   }
 
   async #converge(process: Process, spec: Deployment, signal: AbortSignal): Promise<ConvergeEnd> {
+    // W2: what was under way in the moment of its death may still come here.
+    if (!process.alive) return await new Promise(() => undefined);
     const { id } = spec;
     const effect = {
       host: this.name,

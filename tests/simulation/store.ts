@@ -298,7 +298,9 @@ export class Tx {
 
   /** All rows, own writes included. `at`: as a statement that began earlier sees them. */
   all<T extends Table>(table: T, at: Tables = this.store.tables): Rows[T][] {
-    const rows = new Map(at[table] as Map<string, Rows[T]>);
+    const committed = at[table] as Map<string, Rows[T]>;
+    if (this.writes.size === 0) return [...committed.values()];
+    const rows = new Map(committed);
     for (const { table: where, id, row } of this.writes.values()) {
       if (where !== table) continue;
       if (row === undefined) rows.delete(id);

@@ -174,7 +174,7 @@ export async function again(
   const row = tx.get("deployments", deploymentId);
   const generation = row && tx.get("generations", `${deploymentId} ${row.generation}`);
   if (row === undefined || generation === undefined) throw new Refused("NOT_FOUND");
-  if (row.isAbsent) throw new Refused("DEPLOYMENT_ABSENT");
+  if (row.isAbsent && how.above === undefined) throw new Refused("DEPLOYMENT_ABSENT");
   if (generation.spec.length === 0) throw new Refused("SPEC_UNKNOWN");
   const { removeVolumes, workloads } = fromBinary(DeploymentSchema, generation.spec);
   return converge(engine, tx, ids, {
@@ -204,9 +204,10 @@ export async function settleForks(
   );
   for (const fork of forks.toSorted((a, b) => (a.deploymentId < b.deploymentId ? -1 : 1))) {
     const deployment = deployments.get(fork.deploymentId);
-    if (deployment === undefined || deployment.isAbsent) continue;
-    const reissued = side === "SERVER" || deployment.desired === "ABSENT";
+    if (deployment === undefined) continue;
     const open = await lockCommands(tx, { openOf: [fork.deploymentId] });
+    const owesNothing = deployment.isAbsent && open.length === 0;
+    const reissued = !owesNothing && (side === "SERVER" || deployment.desired === "ABSENT");
     const set = changeSet();
     for (const command of open.toSorted((a, b) => Number(b.state === "BLOCKED") - Number(a.state === "BLOCKED")))
       apply(engine, tx, { ...command, newerWaits: false }, { kind: "forked", reissued }, set, {
@@ -219,7 +220,7 @@ export async function settleForks(
       const generation = Math.max(deployment.generation + 1, fork.agentGeneration);
       tx.patch("deployments", fork.deploymentId, {
         generation,
-        heldReason: "AGENT_COPY",
+        heldReason: deployment.isAbsent ? "" : "AGENT_COPY",
         observedGeneration: generation,
       });
       const id = `${fork.deploymentId} ${generation}`;

@@ -53,9 +53,13 @@ export class World {
   }
 }
 
-/** Resolves when every promise that can go on has: nothing here waits for the machine. */
+/**
+ * Resolves when every promise that can go on has: Node takes its queue of ticks
+ * up when that of promises is empty. Nothing here waits for the machine, so the
+ * event loop need not turn, which would cost more than most events.
+ */
 function settled(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => process.nextTick(resolve));
 }
 
 export class Process {

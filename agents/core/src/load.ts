@@ -10,7 +10,21 @@ export const commandPlaces = 64;
 /** Space that the journal needs to go on; below it only what removes or stops is taken. */
 export const minDiskFreeBytes = 16n * 1024n * 1024n;
 
+/** In thousandths: work per core over the last minute, and the share of memory that is taken. */
+export interface MachineLoad {
+  loadMillis: number;
+  memoryMillis: number;
+}
+
+export function machineLoad(): MachineLoad {
+  return {
+    loadMillis: Math.round(((loadavg()[0] ?? 0) / availableParallelism()) * 1000),
+    memoryMillis: Math.round((1 - freemem() / totalmem()) * 1000),
+  };
+}
+
 export function capacityOf(facts: {
+  load: MachineLoad;
   diskFreeBytes: bigint;
   running: number;
   instanceLimit: number;
@@ -18,10 +32,9 @@ export function capacityOf(facts: {
 }): MessageInitShape<typeof CapacitySchema> {
   const { diskFreeBytes } = facts;
   return {
+    ...facts.load,
     running: facts.running,
     limit: facts.instanceLimit,
-    loadMillis: Math.round(((loadavg()[0] ?? 0) / availableParallelism()) * 1000),
-    memoryMillis: Math.round((1 - freemem() / totalmem()) * 1000),
     placesFree: diskFreeBytes < minDiskFreeBytes ? 0 : Math.max(0, commandPlaces - facts.inFlight),
     diskFreeBytes,
   };

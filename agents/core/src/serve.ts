@@ -44,7 +44,7 @@ import { createFetcher } from "./fetch.ts";
 import { createIntake } from "./intake.ts";
 import type { Traces } from "@bowline/traces";
 import type { Journal } from "./journal.ts";
-import { capacityOf, diskFree as diskFreeIn } from "./load.ts";
+import { capacityOf, diskFree as diskFreeIn, machineLoad, type MachineLoad } from "./load.ts";
 import type { Log } from "./log.ts";
 import type { Observer } from "./observe.ts";
 import { syncPages } from "./pages.ts";
@@ -98,6 +98,8 @@ export interface ServePorts {
   random?: () => number;
   /** Bytes free where the journal is. */
   diskFree?: () => Promise<bigint>;
+  /** How busy the machine is. */
+  load?: () => MachineLoad;
 }
 
 /** Reasons after which dialling again is pointless until an operator acts. */
@@ -117,7 +119,7 @@ export async function serve(
   signal: AbortSignal,
 ): Promise<SessionEnd> {
   const { journal, converger, observer, clock, log, random = Math.random } = ports;
-  const { diskFree = () => diskFreeIn(ports.config.dataDir) } = ports;
+  const { diskFree = () => diskFreeIn(ports.config.dataDir), load = machineLoad } = ports;
   const cut = new AbortController();
   const opening = { assertion, clock, silenceMs: ports.config.greetingWithinMs };
   const channel =
@@ -262,7 +264,7 @@ export async function serve(
     const { instanceLimit } = await ports.runtime.describe();
     const inFlight = journal.inFlight().length;
     const diskFreeBytes = await diskFree();
-    return capacityOf({ diskFreeBytes, running: observer.running(), instanceLimit, inFlight });
+    return capacityOf({ load: load(), diskFreeBytes, running: observer.running(), instanceLimit, inFlight });
   }
 
   async function welcomed(response: ConnectResponse): Promise<void> {

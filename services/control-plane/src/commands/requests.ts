@@ -84,7 +84,7 @@ export interface Again {
   limits?: Partial<Limits>;
   /** See Owner.renewed. */
   fromNothing?: boolean;
-  /** As a generation above that one. */
+  /** As a generation above that one, also of what is gone already. */
   above?: number;
   traceParent?: string;
 }
@@ -94,14 +94,14 @@ export async function again(ports: EnginePorts, work: Work, deploymentId: string
   await lockDeployments(work.tx, [deploymentId]);
   const wish = (await newestWishes(work.tx, [deploymentId])).get(deploymentId);
   if (wish === undefined) throw problem("NOT_FOUND", `There is no deployment ${deploymentId}.`);
-  if (wish.isAbsent) throw problem("DEPLOYMENT_ABSENT");
+  if (wish.isAbsent && how.above === undefined) throw problem("DEPLOYMENT_ABSENT");
   if (wish.spec.length === 0) throw problem("SPEC_UNKNOWN");
   const [enqueued] = await againAll(ports, work, [{ wish, how }]);
   if (enqueued === undefined) throw problem("INTERNAL");
   return enqueued;
 }
 
-/** The same of several, each once; the caller has locked them, and each has a spec that is known and is not absent. */
+/** The same of several, each once; the caller has locked them, and each has a spec that is known and may be wished again. */
 async function againAll(
   ports: EnginePorts,
   work: Work,
