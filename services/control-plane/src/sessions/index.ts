@@ -3,12 +3,12 @@
  *
  *   certificates.ts  client certificates of agents   examine.ts  a dial that opens nothing
  *   greet.ts    who dials                     agent-rpc.ts   their calls
- *   openings.ts, opening-rows.ts  sessions open, in sets     open.ts  they serve, move and end, in rows
+ *   openings.ts, opening-rows.ts, ends.ts  sessions open and end, in sets    open.ts  they serve and move
  *   stream.ts   one stream, start to end      live.ts        the streams of this replica
  *   intake.ts   reports, batched              dispatcher.ts  claims and pushes
  *   fetch.ts    specs by command              signing-keys.ts  access tokens
  *   lease.ts    this replica's lease          upkeep.ts      silence, sweeps, lost replicas
- *   leaving.ts  drain, and the end of a life  batches.ts     shared commits
+ *   leaving.ts  drain, and the end of a life
  *   sync.ts, plain-syncs.ts  the end of a Sync storable.ts    what PostgreSQL can hold
  *   dials.ts    how many dials are taken      messages.ts    what one message does
  *   pace.ts     how much one agent says       misuse.ts      what none does by itself
@@ -30,6 +30,7 @@ import { createAgentRpc } from "./agent-rpc.ts";
 import { createCertificateGuard } from "./certificates.ts";
 import { createDials, type DialPorts } from "./dials.ts";
 import { createDispatcher } from "./dispatcher.ts";
+import { createEnds } from "./ends.ts";
 import type { ExaminePorts } from "./examine.ts";
 import { createFetchReader, type FetchPorts, type SessionClaims } from "./fetch.ts";
 import { type Asserted, bearer, verifyDialler } from "./greet.ts";
@@ -163,7 +164,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
   const build = () => {
     const { heartbeatIntervalMs, silenceLimitMs } = ports.settings;
     const { engine, clock, db } = ports;
-    const sets = { openings: createOpenings(engine), plainSyncs: createPlainSyncs(engine) };
+    const sets = { openings: createOpenings(engine), plainSyncs: createPlainSyncs(engine), ends: createEnds(engine) };
     const common = { engine, live, dispatcher, intake: intakeOf(), dials, ...sets, tokens, pace, clock, replicaId };
     const session = { ...common, heartbeatIntervalMs, silenceLimitMs };
     const polls = createPolls(session);

@@ -1,8 +1,6 @@
-/** Sessions that are open, in the database: they serve, move and end. Openings are in openings.ts. */
-import { type RawBuilder, sql, type SqlBool } from "kysely";
-import { type EnginePorts, sessionEnded } from "../commands/index.ts";
+/** Sessions that are open, in the database: they serve, and move. Openings are in openings.ts, ends in ends.ts. */
+import type { EnginePorts } from "../commands/index.ts";
 import { transact, type Work } from "../platform/transactions.ts";
-import type { EndReason } from "./live.ts";
 
 export interface OpenedSession {
   sessionId: string;
@@ -69,36 +67,6 @@ export async function moveSession(
       .executeTakeFirstOrThrow();
     await noteAgents(ports, work, [{ agentId, clusterId: agent.cluster_id }]);
     return true;
-  });
-}
-
-/**
- * Ends a session if it is still the agent's, and unbinds what was bound to it.
- * `only.held`: only if the row still names that replica, since that poll; a
- * poll session moves, and comes back. `only.while`: only if that holds as well.
- */
-export async function endSession(
-  ports: EnginePorts,
-  agentId: string,
-  epoch: number,
-  reason: EndReason,
-  only: { held?: { by: string; since: number }; while?: RawBuilder<SqlBool> } = {},
-): Promise<void> {
-  await transact(ports.db, async (work) => {
-    let ending = work.tx
-      .updateTable("sessions")
-      .set({ state: "ENDED", ended_at: sql<Date>`now()`, end_reason: reason })
-      .where("agent_id", "=", agentId)
-      .where("epoch", "=", epoch)
-      .where("state", "<>", "ENDED");
-    const { held } = only;
-    if (held !== undefined) ending = ending.where("replica_id", "=", held.by).where("poll_number", "=", held.since);
-    if (only.while !== undefined) ending = ending.where(only.while);
-    const { numUpdatedRows } = await ending.executeTakeFirst();
-    if (numUpdatedRows === 0n) return;
-    await sessionEnded(ports, work, agentId, epoch);
-    const agent = await work.tx.selectFrom("agents").select("cluster_id").where("id", "=", agentId).executeTakeFirst();
-    await noteAgents(ports, work, [{ agentId, clusterId: agent?.cluster_id ?? "" }]);
   });
 }
 

@@ -1,4 +1,4 @@
-/** Sessions that open, and Syncs that end, in sets: what is so for each of them alone. */
+/** Sessions that open and end, and Syncs that end, in sets: what is so for each of them alone. */
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { ConnectRequestSchema, type Sync, SyncSchema } from "@bowline/contract/agent";
@@ -6,6 +6,8 @@ import { isProblem, newId } from "@bowline/kernel";
 import { testDatabase, until } from "@bowline/testing";
 import { sql } from "kysely";
 import { createEvents } from "../platform/events.ts";
+import type { Db } from "../platform/transactions.ts";
+import { createEnds } from "./ends.ts";
 import { createOpenings, type Openings } from "./openings.ts";
 import { createPlainSyncs } from "./plain-syncs.ts";
 
@@ -45,7 +47,17 @@ async function start(count: number) {
     });
   const sessions = async () =>
     new Map((await db.selectFrom("sessions").selectAll().execute()).map((row) => [row.agent_id, row] as const));
-  return { db, engine, agents, clusterId, open, sessions, closed, plain: createPlainSyncs(() => engine) };
+  return {
+    db,
+    engine,
+    agents,
+    clusterId,
+    open,
+    sessions,
+    closed,
+    plain: createPlainSyncs(() => engine),
+    ends: createEnds(() => engine),
+  };
 }
 
 /** What each came to: "ok", or the reason of its refusal. */
@@ -112,28 +124,63 @@ test("processes that take turns are in conflict, each agent for itself; the repl
   expect(await round(3, "a", "r2")).toEqual(["AGENT_CONFLICT", "ok"]);
 });
 
-test("nobody waits for an agent whose row is held by somebody else", async () => {
-  const { db, agents, open, sessions } = await start(20);
-  const [held = ""] = agents;
+/** Holds a row of a table until it is let go. */
+async function hold(db: Db, table: "agents" | "sessions", id: string): Promise<() => Promise<void>> {
   let letGo: () => void = () => undefined;
   const enough = new Promise<void>((resolve) => (letGo = resolve));
+  const column = sql.ref(table === "agents" ? "id" : "agent_id");
   const holding = db.transaction().execute(async (tx) => {
-    await sql`SELECT FROM agents WHERE id = ${held} FOR UPDATE`.execute(tx);
+    await sql`SELECT FROM ${sql.table(table)} WHERE ${column} = ${id} FOR UPDATE`.execute(tx);
     await enough;
   });
   await until(async () => {
-    const { rows } = await sql`SELECT FROM agents WHERE id = ${held} FOR UPDATE SKIP LOCKED`.execute(db);
-    return rows.length === 0;
+    const free = sql`SELECT FROM ${sql.table(table)} WHERE ${column} = ${id} FOR UPDATE SKIP LOCKED`;
+    return (await free.execute(db)).rows.length === 0;
   });
+  return async () => {
+    letGo();
+    await holding;
+  };
+}
+
+test("nobody waits for an agent whose row is held by somebody else", async () => {
+  const { db, agents, open, sessions } = await start(20);
+  const [held = ""] = agents;
+  const letGo = await hold(db, "agents", held);
   const all = agents.map((agentId) => open(agentId));
   try {
     expect(await outcomes(all.slice(1))).toEqual(Array.from({ length: 19 }, () => "ok"));
     expect((await sessions()).has(held)).toBe(false);
   } finally {
-    letGo();
-    await holding;
+    await letGo();
   }
   expect(await outcomes(all)).toEqual(Array.from({ length: 20 }, () => "ok"));
+});
+
+test("of sessions that end at once those end that are still their agents', each for its own reason; nobody waits for a row that is held", async () => {
+  const { db, agents, open, sessions, ends } = await start(20);
+  const [held = "", newer = "", silent = "", polled = ""] = agents;
+  await Promise.all(agents.map((agentId) => open(agentId)));
+  await open(newer, { counter: 2 });
+  const ending = (agentId: string) =>
+    ends.end({
+      ...{ agentId, epoch: 1, reason: agentId === silent ? "HEARTBEAT_MISSED" : "CONNECTION_LOST" },
+      ...(agentId === polled ? { held: { by: "another", since: 0 } } : {}),
+    });
+  const letGo = await hold(db, "sessions", held);
+  const all = agents.map(ending);
+  try {
+    await Promise.all(all.slice(1));
+    const rows = await sessions();
+    const open = agents.filter((agentId) => rows.get(agentId)?.state !== "ENDED");
+    expect(open).toEqual([held, newer, polled]);
+    expect(rows.get(silent)).toMatchObject({ end_reason: "HEARTBEAT_MISSED" });
+    expect(rows.get(agents[9] ?? "")).toMatchObject({ end_reason: "CONNECTION_LOST" });
+  } finally {
+    await letGo();
+  }
+  await Promise.all(all);
+  expect((await sessions()).get(held)).toMatchObject({ state: "ENDED" });
 });
 
 test("of Syncs that end at once those serve that change nothing; the others are left as they were", async () => {

@@ -24,12 +24,12 @@ import { isReason, problem } from "@bowline/kernel";
 import { maxStreamMessageBytes } from "@bowline/session";
 import { type CalledBy, requestKey } from "../platform/context.ts";
 import type { CertificateGuard } from "./certificates.ts";
+import type { Ends } from "./ends.ts";
 import { type FetchPorts, fetchDeployments, noteForeign } from "./fetch.ts";
 import { type Asserted, bearer } from "./greet.ts";
 import type { LiveSession, Outgoing } from "./live.ts";
 import { type MessagePorts, type Speaker, take } from "./messages.ts";
 import type { Misuse } from "./misuse.ts";
-import { endSession } from "./open.ts";
 import type { Pace } from "./pace.ts";
 import type { Ask, Asked } from "./poll-fence.ts";
 import type { PlainSyncs } from "./plain-syncs.ts";
@@ -39,6 +39,7 @@ import { finishSync, maxSyncEntries } from "./sync.ts";
 
 export interface PollRpcPorts extends MessagePorts, FetchPorts {
   plainSyncs: PlainSyncs;
+  ends: Ends;
   pace: Pace;
   misuse: Misuse;
   polls: Polls;
@@ -239,7 +240,7 @@ async function finish(ports: PollRpcPorts, { claims, row }: Asked, pages: readon
 }
 
 async function closeSession(ports: PollRpcPorts, claims: AccessTokenClaims): Promise<object> {
-  await endSession(ports.engine(), claims.agentId, claims.epoch, "CLOSED_CLEANLY");
+  await ports.ends.end({ agentId: claims.agentId, epoch: claims.epoch, reason: "CLOSED_CLEANLY" });
   ports.polls.of(claims)?.session.close("CLOSED_CLEANLY");
   return {};
 }

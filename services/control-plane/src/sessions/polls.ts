@@ -25,6 +25,7 @@ import type { EnginePorts } from "../commands/index.ts";
 import type { RequestFacts } from "../platform/context.ts";
 import type { Dials } from "./dials.ts";
 import type { Openings } from "./openings.ts";
+import type { Ends } from "./ends.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { SessionClaims } from "./fetch.ts";
 import { type Asserted, welcome } from "./greet.ts";
@@ -38,7 +39,7 @@ import {
   type LiveSessions,
 } from "./live.ts";
 import { createMailbox, type Mailbox } from "./mailbox.ts";
-import { endSession, moveSession, type OpenedSession } from "./open.ts";
+import { moveSession, type OpenedSession } from "./open.ts";
 import type { SessionRow } from "./poll-fence.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import { createStepTimes } from "./step-times.ts";
@@ -51,6 +52,7 @@ export interface PollPorts {
   intake: Intake;
   dials: Pick<Dials, "working">;
   openings: Openings;
+  ends: Ends;
   tokens: AccessTokens;
   clock: Clock;
   replicaId: string;
@@ -111,7 +113,8 @@ export function createPolls(ports: PollPorts): Polls {
       const why = leaving !== undefined && endsInOrder(reason) ? leaving : reason;
       ports.engine().metrics?.sessionEnded("POLL", why);
       const held = { by: ports.replicaId, since };
-      const recorded = endSession(ports.engine(), agentId, epoch, why, { held }) // Q3
+      const recorded = ports.ends
+        .end({ agentId, epoch, reason: why, held }) // Q3
         .catch((error: unknown) => {
           // The database is away: the sweeper ends it, or the agent's next session does.
           ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");

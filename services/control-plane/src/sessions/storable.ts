@@ -10,7 +10,8 @@ const largestBigint = 9_223_372_036_854_775_807n;
 /** Changes the message in place. Its depth and size are bounded by its schema and by the stream's limit. */
 export function storable<Message extends object>(message: Message): Message {
   const fields = message as Record<string, unknown>;
-  for (const [name, value] of Object.entries(fields)) {
+  for (const name of Object.keys(fields)) {
+    const value = fields[name];
     if (typeof value === "string") {
       if (value.includes("\0")) fields[name] = value.replaceAll("\0", "\u{fffd}");
     } else if (typeof value === "number") {

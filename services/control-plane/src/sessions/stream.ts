@@ -13,6 +13,7 @@ import { type ChannelEnd, maxStreamMessageBytes, type PushedSession } from "@bow
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
 import type { Dials } from "./dials.ts";
+import type { Ends } from "./ends.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { type Asserted, welcome } from "./greet.ts";
 import type { Intake } from "./intake.ts";
@@ -26,7 +27,7 @@ import {
 } from "./live.ts";
 import { isFlood, type Pace } from "./pace.ts";
 import { take } from "./messages.ts";
-import { endSession, type OpenedSession } from "./open.ts";
+import { type OpenedSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import type { Openings } from "./openings.ts";
 import type { PlainSyncs } from "./plain-syncs.ts";
@@ -41,6 +42,7 @@ export interface StreamPorts {
   intake: Intake;
   dials: Pick<Dials, "working">;
   openings: Openings;
+  ends: Ends;
   plainSyncs: PlainSyncs;
   tokens: AccessTokens;
   pace: Pace;
@@ -133,7 +135,7 @@ export async function serveStream(
     const because = reason ?? endReason(await channel.ended);
     const why = leaving !== undefined && endsInOrder(because) ? leaving : because;
     ports.engine().metrics?.sessionEnded(session.transport, why);
-    const recorded = endSession(ports.engine(), agentId, opened.epoch, why).catch((error: unknown) => {
+    const recorded = ports.ends.end({ agentId, epoch: opened.epoch, reason: why }).catch((error: unknown) => {
       // The database is away: this replica's upkeep ends it later, or the agent's next session does.
       ports.engine().log.warn({ error, agentId }, "the end of a session could not be recorded");
     });

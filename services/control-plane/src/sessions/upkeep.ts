@@ -19,7 +19,7 @@ import {
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Lease, LeaseSettings } from "./lease.ts";
 import type { EndReason, LiveSessions } from "./live.ts";
-import { endSession } from "./open.ts";
+import { type Ending, endSessions } from "./ends.ts";
 
 export interface UpkeepParts {
   live: LiveSessions;
@@ -35,7 +35,7 @@ const tellEveryMs = 30_000;
 const roundsPerTurn = 20;
 /** Twice the longest backoff of an agent: by then it is back, or away for a reason of its own. */
 const agentsReturnWithinMs = 120_000;
-/** Sessions of lost replicas that are ended per turn: each is a transaction, and several replicas share the work. */
+/** Sessions of lost replicas that are ended per turn: several replicas share the work. */
 const lostPerTurn = 200;
 
 /** The server that holds an embedded database is alone: whatever sessions are open are of a life before. */
@@ -47,7 +47,11 @@ export async function endOrphans(ports: EnginePorts, replicaId: string): Promise
     .where("state", "<>", "ENDED")
     .where("replica_id", "<>", replicaId)
     .execute();
-  for (const row of rows) await endSession(ports, row.agent_id, row.epoch, "REPLICA_LOST");
+  await endSessions(ports, rows.map(lostReplicas));
+}
+
+function lostReplicas({ agent_id: agentId, epoch }: { agent_id: string; epoch: number }): Ending {
+  return { agentId, epoch, reason: "REPLICA_LOST" };
 }
 
 /** Runs until `signal` aborts. What fails is told and tried again. */
@@ -99,6 +103,15 @@ async function askForReceipts(ports: EnginePorts, replicaId: string, parts: Upke
   }
 }
 
+/** Of a session that differs from what this replica holds; `epoch` null: there is none. */
+interface SessionRow {
+  agent_id: string;
+  epoch: number | null;
+  state: string;
+  end_reason: string;
+  replica_id: string;
+}
+
 /** Sessions that were ended elsewhere (revoked, superseded on another replica), or polled there, are let go here. */
 export async function endSuperseded(
   ports: EnginePorts,
@@ -108,19 +121,20 @@ export async function endSuperseded(
   const here = agentIds === undefined ? [...live.all()] : agentIds.flatMap((id) => live.of(id) ?? []);
   if (here.length === 0) return;
   const served = new Set(here.filter((session) => session.phase === "serving")); // before their rows are read
-  const rows = await ports.db
-    .selectFrom("sessions")
-    .select(["agent_id", "epoch", "state", "end_reason", "replica_id"])
-    .where(
-      "agent_id",
-      "in",
-      here.map((session) => session.agentId),
-    )
-    .execute();
+  // Nearly all are as they should be, so only those that differ come back; ids have no comma, and one text is quickly read.
+  const { rows } = await sql<SessionRow>`
+    SELECT h.agent_id, s.epoch, s.state, s.end_reason, s.replica_id
+    FROM unnest(string_to_array(${here.map((session) => session.agentId).join(",")}, ','),
+      string_to_array(${here.map((session) => session.epoch).join(",")}, ',')::int[],
+      string_to_array(${here.map((session) => session.heldBy ?? "").join(",")}, ',')) AS h (agent_id, epoch, held_by)
+    LEFT JOIN sessions AS s ON s.agent_id = h.agent_id
+    WHERE s.agent_id IS NULL OR s.epoch <> h.epoch OR s.state <> 'SERVING' OR s.end_reason <> ''
+      OR h.held_by <> '' AND s.replica_id <> h.held_by`.execute(ports.db);
   const byAgent = new Map(rows.map((row) => [row.agent_id, row]));
   for (const session of here) {
     const row = byAgent.get(session.agentId);
-    if (row === undefined || row.end_reason === "REVOKED") session.close("REVOKED");
+    if (row === undefined) continue;
+    if (row.epoch === null || row.end_reason === "REVOKED") session.close("REVOKED");
     else if (row.end_reason === "RETIRED" || row.end_reason === "CONFLICT") session.close(row.end_reason);
     else if (row.epoch > session.epoch) {
       session.close("SUPERSEDED", { message: { case: "superseded", value: { epoch: row.epoch } } });
@@ -151,21 +165,25 @@ async function endForgotten(
   live: LiveSessions,
   forgotten: Forgotten,
 ): Promise<void> {
-  const rows = await ports.db
-    .selectFrom("sessions")
-    .select(["agent_id", "epoch", "poll_number"])
-    .where("replica_id", "=", replicaId)
-    .where("state", "<>", "ENDED")
-    .execute();
+  // As in endSuperseded: those that are here don't come back.
+  const here = [...live.all()];
+  const { rows } = await sql<{ agent_id: string; epoch: number; poll_number: number }>`
+    SELECT s.agent_id, s.epoch, s.poll_number FROM sessions AS s
+    LEFT JOIN unnest(string_to_array(${here.map((session) => session.agentId).join(",")}, ','),
+      string_to_array(${here.map((session) => session.epoch).join(",")}, ',')::int[]) AS h (agent_id, epoch)
+      ON h.agent_id = s.agent_id AND h.epoch = s.epoch
+    WHERE s.replica_id = ${replicaId} AND s.state <> 'ENDED' AND h.agent_id IS NULL`.execute(ports.db);
   const before = forgotten.seen;
   forgotten.seen = new Set();
+  const endings: Ending[] = [];
   for (const { agent_id: agentId, epoch, poll_number: since } of rows) {
-    if (live.of(agentId)?.epoch === epoch) continue;
+    if (live.of(agentId)?.epoch === epoch) continue; // it came meanwhile
     const which = `${agentId} ${epoch} ${since}`;
     const held = { by: replicaId, since };
-    if (before.has(which)) await endSession(ports, agentId, epoch, "CONNECTION_LOST", { held });
+    if (before.has(which)) endings.push({ agentId, epoch, reason: "CONNECTION_LOST", held });
     else forgotten.seen.add(which);
   }
+  await endSessions(ports, endings);
 }
 
 /** Ends sessions of replicas whose lease and grace have passed, and forgets such replicas. */
@@ -182,7 +200,7 @@ async function endOfLostReplicas(ports: EnginePorts, settings: LeaseSettings): P
     .orderBy("agent_id")
     .limit(lostPerTurn)
     .execute();
-  for (const row of rows) await endSession(ports, row.agent_id, row.epoch, "REPLICA_LOST", { while: lost });
+  await endSessions(ports, rows.map(lostReplicas), lost);
   if (rows.length > 0) ports.log.warn({ sessions: rows.length }, "ended sessions of replicas that are gone");
   await sql`
     DELETE FROM replicas AS r WHERE r.lease_until + ${grace} <= now() AND r.id <> ${settings.replicaId}
