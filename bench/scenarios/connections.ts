@@ -11,7 +11,7 @@ import { collectGarbage } from "../harness/garbage.ts";
 import { cpuMs, residentBytes } from "../harness/processor-time.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
-import { type IdleServer, openIdle } from "../stand/idle.ts";
+import { type IdleServer, type Kind, openIdle } from "../stand/idle.ts";
 
 /** So that code is loaded and compiled before the first reading. */
 const warmUpAgents = 50;
@@ -26,21 +26,23 @@ export const connections: Scenario = {
     const { stand, quick } = run;
     const load = stand.load();
     const count = quick ? 500 : 10_000;
-    const idle = await openIdle(stand, load, { count, flags: [], inspected: true });
+    const open = (kind: Kind) => openIdle(stand, load, { name: kind, kind, count, flags: [], inspected: true });
+    const idles = { Bowline: await open("Bowline"), bare: await open("bare") };
     const collected = async ({ pid, inspector }: IdleServer): Promise<number> => {
       if (inspector === undefined) throw new Error("a server does not say where its inspector is");
       await collectGarbage(inspector);
       return residentBytes(pid);
     };
-    const once = (kind: "Bowline" | "bare", secure: boolean) => async (): Promise<Record<string, number>> => {
-      const server = await idle.start(kind, secure); // a new process: a heap that was large once stays so
-      await idle.connect("warm", server, kind, { only: warmUpAgents });
+    const once = (kind: Kind, secure: boolean) => async (): Promise<Record<string, number>> => {
+      const idle = idles[kind];
+      const server = await idle.start(secure); // a new process: a heap that was large once stays so
+      await idle.connect("warm", server, { only: warmUpAgents });
       await load.call("closeStreams", { streams: "warm" });
       await sleep(settleMs);
       const before = await collected(server);
       const used = { server: await cpuMs(server.pid), load: await cpuMs(load.pid) };
       const startedAt = performance.now();
-      await idle.connect("held", server, kind, { idle: true });
+      await idle.connect("held", server, { idle: true });
       const seconds = (performance.now() - startedAt) / 1000;
       await sleep(settleMs);
       const opening = {

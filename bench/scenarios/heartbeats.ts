@@ -3,7 +3,7 @@ import { type Figure, ratios } from "../harness/figures.ts";
 import { cpuMs } from "../harness/processor-time.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
-import { openIdle } from "../stand/idle.ts";
+import { type Kind, openIdle } from "../stand/idle.ts";
 
 const everyMs = 15_000;
 
@@ -13,24 +13,25 @@ export const heartbeats: Scenario = {
   minutes: 7,
   async measure(run) {
     const { stand, quick } = run;
-    const load = stand.load();
     const count = quick ? 1_000 : 10_000;
     // One whole interval, so that each agent speaks once; quicker where it is only tried.
     const forMs = quick ? 5_000 : everyMs;
     // Two others' rounds may lie between two of a side; no agent is to be late by then.
-    const idle = await openIdle(stand, load, { count, flags: ["--silence-limit-ms", "600000"] });
-    const pids = new Map<string, number>();
+    const flags = ["--silence-limit-ms", "600000"];
+    const pids = new Map<Kind, number>();
+    const loads = { Bowline: stand.load(), bare: stand.load() };
     for (const kind of ["Bowline", "bare"] as const) {
-      const server = await idle.start(kind, false);
-      await idle.connect(kind, server, kind);
+      const idle = await openIdle(stand, loads[kind], { name: kind, kind, count, flags });
+      const server = await idle.start(false);
+      await idle.connect(kind, server);
       pids.set(kind, server.pid);
-      await load.call("beat", { streams: kind, everyMs, forMs }); // compiled code
+      await loads[kind].call("beat", { streams: kind, everyMs, forMs }); // compiled code
     }
-    const once = (kind: "Bowline" | "bare") => async (): Promise<Record<string, number>> => {
+    const once = (kind: Kind) => async (): Promise<Record<string, number>> => {
       const pid = pids.get(kind) ?? 0;
       const before = await cpuMs(pid);
       const startedAt = performance.now();
-      const { roundTrips } = await load.call("beat", { streams: kind, everyMs, forMs });
+      const { roundTrips } = await loads[kind].call("beat", { streams: kind, everyMs, forMs });
       const seconds = (performance.now() - startedAt) / 1000;
       const used = (await cpuMs(pid)) - before;
       return { "% of a core": used / seconds / 10, "CPU µs/heartbeat": (used * 1000) / roundTrips };

@@ -15,6 +15,9 @@ const commands = 2 * callers;
 const warmUpMs = 4_000;
 const withinMs = 60_000;
 const reloadedMs = 500;
+/** Rarer and shorter ones are in the sums only. */
+const shownExecutions = 0.05;
+const shownMs = 0.002;
 /** Of a statement, for the table. */
 const shownCharacters = 90;
 
@@ -78,7 +81,7 @@ export function counted(log: string, of: number): Asked[] {
 function table(asked: readonly Asked[]): string {
   const sum = (of: (one: Asked) => number): string => asked.reduce((total, one) => total + of(one), 0).toFixed(1);
   const rows = asked
-    .filter(({ executed }) => executed >= 0.05)
+    .filter(({ executed, ms }) => executed >= shownExecutions || ms >= shownMs)
     .map(({ statement, executed, parsed, ms }) => {
       const shown = statement.slice(0, shownCharacters).replaceAll("|", "\\|");
       return `| ${executed.toFixed(2)} | ${parsed.toFixed(2)} | ${ms.toFixed(3)} | \`${shown}\` |`;

@@ -1,5 +1,6 @@
 /** A server is killed under 5,000 agents and starts again at once: how long until all are back, and how busy it was. */
 import { type Figure, ratios } from "../harness/figures.ts";
+import { cpuMs } from "../harness/processor-time.ts";
 import { interleaved } from "../harness/rounds.ts";
 import type { Scenario } from "../harness/scenario.ts";
 import { type IdleServer, openIdle } from "../stand/idle.ts";
@@ -10,10 +11,9 @@ export const storm: Scenario = {
   minutes: 9,
   async measure(run) {
     const { stand, quick } = run;
-    const load = stand.load();
     const count = quick ? 300 : 5_000;
     // Streams of other sides wait for their round without a word.
-    const idle = await openIdle(stand, load, { count, flags: ["--silence-limit-ms", "900000"] });
+    const flags = ["--silence-limit-ms", "900000"];
     const sides = {
       Bowline: ["Bowline", false],
       bare: ["bare", false],
@@ -21,25 +21,33 @@ export const storm: Scenario = {
       "bare, TLS": ["bare", true],
     } as const;
     const servers = new Map<string, IdleServer>();
+    const loads = new Map<string, ReturnType<typeof stand.load>>();
     for (const [side, [kind, secure]] of Object.entries(sides)) {
-      const server = await idle.start(kind, secure);
-      await idle.connect(side, server, kind);
+      const load = stand.load();
+      const idle = await openIdle(stand, load, { name: side, kind, count, flags });
+      const server = await idle.start(secure);
+      await idle.connect(side, server);
       servers.set(side, server);
+      loads.set(side, load);
     }
     const once = (side: string) => async (): Promise<Record<string, number>> => {
       const server = servers.get(side);
-      if (server === undefined) throw new Error(`there is no ${side}`);
+      const load = loads.get(side);
+      if (server === undefined || load === undefined) throw new Error(`there is no ${side}`);
       const back = load.call("comeBack", { streams: side });
       const killedAt = performance.now();
       await server.kill();
       const again = await server.again();
       const startMs = performance.now() - killedAt;
       servers.set(side, again);
+      const usedBefore = await cpuMs(load.pid);
       const { ms, dials } = await back;
+      const loadMs = (await cpuMs(load.pid)) - usedBefore;
       return {
         "s until all are back": ms / 1000,
         "s until it listens": startMs / 1000,
         "dials/agent": dials / count,
+        "load % of a core": (loadMs / (ms - startMs)) * 100,
         "event loop delay p99 ms": await again.eventLoopDelayP99Ms(),
       };
     };

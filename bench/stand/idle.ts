@@ -1,4 +1,8 @@
-/** Servers with many idle agents, Bowline's and bare ones, in clear text and over TLS. */
+/**
+ * Servers with many idle agents, Bowline's and bare ones, in clear text and over TLS. Servers that agents hold at the
+ * same time have agents, a database and a load of their own: who dials two replicas of one database leaves the first,
+ * and a process may open 20,000 files on many machines.
+ */
 import { get as getClear } from "node:http";
 import { get as getSecure } from "node:https";
 import { certificates, type TestServer } from "@bowline/testing";
@@ -21,42 +25,33 @@ export interface IdleServer {
   eventLoopDelayP99Ms(): Promise<number>;
 }
 
+export type Kind = "Bowline" | "bare";
+
 export interface Idle {
   /** Starts one and returns when it listens. */
-  start(kind: "Bowline" | "bare", secure: boolean): Promise<IdleServer>;
+  start(secure: boolean): Promise<IdleServer>;
   /** Connects all agents to it, or the first `only`. `idle`: they say their heartbeats; else nothing. */
-  connect(
-    streams: string,
-    to: Pick<IdleServer, "url">,
-    kind: "Bowline" | "bare",
-    how?: { only?: number; idle?: boolean },
-  ): Promise<void>;
+  connect(streams: string, to: Pick<IdleServer, "url">, how?: { only?: number; idle?: boolean }): Promise<void>;
 }
 
 /** At a free port, which it tells. */
 const inspect = "--inspect=127.0.0.1:0";
 const inspectorIn = (said: string): string | undefined => /Debugger listening on (ws:\S+)/.exec(said)?.[1];
 
-/** Agents in one enrolment token at most. */
-const maxUses = 10_000;
-
-/** Enrols `count` agents once; each server of Bowline's is on that database. */
+/** Makes `count` agents of that kind, once; each server of Bowline's is on their database, which `name` names. */
 export async function openIdle(
   stand: Stand,
   load: Child<LoadCalls>,
-  { count, flags, inspected = false }: { count: number; flags: readonly string[]; inspected?: boolean },
+  {
+    name,
+    kind,
+    count,
+    flags,
+    inspected = false,
+  }: { name: string; kind: Kind; count: number; flags: readonly string[]; inspected?: boolean },
 ): Promise<Idle> {
-  if (count > maxUses) throw new Error(`at most ${maxUses} agents`);
   const { ca, server: certificate } = certificates();
   const files = certificate.files();
-  const database = await stand.database(asDatabase("idle"));
-  const home = await stand.server({ database });
-  await enrolGroup(home, load, { group: "Bowline", count });
-  await load.call("enrol", { group: "bare", url: "", count });
-  // What it made at its first start: its key and its administrator, whom the others share.
-  const { dataDir } = home;
-  await home.stop();
-
   const bowline = (server: TestServer): IdleServer => ({
     url: server.url,
     pid: server.process.pid,
@@ -79,9 +74,28 @@ export async function openIdle(
     };
   };
   const limits = ["--dials-per-second", "0"]; // how fast agents come is what is measured, or is waited for
+  const start = await (kind === "bare" ? namedAgents() : enrolledAgents());
   return {
-    async start(kind, secure) {
-      if (kind === "bare") return bare(secure, 0);
+    start,
+    async connect(streams, { url }, { only = count, idle = false } = {}) {
+      const how = { url, protocol: "connect", ca: ca.cert, together, only, idle } as const;
+      await load.call("openStreams", { streams, group: name, ...how });
+    },
+  };
+
+  async function namedAgents(): Promise<Idle["start"]> {
+    await load.call("enrol", { group: name, url: "", count });
+    return (secure) => bare(secure, 0);
+  }
+
+  async function enrolledAgents(): Promise<Idle["start"]> {
+    const database = await stand.database(asDatabase(name));
+    const home = await stand.server({ database });
+    await enrolGroup(home, load, { group: name, count });
+    // What it made at its first start: its key and its administrator, whom the others share.
+    const { dataDir } = home;
+    await home.stop();
+    return async (secure) => {
       const tls = secure ? ["--tls-cert", files.cert, "--tls-key", files.key] : [];
       return bowline(
         await stand.server({
@@ -89,12 +103,8 @@ export async function openIdle(
           flags: ["--redis-url", stand.redis.url, ...limits, ...flags, ...tls],
         }),
       );
-    },
-    async connect(streams, { url }, kind, { only = count, idle = false } = {}) {
-      const how = { url, protocol: "connect", ca: ca.cert, together, only, idle } as const;
-      await load.call("openStreams", { streams, group: kind, ...how });
-    },
-  };
+    };
+  }
 }
 
 function page(url: string, ca: string): Promise<string> {

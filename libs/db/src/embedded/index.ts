@@ -46,6 +46,8 @@ export type EmbeddedPostgresOptions = {
   durable?: boolean;
   /** Client connections at the same time. Default 50: several pools and room for an operator. */
   maxConnections?: number;
+  /** More of PostgreSQL's own settings, which win over ours: ours are for a machine that does other things too. */
+  settings?: Readonly<Record<string, string | number>>;
   /** What the machine allows; found out if absent. */
   abilities?: Abilities;
 };
@@ -86,7 +88,7 @@ const restartDelayMs = 200;
  * has to be created. Throws EmbeddedPostgresError; then nothing is left running.
  */
 export async function runEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  const { log, durable = true, maxConnections = defaultMaxConnections } = options;
+  const { log, durable = true, maxConnections = defaultMaxConnections, settings: more = {} } = options;
   const binaries = findBinaries();
   const dataDir = prepareDataDir(options.dataDir);
   const lock = lockFolder(dataDir);
@@ -117,7 +119,7 @@ export async function runEmbeddedPostgres(options: EmbeddedPostgresOptions): Pro
     const output = openLogFile(logFile);
     releases.push(output.close);
     const start = () =>
-      startPostgres(runAs, dataFolder, { socketFolder: socket.path, durable, maxConnections }, output);
+      startPostgres(runAs, dataFolder, { socketFolder: socket.path, durable, maxConnections, more }, output);
 
     const supervised = supervise(await start(), start, log, output.tail);
     const ended = supervised.ended.then((end) => {

@@ -13,6 +13,8 @@ export type PostgresSettings = {
   durable: boolean;
   /** Client connections at the same time, 5 to 500. */
   maxConnections: number;
+  /** More of PostgreSQL's own, which win: for a machine that is given to it. */
+  more?: Readonly<Record<string, string | number>>;
 };
 
 /** One port per socket folder, so any number serves; it is a part of the socket's name. */
@@ -67,6 +69,7 @@ export function postgresArguments(dataFolder: string, settings: PostgresSettings
     log_min_messages: "warning",
     log_min_error_statement: "error",
     log_parameter_max_length_on_error: 0, // Parameters may be secrets.
+    ...settings.more,
   };
   return ["-D", dataFolder, ...Object.entries(values).flatMap(([name, value]) => ["-c", `${name}=${value}`])];
 }
