@@ -202,6 +202,16 @@ test("names are made unique by a number, also at their longest and all at once",
   expect(await reasonOf(slices.enrol(text))).toBe("REGISTRATION_TOKEN_USED");
 });
 
+test("of those that come at once as many enrol as the token has uses; the others hear that it is spent", async () => {
+  const slices = await start();
+  await slices.cluster("bulk", { policy: { allowBulkEnrolment: true } });
+  const text = await slices.token("bulk", { maxUses: 3 });
+  const outcomes = await Promise.all(Array.from({ length: 8 }, () => reasonOf(slices.enrol(text))));
+  expect(outcomes.filter((reason) => reason === "REGISTRATION_TOKEN_USED")).toHaveLength(5);
+  const agents = await slices.db.selectFrom("agents").select("name").execute();
+  expect(agents).toHaveLength(3);
+});
+
 test("an agent's secret halves and the token's secret are stored nowhere", async () => {
   const slices = await start();
   const text = await slices.token("factory-7");

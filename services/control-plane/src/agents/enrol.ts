@@ -34,7 +34,7 @@ import { type Keys, ownerOfKey, readKeys } from "./keys.ts";
 import { type AgentPorts, type AgentState, agentStates } from "./model.ts";
 import { requiresCertificate, tokenProblem } from "./token-problems.ts";
 import { checkProof, type EnrolFacts } from "./proof.ts";
-import { nameOf, uniqueName } from "./names.ts";
+import { type KnownNames, nameOf, uniqueName } from "./names.ts";
 import { rekey } from "./rekey.ts";
 
 /** For this long a repeated enrolment is a lost reply (N4): longer than any client's retries. */
@@ -87,12 +87,19 @@ async function enrol(
   return create(EnrollResponseSchema, outcome);
 }
 
+/** What a set has read under its cluster's lock, for those that follow. A token that rekeys is read for each. */
+interface Known {
+  tokens: Map<string, NonNullable<Awaited<ReturnType<typeof lockForEnrolment>>>>;
+  names: KnownNames;
+}
+
 /** In one transaction: those of one cluster share its lock (N2). */
 async function admitSet(ports: AgentPorts, set: readonly Enrolling[]): Promise<(Answer | Problem)[]> {
   return transact(ports.db, async (work) => {
     const answers: (Answer | Problem)[] = [];
+    const known: Known = { tokens: new Map(), names: new Map() };
     for (const { caller, tokenId, clusterId, request, keys } of set) {
-      const answer = await admit(ports, work, caller, tokenId, request, keys);
+      const answer = await admit(ports, work, caller, tokenId, request, keys, known);
       if (answer instanceof Problem) {
         await refused(ports, work, caller, clusterId, request, keys, answer.reason); // N3: returned, so that it commits
       }
@@ -131,10 +138,12 @@ async function admit(
   tokenId: string,
   request: EnrollRequest,
   keys: Keys,
+  known: Known,
 ): Promise<Answer | Problem> {
   const { tx } = work;
-  const locked = await lockForEnrolment(tx, tokenId); // N2
+  const locked = known.tokens.get(tokenId) ?? (await lockForEnrolment(tx, tokenId)); // N2
   if (locked === undefined) return problem("REGISTRATION_TOKEN_UNKNOWN");
+  if (locked.rekeyAgentId === null) known.tokens.set(tokenId, locked);
   const { cluster, state } = locked;
   const before = await tokenUseOf(tx, tokenId, keys.thumbprint, lostReplyWithinMs);
   if (before !== undefined) {
@@ -170,8 +179,12 @@ async function admit(
     const agent = await rekey(ports, work, caller, { id: locked.rekeyAgentId, tokenId, request, keys });
     return agent instanceof Problem ? agent : answerOf(tx, agent, cluster);
   }
-  if (!(await spendToken(tx, tokenId))) return problem("REGISTRATION_TOKEN_EXPIRED"); // while we waited for the row
-  const agent = await insertAgent(tx, cluster, request, keys);
+  if (!(await spendToken(tx, tokenId))) {
+    // Spent by others of this set, or over since it was read.
+    const now = await lockForEnrolment(tx, tokenId);
+    return tokenProblem(now?.state ?? "EXPIRED", cluster) ?? problem("REGISTRATION_TOKEN_EXPIRED");
+  }
+  const agent = await insertAgent(tx, cluster, request, keys, known.names);
   await bindCertificate(tx, agent.id, presented);
   await recordTokenUse(tx, tokenId, agent.id, keys.thumbprint);
   await audit(ports.events, work, caller, {
@@ -190,9 +203,10 @@ async function insertAgent(
   cluster: LockedCluster,
   request: EnrollRequest,
   keys: Keys,
+  names: KnownNames,
 ): Promise<{ id: string; name: string }> {
   const id = newId("agent");
-  const name = await uniqueName(tx, cluster.id, request.name || nameOf(request.hostname));
+  const name = await uniqueName(tx, cluster.id, request.name || nameOf(request.hostname), names);
   await tx
     .insertInto("agents")
     .values({

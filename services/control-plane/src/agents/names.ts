@@ -17,21 +17,36 @@ export function nameOf(hostname: string): string {
   return name === "" ? "agent" : name;
 }
 
-/** `wanted`, or with -2, -3, … the first that no live agent of the cluster has. The caller holds the cluster's row. */
-export async function uniqueName(tx: Tx, clusterId: string, wanted: string): Promise<string> {
+/** Names that a transaction has read, by cluster and what they begin with. */
+export type KnownNames = Map<string, Set<string>>;
+
+/**
+ * `wanted`, or with -2, -3, … the first that no live agent of the cluster has. The caller holds the cluster's row; `known`
+ * is the transaction's, and has the name afterwards.
+ */
+export async function uniqueName(tx: Tx, clusterId: string, wanted: string, known: KnownNames): Promise<string> {
+  const start = wanted.slice(0, maxNameLength - 8);
+  const key = `${clusterId} ${start}`;
+  const taken = known.get(key) ?? (await namesThatStart(tx, clusterId, start));
+  known.set(key, taken);
+  let name = wanted;
+  for (let number = 2; taken.has(name); number += 1) {
+    const suffix = `-${number}`;
+    name = wanted.slice(0, maxNameLength - suffix.length) + suffix;
+  }
+  for (const [other, names] of known) if (`${clusterId} ${name}`.startsWith(other)) names.add(name);
+  return name;
+}
+
+/** Of live agents. */
+async function namesThatStart(tx: Tx, clusterId: string, start: string): Promise<Set<string>> {
   const rows = await tx
     .selectFrom("agents")
     .select("name")
     .where("cluster_id", "=", clusterId)
     .where("state", "not in", goneStates)
     // Suffixed names share all but what the suffix took from the end.
-    .where(sql<boolean>`starts_with(name, ${wanted.slice(0, maxNameLength - 8)})`)
+    .where(sql<boolean>`starts_with(name, ${start})`)
     .execute();
-  const taken = new Set(rows.map((row) => row.name));
-  let name = wanted;
-  for (let number = 2; taken.has(name); number += 1) {
-    const suffix = `-${number}`;
-    name = wanted.slice(0, maxNameLength - suffix.length) + suffix;
-  }
-  return name;
+  return new Set(rows.map((row) => row.name));
 }
