@@ -12,6 +12,7 @@
  *     port sees to that, and tells the thumbprint.
  */
 import { type Problem, problem } from "@bowline/kernel";
+import { sql } from "kysely";
 import type { Db, Tx } from "../platform/transactions.ts";
 
 /** Why an agent of a cluster may not come over this connection; undefined: it may. `bound` empty: to none yet. */
@@ -47,19 +48,38 @@ export async function rebindCertificate(tx: Tx, agentId: string, presented: stri
   await tx.updateTable("agents").set({ client_certificate: presented }).where("id", "=", agentId).execute();
 }
 
+/** A connection of an agent, with the certificate that it presented. */
+export interface Presented {
+  agentId: string;
+  presented: string;
+}
+
 /** Why this agent may not come over this connection; undefined: it may, or there is no such agent. */
 export async function certificateProblemOf(
   db: Db | Tx,
   agentId: string,
   presented: string,
 ): Promise<Problem | undefined> {
-  const row = await db
+  const [found] = await certificateProblemsOf(db, [{ agentId, presented }]);
+  return found;
+}
+
+/** The same of several, in their order. */
+export async function certificateProblemsOf(
+  db: Db | Tx,
+  asked: readonly Presented[],
+): Promise<(Problem | undefined)[]> {
+  const rows = await db
     .selectFrom("agents as a")
     .innerJoin("clusters as c", "c.id", "a.cluster_id")
-    .select(["a.client_certificate", "c.policy"])
-    .where("a.id", "=", agentId)
-    .executeTakeFirst();
-  return row === undefined ? undefined : certificateProblemBy(row.policy, row.client_certificate, presented);
+    .select(["a.id", "a.client_certificate", "c.policy"])
+    .where("a.id", "=", sql<string>`any(${asked.map(({ agentId }) => agentId)})`)
+    .execute();
+  const byAgent = new Map(rows.map((row) => [row.id, row]));
+  return asked.map(({ agentId, presented }) => {
+    const row = byAgent.get(agentId);
+    return row === undefined ? undefined : certificateProblemBy(row.policy, row.client_certificate, presented);
+  });
 }
 
 /** The same, of rows that the caller has read. */

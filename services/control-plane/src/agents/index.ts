@@ -24,7 +24,7 @@ import { countByCluster, residence } from "./residence.ts";
 import { rotateKey, type SessionClaims } from "./rotate.ts";
 import { registerAgents } from "./rpc.ts";
 
-export { bindCertificate, certificateProblemBy, certificateProblemOf } from "./certificates.ts";
+export { bindCertificate, certificateProblemBy, certificateProblemsOf, type Presented } from "./certificates.ts";
 export type { Examined } from "./examine.ts";
 export type { AgentPorts, AgentState, EnrolledAgent, Presence } from "./model.ts";
 

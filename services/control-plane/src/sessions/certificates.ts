@@ -3,11 +3,12 @@
  * and refusals noted. What opens a session is checked in its transaction
  * (open.ts).
  */
-import { type Clock, isProblem } from "@bowline/kernel";
-import { certificateProblemOf } from "../agents/index.ts";
+import { type Clock, isProblem, type Problem, problem } from "@bowline/kernel";
+import { certificateProblemsOf, type Presented } from "../agents/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type RequestFacts, systemPrincipal } from "../platform/context.ts";
 import type { Events } from "../platform/events.ts";
+import { createBatcher } from "../platform/batches.ts";
 import { type Db, transact } from "../platform/transactions.ts";
 
 export interface CertificateGuard {
@@ -21,6 +22,8 @@ export interface CertificateGuard {
 const noteAgainAfterMs = 600_000;
 /** Agents that are remembered for that; above the fleet of one replica. */
 const maxRemembered = 20_000;
+/** Calls that wait for the look before theirs: seconds of it. */
+const maxWaiting = 10_000;
 
 export function createCertificateGuard(ports: { db: Db; events: () => Events; clock: Clock }): CertificateGuard {
   const noted = new Map<string, number>();
@@ -33,9 +36,14 @@ export function createCertificateGuard(ports: { db: Db; events: () => Events; cl
     if (oldest !== undefined) noted.delete(oldest);
     return true;
   };
+  const looks = createBatcher<Presented, Problem | undefined>((asked) => certificateProblemsOf(ports.db, asked), {
+    maxWaiting,
+    overloaded: () => problem("OVERLOADED", "More calls wait for the database than this replica takes."),
+    everybodys: () => true,
+  });
   const guard: CertificateGuard = {
     async check(agentId, request) {
-      const refused = await certificateProblemOf(ports.db, agentId, request.clientCertificate ?? "");
+      const refused = await looks.add({ agentId, presented: request.clientCertificate ?? "" });
       if (refused === undefined) return;
       await guard.note(agentId, request, refused);
       throw refused;

@@ -50,8 +50,8 @@ export interface Dispatcher extends AgentSignals {
   rescan(): void;
   /** Resolves when the claim that runs now, if any, has ended: a later one sees what the caller changed in its session. */
   claimed(): Promise<void>;
-  /** Pushes everything of a session that has no receipt yet. */
-  pushUnreceipted(session: LiveSession): Promise<void>;
+  /** Everything of a session that has no receipt yet, to be pushed. */
+  unreceipted(session: LiveSession): Promise<{ push: () => void }>;
 }
 
 export interface DispatcherPorts {
@@ -219,8 +219,9 @@ export function createDispatcher({ engine: ports, live, replicaId, hears }: Disp
     close(agentId, reason) {
       live.of(agentId)?.close(reason as EndReason);
     },
-    async pushUnreceipted(session) {
-      for (const command of await unreceipted(ports(), session.agentId, session.epoch)) push(command);
+    async unreceipted(session) {
+      const commands = await unreceipted(ports(), session.agentId, session.epoch);
+      return { push: () => commands.forEach(push) };
     },
     // How each ended is told where it was claimed.
     claimed: async () => void (await Promise.allSettled([underWay, ...atOnce])),

@@ -79,8 +79,10 @@ export async function finishSync(
     results: acks.map(({ commandId, attempt, disposition }) => ({ commandId, attempt, disposition })),
     last: true,
   });
+  // Read before anything can be claimed for it: what is claimed from then on is pushed by its claim, once.
+  const unreceipted = await ports.dispatcher.unreceipted(session);
   session.phase = "serving";
-  await ports.dispatcher.pushUnreceipted(session);
+  unreceipted.push();
   ports.dispatcher.wake([agentId]);
 }
 

@@ -99,7 +99,7 @@ async function askForReceipts(ports: EnginePorts, replicaId: string, parts: Upke
     if (missing.tooLong && lease.unbrokenMs() >= closeWithoutReceiptAfterMs) {
       await countMissingReceipts(ports, missing.agentId, missing.epoch);
       session.close("NO_RECEIPT");
-    } else await dispatcher.pushUnreceipted(session);
+    } else (await dispatcher.unreceipted(session)).push();
   }
 }
 
