@@ -47,7 +47,16 @@ export async function issueAccessToken(
     .setSubject(claims.agentId)
     .setIssuedAt(issuedAt)
     .setExpirationTime(issuedAt + Math.ceil((options.lifeMs ?? accessTokenLifeMs) / 1000))
-    .sign(await importJWK(key.privateJwk, algorithm));
+    .sign(await importedKey(key.privateJwk));
+}
+
+/** The few keys of the server, each imported once for as long as somebody holds it. */
+const imported = new WeakMap<PublicJwk | PrivateJwk, ReturnType<typeof importJWK>>();
+
+function importedKey(jwk: PublicJwk | PrivateJwk): ReturnType<typeof importJWK> {
+  let key = imported.get(jwk);
+  if (key === undefined) imported.set(jwk, (key = importJWK(jwk, algorithm)));
+  return key;
 }
 
 /** True if `text` looks like an access token and not like an API token: decides who verifies it. */
@@ -71,7 +80,7 @@ export async function verifyAccessToken(
     const { kid } = decodeProtectedHeader(jwt);
     const jwk = kid === undefined ? undefined : await publicKey(kid);
     if (jwk === undefined) return refuse("the access token's key is not known");
-    ({ payload } = await jwtVerify(jwt, await importJWK(jwk, algorithm), {
+    ({ payload } = await jwtVerify(jwt, await importedKey(jwk), {
       algorithms: [algorithm],
       typ: tokenType,
       issuer: options.installationId,

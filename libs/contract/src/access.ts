@@ -32,8 +32,16 @@ export type MethodAccess =
   /** Not declared: refuse. A test fails the build for such a method. */
   | { kind: "undeclared" };
 
+const known = new WeakMap<DescMethod, MethodAccess>();
+
 /** Who may call a method. `admin` is added wherever a person's role is listed. */
 export function methodAccess(method: DescMethod): MethodAccess {
+  let found = known.get(method);
+  if (found === undefined) known.set(method, (found = readAccess(method)));
+  return found;
+}
+
+function readAccess(method: DescMethod): MethodAccess {
   if (!hasOption(method, access)) return { kind: "undeclared" };
   const declared = getOption(method, access);
   if (declared.public) return { kind: "public" };

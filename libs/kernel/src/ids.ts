@@ -58,19 +58,34 @@ function isPrefix(prefix: string): boolean {
   return prefix.length <= maxPrefixLength && prefixPattern.test(prefix);
 }
 
+/** Random bytes are drawn for many ids at once; each is used once. */
+const pool = new Uint8Array(4_096);
+const bytesOfUuid = 16;
+let drawn = pool.length;
+
 /** RFC 9562, 5.7: 48 bits of time, version 7, 12 random bits, variant 10, 62 random bits. */
-function uuidV7(nowMs: number): bigint {
+function uuidV7(nowMs: number): Uint8Array {
   if (!Number.isInteger(nowMs) || nowMs < 0 || nowMs >= 2 ** 48) throw new RangeError(`no time of an id: ${nowMs}`);
-  const random = crypto.getRandomValues(new BigUint64Array(2));
-  const high = (BigInt(nowMs) << 16n) | 0x7000n | ((random[0] ?? 0n) & 0x0fffn);
-  const low = (0b10n << 62n) | ((random[1] ?? 0n) & ((1n << 62n) - 1n));
-  return (high << 64n) | low;
+  if (drawn === pool.length) {
+    crypto.getRandomValues(pool);
+    drawn = 0;
+  }
+  const bytes = pool.slice(drawn, (drawn += bytesOfUuid));
+  for (let place = 5, rest = nowMs; place >= 0; place -= 1, rest = Math.floor(rest / 256)) bytes[place] = rest % 256;
+  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
+  bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
+  return bytes;
 }
 
-function encode(bits: bigint): string {
+/** 128 bits in groups of five, after two that are 0. */
+function encode(uuid: Uint8Array): string {
   let text = "";
-  for (let rest = bits, place = 0; place < suffixLength; place += 1, rest >>= 5n) {
-    text = alphabet.charAt(Number(rest & 31n)) + text;
+  let bits = 0;
+  let held = 2;
+  for (const byte of uuid) {
+    bits = ((bits << 8) | byte) & 0xfff; // never more than four are left over
+    held += 8;
+    for (; held >= 5; held -= 5) text += alphabet.charAt((bits >> (held - 5)) & 31);
   }
   return text;
 }

@@ -58,8 +58,12 @@ const sequencerLock = 7_310_001;
 const batch = 1_000;
 /** Another replica's commit is found by this poll where no word of it came; this replica's own by its bell. */
 const pollMs = 1_000;
-/** How long a placing waits for others that commit with it: below what a person notices. */
+/**
+ * How long a placing waits for others that commit with it: as long as the one before took, so that a busy database is
+ * not kept busy with it, and below what a person notices.
+ */
 const gatherMs = 5;
+const maxGatherMs = 50;
 /** Newest events in memory: some minutes of a busy server, about 2 MB. */
 const keepInMemory = 10_000;
 /** A watch says at least this often that it is alive. Proxies drop idle streams at 30 s and more. */
@@ -197,16 +201,19 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
 
     async run(signal) {
       let polledAt = -pollMs;
+      let tookMs = 0;
       while (!signal.aborted) {
         const seen = committed.count();
         try {
           const places = commits > 0 || performance.now() - polledAt >= pollMs;
+          const startedAt = performance.now();
           if (places) {
-            polledAt = performance.now();
+            polledAt = startedAt;
             commits = 0;
             await place();
           }
           const placedNow = await readNew();
+          tookMs = performance.now() - startedAt;
           if (places && placedNow > 0) events.onPlaced();
           if (placedNow >= batch) {
             commits += 1; // There may be more: at once again.
@@ -218,7 +225,8 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
         }
         await committed.wait(seen, pollMs, signal);
         // Commits come in bursts, and each placing is a transaction: those of a moment share one.
-        if (committed.count() > seen) await systemClock.sleep(gatherMs, signal);
+        if (committed.count() > seen)
+          await systemClock.sleep(Math.min(Math.max(gatherMs, tookMs), maxGatherMs), signal);
       }
     },
 
