@@ -134,6 +134,31 @@ test("a deployment that another transaction holds keeps only its own call waitin
   expect(await waiting).toMatchObject({ id: held, generation: 2 });
 });
 
+test("a slice that waits for a lock keeps nobody else's call waiting", async () => {
+  const engine = await startEngine(db);
+  const [slow, quick] = await transact(db, (work) =>
+    converge(engine.ports, work, [{ ...engine.wish(), kind: "slow" }, engine.wish()]),
+  );
+  const slicesRow = sql`SELECT pg_advisory_xact_lock(4711)`;
+  engine.ports.owners.set("slow", {
+    changed: async () => undefined,
+    renewed: async (work) => void (await slicesRow.execute(work.tx)),
+  });
+  const reconcile = createReconcile({ db, events: engine.ports.events, ...renewing(engine.ports) });
+  const call = (id = "") =>
+    reconcile(
+      { principal: systemPrincipal, request: { requestId: "r", remoteAddress: "" } },
+      create(ReconcileDeploymentRequestSchema, { id }),
+    );
+  let waiting: Promise<DeploymentStatus> | undefined;
+  await transact(db, async (work) => {
+    await slicesRow.execute(work.tx);
+    waiting = call(slow?.deploymentId);
+    expect(await call(quick?.deploymentId)).toMatchObject({ generation: 2 });
+  });
+  expect(await waiting).toMatchObject({ generation: 2 });
+});
+
 test("a newer wish that commits meanwhile is what is converged anew, not the one before it", async () => {
   const engine = await startEngine(db);
   const made = await engine.enqueue();

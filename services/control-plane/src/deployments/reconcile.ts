@@ -4,7 +4,8 @@
  *
  * S1: a set waits for no deployment and no key: what another transaction has,
  *     and whatever is not in order (unknown, absent, not the caller's, asked
- *     before), goes alone after it, and gets its own answer there.
+ *     before), goes alone after it, and gets its own answer there. Where it meets
+ *     another lock (a slice's row) that is not free soon, all of it goes so.
  * S2: a set has each deployment once.
  * S3: after a commit whose answer is lost nobody's call is done again.
  */
@@ -19,6 +20,7 @@ import {
   ReconcileDeploymentRequestSchema,
 } from "@bowline/contract/deployments";
 import { crashPoint, problem } from "@bowline/kernel";
+import { sql } from "kysely";
 import { auditAll, type AuditEntry } from "../platform/audit-trail.ts";
 import { createBatcher } from "../platform/batches.ts";
 import { type Caller, seesAll } from "../platform/context.ts";
@@ -46,6 +48,9 @@ interface Asked {
 /** Calls that wait for the set before them: seconds of work; above it they are told to come again. */
 const maxWaiting = 5_000;
 
+/** Locks of slices are held for the milliseconds of a transaction as a rule; everybody else's calls wait meanwhile. */
+const lockWaitMs = 250;
+
 /** Of the whole database, not of one call (S3). */
 const everybodys: readonly string[] = ["DATABASE_UNAVAILABLE", "COMMIT_UNKNOWN"];
 
@@ -63,8 +68,26 @@ export function createReconcile(
 
 /** Undefined: not done here. */
 async function reconcileAll(ports: ReconcilePorts, asked: readonly Asked[]): Promise<(DeploymentStatus | undefined)[]> {
+  try {
+    return await reconcileTogether(ports, asked);
+  } catch (error) {
+    if (!isLockTimeout(error)) throw error;
+    return asked.map(() => undefined); // S1
+  }
+}
+
+/** PostgreSQL's lock_not_available. */
+function isLockTimeout(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "55P03";
+}
+
+async function reconcileTogether(
+  ports: ReconcilePorts,
+  asked: readonly Asked[],
+): Promise<(DeploymentStatus | undefined)[]> {
   const answers = await transact(ports.db, async (work) => {
     const answered: (DeploymentStatus | undefined)[] = asked.map(() => undefined);
+    await sql`SET LOCAL lock_timeout = ${sql.lit(lockWaitMs)}`.execute(work.tx);
     const inOrder = await inOrderOf(work, asked);
     const commands = await ports.againAll(work, inOrder);
     const instances = await instancesOf(
