@@ -10,7 +10,9 @@
  *   I  nothing is removed that no removal names
  *
  * Looked at with each commit and each effect, so that a violation is told where
- * it happens; F, and the ends of A, G and H, when all is mended.
+ * it happens; F, and the ends of A, G and H, when all is mended. The checker of
+ * tests/faults/history judges what calls, agents and hosts told afterwards, since
+ * real processes show nothing else; this one sees rows, locks and fences.
  */
 import { ResultAck_Disposition } from "@bowline/contract/agent";
 import { isInFlight, isTerminal } from "../../services/control-plane/src/commands/index.ts";
@@ -91,7 +93,8 @@ export class Checker implements Watcher {
       this.#violated("E", `${before.id} was claimed for epoch ${event.epoch}, which does not serve`);
     const timed = timedEvents[event.kind as keyof typeof timedEvents];
     if (timed === undefined) return;
-    const why = dueOf(tx.store.tables, before, this.#store.now, { silence: true, absence: true });
+    // By the transaction's time, as the sweep judges: a moment later another reason may come first.
+    const why = dueOf(tx.store.tables, before, tx.now, { silence: true, absence: true });
     if (why === undefined || !timed.includes(why))
       this.#violated("E", `${before.id}: ${event.kind}, though by then it was not due`);
   };

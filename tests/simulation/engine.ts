@@ -32,10 +32,14 @@ export interface Rules {
   claimCountsAttempts: boolean;
   /** E3: an enqueue locks the deployment before it looks at what is open. */
   enqueueLocks: boolean;
+  /** An enqueue ends what waits for the same deployment. */
+  enqueueSupersedes: boolean;
   /** The end of a session unbinds its commands. */
   endUnbinds: boolean;
   /** A wish is answered after its commit. */
   answersAfterCommit: boolean;
+  /** A result of what has ended is answered, and not applied again. */
+  endsOnce: boolean;
   /** The end of one command promotes what waits behind it. */
   promotes: boolean;
   /** E3: what was seen without a lock is looked at again under it. */
@@ -48,8 +52,10 @@ export const productRules: Rules = {
   claimNeedsSession: true,
   claimCountsAttempts: true,
   enqueueLocks: true,
+  enqueueSupersedes: true,
   endUnbinds: true,
   answersAfterCommit: true,
+  endsOnce: true,
   promotes: true,
   sweepLooksAgain: true,
 };

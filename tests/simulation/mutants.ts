@@ -62,6 +62,20 @@ export const mutants: Record<string, Mutant> = {
     options: { rules: { enqueueLocks: false } },
     breaks: ["C", "D"],
   },
+  "an enqueue supersedes nothing": { options: { rules: { enqueueSupersedes: false } }, breaks: ["C"] },
+  "a result is applied twice": {
+    rare: true,
+    options: {
+      rules: {
+        endsOnce: false,
+        step: (facts, event) =>
+          event.kind === "succeeded" && facts.state === "SUCCEEDED"
+            ? step({ ...facts, state: "RUNNING", boundEpoch: event.fence.epoch }, event)
+            : step(facts, event),
+      },
+    },
+    breaks: ["D", "E"],
+  },
   "the end of a command promotes nothing": { options: { rules: { promotes: false } }, breaks: ["C"] },
   "what a sweep saw is not looked at again": {
     rare: true,

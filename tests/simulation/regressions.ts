@@ -11,5 +11,7 @@ export const regressions: [seed: string, what: string][] = [
   ["b/523", "a revocation put a removal back behind the command that it had ended"],
   ["night1/2084", "a removal of what was gone already stayed below the generation of an agent with another history"],
   ["night2/1313", "the same, where the agent's side was taken"],
+  ["night1/2433", "the simulator: a process that had just died began a converge"],
+  ["night3/828", "the checker: it asked for a sweep's reason by another time than the sweep"],
   ["a/15", "a sweep changed what had moved on between its look and its lock"],
 ];

@@ -18,8 +18,8 @@ import {
   type Sync,
   SyncDecision_Action,
 } from "@bowline/contract/agent";
+import { createBatcher } from "../../services/control-plane/src/sessions/index.ts";
 import type { Assertion } from "./agent.ts";
-import { createBatcher } from "./batches.ts";
 import { agentsWithReady, cancelling, claim, specFor, unreceipted } from "./claims.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Engine } from "./engine.ts";
@@ -37,6 +37,8 @@ const window = 16;
 const heartbeatIntervalMs = 15_000;
 const pollMs = 15_000;
 const retryMs = 500;
+/** More than a history ever has waiting. */
+const bounds = { maxWaiting: 10_000, overloaded: () => new Error("too many reports wait") };
 
 /** What an access token says; the network carries it as it is. */
 interface Token {
@@ -51,8 +53,8 @@ export class Replica implements Dialled, Server {
   readonly engine: Engine;
   readonly live = new Map<string, Live>();
   readonly cluster: Cluster;
-  readonly #receipts: (item: From<CommandReceipt>) => Promise<undefined>;
-  readonly #results: (item: From<DeployResult>) => Promise<ResultAnswer>;
+  readonly #receipts: ReturnType<typeof createBatcher<From<CommandReceipt>, undefined>>;
+  readonly #results: ReturnType<typeof createBatcher<From<DeployResult>, ResultAnswer>>;
   readonly #woken = new Set<string>();
   #claiming = false;
   #claimed: Promise<void> = Promise.resolve();
@@ -85,11 +87,11 @@ export class Replica implements Dialled, Server {
       },
     };
     this.engine = engine;
-    this.#receipts = createBatcher(async (items) => {
+    this.#receipts = createBatcher<From<CommandReceipt>, undefined>(async (items) => {
       await store.transact(this.process, (tx) => recordReceipts(engine, tx, items));
       return items.map(() => undefined);
-    });
-    this.#results = createBatcher(async (items) => {
+    }, bounds);
+    this.#results = createBatcher<From<DeployResult>, ResultAnswer>(async (items) => {
       const answers = await store.transact(this.process, (tx) => recordResults(engine, tx, items));
       return items.map(({ agentId, message: { commandId, attempt } }) => {
         const at = answers.findIndex(
@@ -97,7 +99,7 @@ export class Replica implements Dialled, Server {
         );
         return answers.splice(at, 1)[0] as ResultAnswer;
       });
-    });
+    }, bounds);
     runUpkeep(this, () => watcher.orphan());
     this.#pollLater();
   }
@@ -266,7 +268,7 @@ export class Replica implements Dialled, Server {
       return;
     }
     if (!(await convergeWhatIsLost(this.engine, this.cluster.ids, opened, pages))) return session.close("SUPERSEDED");
-    const acks = await Promise.all(results.map((message) => this.#results({ agentId, epoch, message })));
+    const acks = await Promise.all(results.map((message) => this.#results.add({ agentId, epoch, message })));
     if (!(await serveSession(this.engine, agentId, epoch))) return session.close("SUPERSEDED");
     if (this.#ended(session)) return;
     const listed = new Set(journal.map((entry) => entry.commandId));
@@ -299,12 +301,12 @@ export class Replica implements Dialled, Server {
           await this.#claimed;
         }
         session.pushedRemovals.delete(commandId);
-        return this.#receipts({ agentId, epoch, message: message.value }).catch(() => undefined); // asked for again
+        return this.#receipts.add({ agentId, epoch, message: message.value }).catch(() => undefined); // asked for again
       }
       case "deployResult": {
         const { value } = message;
         this.process.note(() => `result of ${agentId}: ${value.commandId} attempt ${value.attempt} ${value.outcome}`);
-        void this.#results({ agentId, epoch, message: value }).then(
+        void this.#results.add({ agentId, epoch, message: value }).then(
           ({ commandId, attempt, disposition }) => {
             this.cluster.watcher.acknowledged(commandId, attempt, disposition);
             session.send({ case: "resultAck", value: { commandId, attempt, disposition } });

@@ -66,7 +66,7 @@ export async function recordResults(
   };
   const seen = await reported(engine, tx, results, (from, command, fence, set) => {
     const { message } = from;
-    if (isTerminal(command.state)) {
+    if (isTerminal(command.state) && engine.rules.endsOnce) {
       if (command.state === "LOST" && message.attempt === command.attempt) {
         if (!fence.current) return answer(from, ResultAck_Disposition.RESEND); // E1: also of what is only news
         tx.patch("commands", command.id, { lateOutcome: String(message.outcome) });

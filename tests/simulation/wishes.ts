@@ -77,7 +77,7 @@ export async function converge(engine: Engine, tx: Tx, ids: Ids, wish: Wish): Pr
   let blocked = false;
   const open = before === undefined ? [] : await lockCommands(tx, { openOf: [deploymentId] });
   const set = changeSet();
-  for (const command of open) {
+  for (const command of engine.rules.enqueueSupersedes ? open : []) {
     const superseded = isWaiting(command.state) ? { supersededBy: commandId } : {};
     apply(engine, tx, command, { kind: "newer", reduces }, set, superseded);
     blocked ||= command.state !== "SUPERSEDED";

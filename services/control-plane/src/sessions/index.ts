@@ -49,6 +49,7 @@ import { createRouting } from "./routing.ts";
 import { createAccessTokens, type SigningKeySettings } from "./signing-keys.ts";
 import { endOrphans, endSuperseded, runUpkeep } from "./upkeep.ts";
 
+export { createBatcher } from "../platform/batches.ts"; // for tests/simulation, which batches as intake.ts does
 export { verifyDialler } from "./greet.ts";
 
 /** When an agent that dials a replica which goes away tries again: by then a load balancer has seen it. */
