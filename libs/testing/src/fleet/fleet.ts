@@ -68,8 +68,8 @@ export interface Fleet {
   stop: () => Promise<void>;
 }
 
-/** Enrolments at once. Those with one token come one after the other at the server; more would keep its connections. */
-const enrolAtOnce = 8;
+/** Enrolments at once: a server takes those of one cluster sixteen at a time, and the next gather meanwhile. */
+const enrolAtOnce = 32;
 /** A server that is busy, or not there for a moment. */
 const enrolAgain = { floorMs: 200, baseMs: 500, capMs: 10_000 };
 const enrolTries = 12;
