@@ -157,7 +157,7 @@ function help(): string {
   return [
     "npm run bench -- <scenario> [flags]: measures, in interleaved rounds, beside others.",
     "",
-    "With a limit for each figure; how many minutes it takes on a quiet machine with two cores:",
+    "With a limit for each figure; about how many minutes it takes on a quiet machine with two cores:",
     ...scenarios.map(({ name, what, minutes }) => line(name, `${String(minutes).padStart(2)} min  ${what}`)),
     line("all", `${scenarios.reduce((sum, { minutes }) => sum + minutes, 0)} min  all of these, one after the other`),
     "",
