@@ -21,14 +21,17 @@ type Global = { [endingsKey]?: { add: (ending: Ending) => void } };
 /** What is open now, innermost last: for a program that is interrupted. */
 const open: Ending[][] = [];
 
+/** Interrupted: what is open ends, and nothing begins or goes on after that. */
+let interruption: Promise<never> | undefined;
+
 /** Runs `work` with the tests' PostgreSQL at hand, which starts when it is first asked for; Ctrl-C ends it all. */
 export async function outsideJest<T>(work: () => Promise<T>): Promise<T> {
   await globalSetup(undefined, { rootDir });
   const interrupted = (): void => {
-    void (async () => {
+    interruption ??= (async () => {
       for (const endings of open.toReversed()) await runEndings(endings);
       await globalTeardown();
-      process.exit(interruptedCode);
+      return process.exit(interruptedCode);
     })();
   };
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, interrupted);
@@ -41,6 +44,7 @@ export async function outsideJest<T>(work: () => Promise<T>): Promise<T> {
 
 /** Runs `work`, then ends what it started; what ends with an error fails it. */
 export async function endingAfter<T>(work: () => Promise<T>): Promise<T> {
+  if (interruption !== undefined) return interruption;
   const endings: Ending[] = [];
   const outer = (globalThis as Global)[endingsKey];
   (globalThis as Global)[endingsKey] = { add: (ending) => endings.push(ending) };
@@ -53,9 +57,11 @@ export async function endingAfter<T>(work: () => Promise<T>): Promise<T> {
     if (errors.length > 0) throw new AggregateError(errors, errors.map(String).join("\n"));
   };
   const result = await work().catch(async (error: unknown) => {
+    if (interruption !== undefined) return interruption; // it failed of that
     await ended();
     throw error;
   });
+  if (interruption !== undefined) return interruption;
   await ended();
   return result;
 }
