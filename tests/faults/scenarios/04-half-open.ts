@@ -44,7 +44,8 @@ async function neverReads(world: World, { url }: TestServer): Promise<void> {
   assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
 }
 
-async function goneWithoutAWord(world: World, { url }: TestServer): Promise<void> {
+/** A host that has converged something once and dials through a proxy. */
+async function behindProxy(world: World, { url }: TestServer) {
   const proxy = await startTcpProxy({ host: "127.0.0.1", port: Number(new URL(url).port) });
   const place = await world.place();
   const host = await place.host({ url: `http://${proxy.host}:${proxy.port}` });
@@ -52,11 +53,16 @@ async function goneWithoutAWord(world: World, { url }: TestServer): Promise<void
   await place.publish("first");
   await place.settled();
   const { epoch } = await place.session(agentId);
+  return { proxy, place, host, agentId, epoch };
+}
+
+async function goneWithoutAWord(world: World, replica: TestServer): Promise<void> {
+  const { proxy, place, host, agentId, epoch } = await behindProxy(world, replica);
   const published = await world.fault("the host is gone, its connection is not", async () => {
     proxy.hold(); // nobody hears that it ends
     await host.kill();
     const answer = await place.publish("first");
-    host.again({ url }); // it is back before anybody has noticed
+    host.again({ url: replica.url }); // it is back before anybody has noticed
     await place.serving(agentId, { above: epoch });
     return answer;
   });
@@ -65,14 +71,8 @@ async function goneWithoutAWord(world: World, { url }: TestServer): Promise<void
   assert.deepEqual([state, attempt, failures], ["SUCCEEDED", 1, 0]);
 }
 
-async function slowLine(world: World, { url }: TestServer): Promise<void> {
-  const proxy = await startTcpProxy({ host: "127.0.0.1", port: Number(new URL(url).port) });
-  const place = await world.place();
-  const host = await place.host({ url: `http://${proxy.host}:${proxy.port}` });
-  const agentId = await host.agentId();
-  await place.publish("first");
-  await place.settled();
-  const { epoch } = await place.session(agentId);
+async function slowLine(world: World, replica: TestServer): Promise<void> {
+  const { proxy, place, agentId, epoch } = await behindProxy(world, replica);
   const published = await world.fault("the line is slow", async () => {
     proxy.throttle(slowBytesPerSecond);
     const answers = await Promise.all(["first", "second", "third"].map((product) => place.publish(product)));
