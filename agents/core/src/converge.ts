@@ -55,8 +55,10 @@ export interface Converger {
 
 /** From here on an attempt is not started again: it has taken the agent with it, or was stopped with it, twice. */
 const startsBeforeGivingUp = 3;
-/** A full disk gets space within minutes or days, and every try of a command is a line of the log. */
+/** A full disk gets space within minutes or days. */
 const journalAgainMs = 2_000;
+/** Of the tries of a command each so-manieth is a line of the log: the first, and one a minute. */
+const triesPerLine = 30;
 /** A result with more than this says so little more that it is not worth a page of Sync. */
 const maxMessageCharacters = 4_000;
 /** Instances beyond this go up as StateReports only: the result must fit into one message. */
@@ -170,15 +172,16 @@ export function createConverger(ports: {
 
   /** V5. Rejects only where the agent stops meanwhile. */
   async function kept<T>({ commandId }: JournalledCommand, write: () => Promise<T>): Promise<T> {
-    for (;;) {
+    for (let tries = 0; ; tries += 1) {
       try {
         return await write();
       } catch (error) {
         if (stopping.signal.aborted) throw error;
-        log.error(
-          { command: commandId, error: textOf(error), againMs: journalAgainMs },
-          "the journal cannot be written; its commands wait for it",
-        );
+        if (tries % triesPerLine === 0)
+          log.error(
+            { command: commandId, error: textOf(error), againMs: journalAgainMs },
+            "the journal cannot be written; its commands wait for it",
+          );
         await clock.sleep(journalAgainMs, stopping.signal);
       }
     }
