@@ -8,8 +8,10 @@ import { sql } from "kysely";
 import { createReconcile, lockDeployments } from "../deployments/index.ts";
 import { type Principal, systemPrincipal } from "../platform/context.ts";
 import { type Db, transact } from "../platform/transactions.ts";
-import { startEngine } from "./engine.fixture.ts";
-import { converge, renewing } from "./index.ts";
+import { epoch, startEngine } from "./engine.fixture.ts";
+import { converge, type Here, renewing } from "./index.ts";
+
+type Claims = Parameters<Here["claim"]>[1];
 
 let db: Db;
 
@@ -157,6 +159,46 @@ test("a slice that waits for a lock keeps nobody else's call waiting", async () 
     expect(await call(quick?.deploymentId)).toMatchObject({ generation: 2 });
   });
   expect(await waiting).toMatchObject({ generation: 2 });
+});
+
+test("a slice that waits for a lock when its command is claimed with the enqueue is no defect of that slice", async () => {
+  const engine = await startEngine(db);
+  const made = await engine.enqueue();
+  const slicesRow = sql`SELECT pg_advisory_xact_lock(4712)`;
+  engine.ports.owners.set("test", {
+    changed: async (work, commands) => {
+      if (commands.some(({ state }) => state === "ASSIGNED")) await slicesRow.execute(work.tx);
+    },
+  });
+  const claimant = { agentId: engine.agentId, epoch, window: 16 };
+  const ports = {
+    ...engine.ports,
+    here: { claim: (_: unknown, claims: Claims) => claims([claimant]), push: () => undefined },
+  };
+  const reconcile = createReconcile({ db, events: ports.events, ...renewing(ports) });
+  let waiting: Promise<DeploymentStatus> | undefined;
+  await transact(db, async (work) => {
+    await slicesRow.execute(work.tx);
+    waiting = reconcile(
+      { principal: systemPrincipal, request: { requestId: "r", remoteAddress: "" } },
+      create(ReconcileDeploymentRequestSchema, { id: made.deploymentId }),
+    );
+    const transactions = new Set<string>();
+    await until(async () => {
+      const { rows } = await sql<{ begun: string }>`
+        SELECT xact_start::text AS begun FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event = 'advisory'`.execute(db);
+      for (const { begun } of rows) transactions.add(begun);
+      return transactions.size === 2; // the set's, and after it the call's own
+    });
+  });
+  expect(await waiting).toMatchObject({ generation: 2 });
+  const row = db
+    .selectFrom("command_states")
+    .select(["state", "domain_error"])
+    .where("deployment_id", "=", made.deploymentId)
+    .orderBy("sequence", "desc");
+  expect(await row.executeTakeFirst()).toEqual({ state: "ASSIGNED", domain_error: "" });
 });
 
 test("a newer wish that commits meanwhile is what is converged anew, not the one before it", async () => {

@@ -26,7 +26,7 @@ import { createBatcher } from "../platform/batches.ts";
 import { type Caller, seesAll } from "../platform/context.ts";
 import type { Events } from "../platform/events.ts";
 import { areFirst, type Call, keepAnswers, once } from "../platform/idempotency.ts";
-import { problemOf } from "../platform/problems.ts";
+import { isUndone, problemOf } from "../platform/problems.ts";
 import { type Db, transact, type Work } from "../platform/transactions.ts";
 import { lockNewestFree, type NewestWish } from "./newest.ts";
 import { instancesOf, readDeployment } from "./queries.ts";
@@ -71,14 +71,9 @@ async function reconcileAll(ports: ReconcilePorts, asked: readonly Asked[]): Pro
   try {
     return await reconcileTogether(ports, asked);
   } catch (error) {
-    if (!isLockTimeout(error)) throw error;
+    if (!isUndone(error)) throw error;
     return asked.map(() => undefined); // S1
   }
-}
-
-/** PostgreSQL's lock_not_available. */
-function isLockTimeout(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "55P03";
 }
 
 async function reconcileTogether(
@@ -108,7 +103,7 @@ async function reconcileTogether(
     if (inOrder.length > 0) crashPoint("request.before-commit");
     return answered;
   });
-  crashPoint("request.committed");
+  if (answers.some((answer) => answer !== undefined)) crashPoint("request.committed");
   return answers;
 }
 

@@ -51,8 +51,11 @@ export function connectErrorOf(found: Problem): ConnectError {
 const awayStates = /^(08|57P|53)/;
 const awayCodes = new Set(["ECONNREFUSED", "ECONNRESET", "ENOENT", "EPIPE", "ETIMEDOUT", "ENOTFOUND"]);
 
-/** Deadlock, serialisation failure: of work that was repeated already, or beside a migration of a newer replica. */
-const undone = new Set(["40P01", "40001"]);
+/**
+ * Deadlock, serialisation failure, a lock that was waited for too long: of work that was repeated already, or beside a
+ * migration of a newer replica.
+ */
+const undone = new Set(["40P01", "40001", "55P03"]);
 
 /** SQLSTATEs of a NUL in text and in jsonb. */
 const unstorable = new Set(["22021", "22P05"]);
@@ -66,7 +69,7 @@ export function problemOf(error: unknown): Problem {
       cause: error,
     });
   }
-  const state = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+  const state = stateOf(error);
   if (undone.has(state)) {
     return problem("DATABASE_UNAVAILABLE", "The database undid this for other work. Repeat the request in a moment.", {
       retryAfterMs: 1_000,
@@ -79,6 +82,15 @@ export function problemOf(error: unknown): Problem {
   return problem("INTERNAL", "The server met a defect. Its log has the details under the request's id.", {
     cause: error,
   });
+}
+
+function stateOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
+/** The database undid this for other work, and nothing of it is there. */
+export function isUndone(error: unknown): boolean {
+  return undone.has(stateOf(error));
 }
 
 export function isDatabaseAway(error: unknown): boolean {
