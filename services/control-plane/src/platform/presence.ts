@@ -7,7 +7,8 @@
  * P2: an entry yields only to a higher epoch, and is deleted only by its own
  *     session. Where a higher one stands, and the row says that it lies, it is
  *     overwritten.
- * P3: each script touches one key, so that a Redis Cluster runs it too.
+ * P3: a script takes many agents' keys at once, and works with one, which is
+ *     what it gets where a Redis Cluster has them on different nodes.
  *
  *     bowline:<installation>:agent:<id>   hash: replica, session, epoch, heard (ms since 1970); TTL 45 s
  *     bowline:<installation>:online       sorted set of agents by the time (Redis's) when they count no more
@@ -74,8 +75,8 @@ export interface Presence extends Seen {
 const ttlMs = 45_000;
 /** Two writes may get lost before an entry goes. */
 const refreshEveryMs = 15_000;
-/** Entries of one pipeline: a millisecond of Redis's time. */
-const perPipeline = 200;
+/** Entries of one script: about a millisecond in which Redis answers nobody else. */
+const perScript = 200;
 /** Keys of one answer; a page has no more agents. */
 const maxAsked = 1_000;
 /** Sessions that opened or ended and wait to be written; beyond it the next refresh does. */
@@ -83,19 +84,34 @@ const maxChanged = 20_000;
 /** A session that has just opened needn't be in Redis yet. */
 const settledAfterMs = 5_000;
 
+/** Of each key whether it was written. ARGV: replica, TTL, force; then epoch, session and heard of each key. */
 const keepScript = `
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or nil)
-if ARGV[6] == '0' and epoch and epoch > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'replica', ARGV[2], 'session', ARGV[3], 'heard', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return 1`;
+local written = {}
+for i, key in ipairs(KEYS) do
+  local epoch, session, heard = ARGV[3 * i + 1], ARGV[3 * i + 2], ARGV[3 * i + 3]
+  local stands = redis.pcall('HGET', key, 'epoch')
+  if type(stands) == 'table' then -- no hash: not ours
+    redis.call('DEL', key)
+    stands = false
+  end
+  stands = tonumber(stands or nil)
+  if ARGV[3] == '0' and stands and stands > tonumber(epoch) then
+    written[i] = 0
+  else
+    redis.call('HSET', key, 'epoch', epoch, 'replica', ARGV[1], 'session', session, 'heard', heard)
+    redis.call('PEXPIRE', key, ARGV[2])
+    written[i] = 1
+  end
+end
+return written`;
 
+/** Of each key whether it was deleted. ARGV: the session of each key. */
 const forgetScript = `
-if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then return 0 end
-if redis.call('HGET', KEYS[1], 'session') ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])`;
+local deleted = {}
+for i, key in ipairs(KEYS) do
+  deleted[i] = redis.pcall('HGET', key, 'session') == ARGV[i] and redis.call('DEL', key) or 0
+end
+return deleted`;
 
 const onlineScript = `
 local time = redis.call('TIME')
@@ -114,37 +130,45 @@ export function createPresence({ redis, replicaId, clock, log, dropped }: Presen
   let online: number | undefined;
   let writtenAt: number | undefined;
 
+  /** P3. What the script answers of each session; `shared` are its first arguments, `own` those of each session. */
+  async function each(
+    link: NonNullable<typeof redis>,
+    lua: string,
+    sessions: readonly HeldSession[],
+    shared: readonly (string | number)[],
+    own: (session: HeldSession) => readonly (string | number)[],
+  ): Promise<unknown[]> {
+    return link.call("presence", async (commands) => {
+      const run = async (some: readonly HeldSession[]): Promise<unknown[]> => {
+        const keys = some.map(({ agentId }) => link.key("agent", agentId));
+        return (await commands.run(lua, keys, [...shared, ...some.flatMap(own)])) as unknown[];
+      };
+      if (commands.manyKeys) return run(sessions);
+      return (await Promise.all(sessions.map((session) => run([session])))).flat();
+    });
+  }
+
   /** P2. Returns the agents whose entry stayed, because a higher epoch stands there. */
   async function keep(
     link: NonNullable<typeof redis>,
     sessions: readonly HeldSession[],
     force: boolean,
   ): Promise<string[]> {
-    const written = await link.call("presence", (commands) =>
-      Promise.all(
-        sessions.map(({ agentId, sessionId, epoch, lastSeen }) =>
-          commands.eval(
-            keepScript,
-            1,
-            link.key("agent", agentId),
-            ...[epoch, replicaId, sessionId, lastSeen.getTime(), ttlMs, force ? 1 : 0],
-          ),
-        ),
-      ),
-    );
+    const own = ({ sessionId, epoch, lastSeen }: HeldSession) => [epoch, sessionId, lastSeen.getTime()];
+    const written = await each(link, keepScript, sessions, [replicaId, ttlMs, force ? 1 : 0], own);
     return sessions.filter((_, at) => written[at] === 0).map(({ agentId }) => agentId);
   }
 
   async function count(link: NonNullable<typeof redis>, agentIds: readonly string[], here: boolean): Promise<void> {
     const cardinality = await link.call("presence", (commands) =>
-      commands.eval(onlineScript, 1, link.key("online"), ttlMs, here ? 1 : 0, ...agentIds),
+      commands.run(onlineScript, [link.key("online")], [ttlMs, here ? 1 : 0, ...agentIds]),
     );
     online = typeof cardinality === "number" ? cardinality : online;
   }
 
   async function write(link: NonNullable<typeof redis>, sessions: readonly HeldSession[]): Promise<void> {
-    for (let from = 0; from < sessions.length; from += perPipeline) {
-      const some = sessions.slice(from, from + perPipeline);
+    for (let from = 0; from < sessions.length; from += perScript) {
+      const some = sessions.slice(from, from + perScript);
       const stayed = await keep(link, some, false);
       if (stayed.length > 0) {
         await presence.held.check(stayed);
@@ -163,13 +187,9 @@ export function createPresence({ redis, replicaId, clock, log, dropped }: Presen
   }
 
   async function forget(link: NonNullable<typeof redis>, sessions: readonly HeldSession[]): Promise<void> {
-    for (let from = 0; from < sessions.length; from += perPipeline) {
-      const some = sessions.slice(from, from + perPipeline);
-      const deleted = await link.call("presence", (commands) =>
-        Promise.all(
-          some.map(({ agentId, sessionId }) => commands.eval(forgetScript, 1, link.key("agent", agentId), sessionId)),
-        ),
-      );
+    for (let from = 0; from < sessions.length; from += perScript) {
+      const some = sessions.slice(from, from + perScript);
+      const deleted = await each(link, forgetScript, some, [], ({ sessionId }) => [sessionId]);
       const gone = some.filter((_, at) => deleted[at] === 1).map(({ agentId }) => agentId);
       if (gone.length > 0) await count(link, gone, false);
     }

@@ -1,4 +1,5 @@
 /** The connections to Redis: one for commands, one that listens; a cluster has both inside. */
+import { createHash } from "node:crypto";
 import { Cluster, Redis, type RedisOptions } from "ioredis";
 import type { RedisAddress } from "./address.ts";
 
@@ -12,7 +13,12 @@ const redialMaxMs = 2_000;
 const keepAliveMs = 10_000;
 
 /** What commands are given with; the same for one server and for a cluster. */
-export type RedisCommands = Pick<Redis, "set" | "eval" | "publish" | "hmget">;
+export type RedisCommands = Pick<Redis, "set" | "publish" | "hmget"> & {
+  /** Runs a script, whose text goes over only where Redis does not know it yet. */
+  run(lua: string, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>;
+  /** Whether a script may have many keys: in a cluster they lie on different nodes. */
+  manyKeys: boolean;
+};
 
 export interface RedisClients {
   commands: RedisCommands;
@@ -97,7 +103,7 @@ function openPair(address: RedisAddress, options: RedisOptions, on: RedisListeni
     });
   });
   return {
-    commands,
+    commands: withScripts(commands, true),
     countsListeners: true,
     close() {
       commands.disconnect();
@@ -125,5 +131,26 @@ function openCluster(address: RedisAddress, options: RedisOptions, on: RedisList
   cluster.on("ready", () => void cluster.subscribe(...on.channels).then(on.listening, on.error));
   // The node that carries the subscription may have been the one that left.
   cluster.on("-node", on.listening);
-  return { commands: cluster, countsListeners: false, close: () => cluster.disconnect() };
+  return { commands: withScripts(cluster, false), countsListeners: false, close: () => cluster.disconnect() };
+}
+
+function withScripts(client: Redis | Cluster, manyKeys: boolean): RedisCommands {
+  const hashes = new Map<string, string>();
+  const hashOf = (lua: string): string => {
+    const hash = hashes.get(lua) ?? createHash("sha1").update(lua).digest("hex");
+    hashes.set(lua, hash);
+    return hash;
+  };
+  return Object.assign(client, {
+    manyKeys,
+    async run(...[lua, keys, args]: Parameters<RedisCommands["run"]>): Promise<unknown> {
+      try {
+        return await client.evalsha(hashOf(lua), keys.length, ...keys, ...args);
+      } catch (error) {
+        // It was never there, or a restart or SCRIPT FLUSH took it; EVAL keeps it again.
+        if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error;
+        return client.eval(lua, keys.length, ...keys, ...args);
+      }
+    },
+  });
 }
