@@ -89,10 +89,10 @@ export default {
     },
     {
       name: "clients-import-contract-and-kernel",
-      comment: "cli, console and dev speak the contract only; the CLI dials as agents do.",
+      comment: "cli, console and dev speak the contract only; the CLI dials as agents do. start is for their main.ts.",
       severity: "error",
       from: { path: "^services/(cli|console|dev)/", pathNot: test },
-      to: { path: "^libs/", pathNot: "^libs/(contract|kernel|dial)/" },
+      to: { path: "^libs/", pathNot: "^libs/(contract|kernel|dial|start)/" },
     },
     {
       name: "agents-import-no-service",
@@ -122,15 +122,18 @@ export default {
       from: { path: "^agents/(?!core/|dataplanes/)([^/]+)/src/main\\.ts$" },
       to: {
         path: "^(libs|agents)/",
-        pathNot: ["^agents/$1/", "^agents/(core|dataplanes)/", "^libs/(kernel|contract)/"],
+        pathNot: ["^agents/$1/", "^agents/(core|dataplanes)/", "^libs/(kernel|contract|start)/"],
       },
     },
     {
       name: "dataplanes-know-no-sibling",
-      comment: "A data plane: core, kernel, contract, its own SDK.",
+      comment: "A data plane: core, kernel, contract, its own SDK. start is for its main.ts.",
       severity: "error",
       from: { path: "^agents/dataplanes/([^/]+)/", pathNot: test },
-      to: { path: "^(libs|agents)/", pathNot: ["^agents/dataplanes/$1/", "^agents/core/", "^libs/(kernel|contract)/"] },
+      to: {
+        path: "^(libs|agents)/",
+        pathNot: ["^agents/dataplanes/$1/", "^agents/core/", "^libs/(kernel|contract|start)/"],
+      },
     },
     {
       name: "tests-use-front-doors",

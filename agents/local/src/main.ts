@@ -1,8 +1,15 @@
-/** The local agent's program: the core, the local runtime, and the data planes that it can run. */
-import { runProgram } from "@bowline/agent-core";
-import { embedded } from "@bowline/dataplane-embedded";
-import { createLocalRuntime } from "./index.ts";
+/**
+ * The local agent's program: the core, the local runtime, and the data planes
+ * that it can run. All of it is loaded after the cache of compiled code is in place.
+ */
+import { keepCompiledCode } from "@bowline/start";
 
+keepCompiledCode();
+const [{ runProgram }, { embedded }, { createLocalRuntime }] = await Promise.all([
+  import("@bowline/agent-core"),
+  import("@bowline/dataplane-embedded"),
+  import("./index.ts"),
+]);
 await runProgram({
   dataPlanes: [embedded],
   createRuntime: ({ config, log, openSecret }) =>

@@ -2,7 +2,7 @@
  * What every command gets: settings, streams, Ctrl-C; and how commands are
  * declared, so that each --help has the same parts.
  *
- *   main.ts      entry: builds the tree, runs it, exits
+ *   main.ts      entry           run.ts  builds the tree, runs it, exits
  *   config.ts    the environment           contexts.ts  `bowline login`
  *   client.ts    the server                errors.ts    its errors in words
  *   output.ts    results                   progress.ts  waiting, with progress

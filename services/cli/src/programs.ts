@@ -4,6 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { access } from "node:fs/promises";
+import { flushCompileCache } from "node:module";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 import { resolve } from "node:path";
@@ -56,6 +57,7 @@ export async function become(cli: Cli, file: string, args: readonly string[]): P
   }
   const argv = [process.execPath, file, ...args];
   if (process.execve !== undefined && process.platform !== "win32") {
+    flushCompileCache(); // at its end a process does so by itself; this one has none
     process.emitWarning = () => {}; // it says that execve is experimental, into the other program's output
     process.execve(process.execPath, argv, definedOnly(cli.settings.environment));
   }

@@ -2,7 +2,7 @@
  * A server in stages, started in order, stopped in reverse. With wire.ts the
  * only place that wires.
  *
- *   main.ts     the process: arguments, signals, exit codes
+ *   main.ts     entry            program.ts  the process: arguments, signals, exit codes
  *   wire.ts     slices to one another, and to one handler
  *   config.ts   settings                 log.ts     the log
  *   platform/   what every slice uses    others: one folder per slice
