@@ -13,6 +13,7 @@
  *   journal.ts, journal-file.ts   what survives a crash, and where
  *   converge.ts, gateways.ts   from the journal to a result
  *   observe.ts, load.ts        what runs, and how busy the machine is
+ *   runtimes/                  what runtimes share (`@bowline/agent-core/runtimes`)
  */
 export * from "./config.ts";
 export * from "./dataplane.ts";

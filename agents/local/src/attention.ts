@@ -10,9 +10,9 @@ import type { Workload } from "@bowline/contract/deployments";
 import { watchHealth } from "./health.ts";
 import type { LiveRun } from "./launch.ts";
 import { markers } from "./processes.ts";
-import type { AssignedPort } from "./ports.ts";
+import type { AssignedPort } from "@bowline/agent-core/runtimes";
 import type { Times } from "./times.ts";
-import { milliseconds } from "./workloads.ts";
+import { milliseconds } from "@bowline/agent-core/runtimes";
 
 export interface Attended {
   run: LiveRun;

@@ -19,36 +19,26 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import type { ObservedDeployment } from "@bowline/agent-core";
+import {
+  assignPorts,
+  isMissing,
+  makeFolder,
+  newRecord,
+  readDurable,
+  removeFolder,
+  renewTaken,
+  writeDurably,
+} from "@bowline/agent-core/runtimes";
+import type { DeploymentRecord, Held } from "@bowline/agent-core/runtimes";
 import { WorkloadSchema } from "@bowline/contract/deployments";
-import type { Deployment, Workload } from "@bowline/contract/deployments";
-import { isMissing, makeFolder, readDurable, removeFolder, writeDurably } from "./durable.ts";
 import { createInstance } from "./instances.ts";
 import type { Instance } from "./instances.ts";
 import { openLog } from "./logs.ts";
-import { assignPorts, renewTaken } from "./ports.ts";
-import type { AssignedPort } from "./ports.ts";
 import type { InstanceState } from "./phases.ts";
 import type { InstanceSurroundings } from "./starting.ts";
-import { observeInstance } from "./readiness.ts";
+import { observeInstance, readinessOf } from "./readiness.ts";
 import { fillFolder } from "./volumes.ts";
-import type { VolumeKeeping } from "./volumes.ts";
-import { instanceCount } from "./workloads.ts";
 import type { Definition } from "./workloads.ts";
-
-export interface DeploymentRecord {
-  id: string;
-  /** Of the last good generation; before the first, the one that is tried. */
-  generation: number;
-  /** False until a generation has succeeded. */
-  settled: boolean;
-  desired: "RUNNING" | "STOPPED" | "PAUSED" | "ABSENT";
-  /** Slots of the last good generation (S1). */
-  current: string[];
-  /** Names of workloads, each level after those that it depends on. */
-  levels: string[][];
-  volumes: VolumeKeeping;
-  labels: Record<string, string>;
-}
 
 /** What a deployment needs from its runtime. */
 export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "changed" | "renewPorts"> {
@@ -59,27 +49,7 @@ export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "chan
   changed(deploymentId: string): void;
 }
 
-export interface HeldDeployment {
-  readonly record: DeploymentRecord;
-  readonly slots: ReadonlyMap<string, Instance>;
-  saveRecord(change: Partial<DeploymentRecord>): Promise<void>;
-  isCurrent(instance: Instance): boolean;
-  /** Makes a slot; its instance does not run yet. */
-  addSlot(
-    spec: Deployment,
-    workload: Workload,
-    index: number,
-    digest: string,
-    inherited: readonly AssignedPort[],
-  ): Promise<Instance>;
-  /** Stops the instance and removes all of its slot. */
-  removeSlot(instance: Instance): Promise<void>;
-  /** Removes what is on disk, once no slot is left. */
-  erase(): Promise<void>;
-  /** Calls `listener` after every change of an instance; returns how to stop that. */
-  onChange(listener: () => void): () => void;
-  /** The instance that answers for one member of a workload. */
-  find(workload: string, index: number): Instance | undefined;
+export interface HeldDeployment extends Held<Instance> {
   observe(): ObservedDeployment;
 }
 
@@ -92,16 +62,8 @@ export async function holdDeployment(
   const folder = join(surroundings.dataDir, "deployments", id);
   const instancesFolder = join(folder, "instances");
   await makeFolder(instancesFolder);
-  const record = ((await readDurable(join(folder, "record.json"))) as DeploymentRecord | undefined) ?? {
-    id,
-    generation,
-    settled: false,
-    desired: "RUNNING",
-    current: [],
-    levels: [],
-    volumes: {},
-    labels: {},
-  };
+  const record =
+    ((await readDurable(join(folder, "record.json"))) as DeploymentRecord | undefined) ?? newRecord(id, generation);
   const slots = new Map<string, Instance>();
   const listeners = new Set<() => void>();
   const changed = (): void => {
@@ -181,6 +143,7 @@ export async function holdDeployment(
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    readiness: readinessOf,
     find(workload, index) {
       const both = [...slots.values()].filter(
         ({ definition }) => definition.index === index && definition.workload.name === workload,
@@ -214,13 +177,6 @@ export async function storedDeployments(dataDir: string): Promise<string[]> {
     if (isMissing(error)) return [];
     throw error;
   }
-}
-
-/** The members that a spec asks for. */
-export function membersOf(spec: Deployment): { workload: Workload; index: number }[] {
-  return spec.workloads.flatMap((workload) =>
-    Array.from({ length: instanceCount(workload) }, (_, index) => ({ workload, index })),
-  );
 }
 
 function newState(generation: number): InstanceState {

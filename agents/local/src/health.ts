@@ -13,10 +13,9 @@ import { connect } from "node:net";
 import { systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
 import type { HealthCheck } from "@bowline/contract/deployments";
-import { findPort, reachable } from "./ports.ts";
-import type { AssignedPort } from "./ports.ts";
+import { findPort, milliseconds, reachable } from "@bowline/agent-core/runtimes";
+import type { AssignedPort } from "@bowline/agent-core/runtimes";
 import { markers } from "./processes.ts";
-import { milliseconds } from "./workloads.ts";
 
 /** Between two tries before the first success (H1). */
 const startIntervalMs = 250;

@@ -4,7 +4,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readDurable, writeDurably } from "./durable.ts";
+import { readDurable, writeDurably } from "@bowline/agent-core/runtimes";
 
 export interface FolderIdentity {
   /** 32 hexadecimal digits, made with the folder. */

@@ -20,18 +20,16 @@ import { crashPoint, systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
 import type { Workload } from "@bowline/contract/deployments";
 import { attend } from "./attention.ts";
-import { writeDurably } from "./durable.ts";
+import { Refusal, isJob, stopGraceMs, stopSignal, writeDurably } from "@bowline/agent-core/runtimes";
 import { adopt, forgetRun } from "./launch.ts";
 import type { Exit, LiveRun } from "./launch.ts";
 import type { LogFile } from "./logs.ts";
 import type { InstanceState, Phase } from "./phases.ts";
 import { endRun, freezeRun, isAlive, killRun, sendToRun } from "./processes.ts";
 import type { RunIdentity } from "./processes.ts";
-import { Refusal } from "./refusal.ts";
 import { decide } from "./restarts.ts";
 import { startRun } from "./starting.ts";
 import type { InstanceSurroundings } from "./starting.ts";
-import { isJob, stopGraceMs, stopSignal } from "./workloads.ts";
 import type { Definition } from "./workloads.ts";
 
 export interface Instance {

@@ -24,7 +24,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { crashPoint } from "@bowline/kernel";
 import type { FailureReason } from "@bowline/agent-core";
-import { readDurable, writeDurably } from "./durable.ts";
+import { readDurable, writeDurably } from "@bowline/agent-core/runtimes";
 import { isAlive, markedProcesses, markers, readStat } from "./processes.ts";
 import type { RunIdentity } from "./processes.ts";
 

@@ -3,14 +3,11 @@
  */
 import type { InstancePhase, ObservedInstance } from "@bowline/agent-core";
 import type { Instance } from "./instances.ts";
+import type { Readiness } from "@bowline/agent-core/runtimes";
 import type { Exit } from "./launch.ts";
 import { excerpt } from "./logs.ts";
 import type { Phase } from "./phases.ts";
-import { Refusal } from "./refusal.ts";
-import { isJob } from "./workloads.ts";
-
-/** Expected answers, not errors. */
-export type Readiness = { kind: "ready" } | { kind: "waiting" } | { kind: "failed"; refusal: Refusal };
+import { Refusal, isJob } from "@bowline/agent-core/runtimes";
 
 /** Lines of output that a failure's message carries, and how long they may be together. */
 const excerptLines = 20;

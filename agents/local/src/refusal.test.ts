@@ -5,7 +5,7 @@ import { create } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { DeploymentSchema } from "@bowline/contract/deployments";
 import { temporaryFolder } from "@bowline/testing";
-import { asRefusal, Refusal } from "./refusal.ts";
+import { asRefusal, Refusal } from "@bowline/agent-core/runtimes";
 import { makeVolumes } from "./volumes.ts";
 
 const caught = (promise: Promise<unknown>): Promise<unknown> =>

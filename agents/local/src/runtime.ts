@@ -7,22 +7,31 @@
 import { homedir, release } from "node:os";
 import { delimiter, dirname, resolve } from "node:path";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
+import {
+  claimPorts,
+  converge,
+  findPort,
+  fixedNumber,
+  isDeploymentId,
+  invalid,
+  lockFolder,
+  makeFolder,
+  reachable,
+  unsupported,
+} from "@bowline/agent-core/runtimes";
+import type { ConvergePorts } from "@bowline/agent-core/runtimes";
 import { Deployment_Desired } from "@bowline/contract/deployments";
-import { converge } from "./converge.ts";
 import { discardRecords, holdDeployment, storedDeployments } from "./deployments.ts";
 import type { DeploymentSurroundings, HeldDeployment } from "./deployments.ts";
-import { makeFolder } from "./durable.ts";
 import { folderIdentity, runtimeIdentity } from "./identity.ts";
-import { lockFolder } from "./lock.ts";
 import { readLog } from "./logs.ts";
 import { createObservations, observeStrays } from "./observe.ts";
-import { findPort, reachable } from "./ports.ts";
 import { markers, readBootId } from "./processes.ts";
-import { invalid, unsupported } from "./refusal.ts";
+import { endStrays } from "./strays.ts";
 import { defaultTimes } from "./times.ts";
 import type { Times } from "./times.ts";
-import { isFolder, volumeFolder } from "./volumes.ts";
-import { environmentOf, isDeploymentId } from "./workloads.ts";
+import { isFolder, makeVolumes, removeVolumes, volumeFolder } from "./volumes.ts";
+import { checkLocalSpec, environmentOf, findProgram } from "./workloads.ts";
 
 export interface LocalRuntimeOptions {
   /** Made if it is not there. */
@@ -195,12 +204,18 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
         }
         const deployment = held.get(spec.id) ?? (await holdDeployment(spec.id, surroundings, spec.generation));
         held.set(spec.id, deployment);
-        const ports = {
-          dataDir,
-          runtimeId: folder.id,
+        const ports: ConvergePorts = {
+          kind: "local",
           digestKey: folder.digestKey,
-          searchPath: base["PATH"] ?? "",
           openSecrets,
+          claimPorts,
+          hostPort: fixedNumber,
+          check: checkLocalSpec,
+          findProgram: (workload) =>
+            findProgram(workload, workload.environment["PATH"] ?? base["PATH"] ?? "", undefined),
+          endStrays: () => endStrays(deployment, folder.id),
+          prepare: () => makeVolumes(dataDir, spec),
+          clear: (volumes, all) => removeVolumes(dataDir, spec.id, volumes, all),
         };
         const end = await converge(deployment, spec, ports, report, { cancel: signal, quit: quitting.signal });
         const { desired, settled } = deployment.record;

@@ -4,11 +4,9 @@
  *   instances.ts  decides when    launch.ts  makes the process
  */
 import type { Workload } from "@bowline/contract/deployments";
-import { errorCode } from "./durable.ts";
+import { Refusal, asRefusal, claimPorts, errorCode } from "@bowline/agent-core/runtimes";
 import { launch, LaunchFailed } from "./launch.ts";
 import type { Exit, LiveRun } from "./launch.ts";
-import { claimPorts } from "./ports.ts";
-import { asRefusal, Refusal } from "./refusal.ts";
 import type { Times } from "./times.ts";
 import { findProgram, needsExitCode } from "./workloads.ts";
 import type { Definition } from "./workloads.ts";

@@ -6,10 +6,9 @@
  * links; what they point to goes only with its deployment.
  */
 import { chmod, lstat, mkdir, readdir, rm, rmdir, symlink, writeFile } from "node:fs/promises";
-import { dirname, join, posix } from "node:path";
+import { dirname, join } from "node:path";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
-import { errorCode, isMissing, makeFolder } from "./durable.ts";
-import { Refusal } from "./refusal.ts";
+import { errorCode, isMissing, makeFolder, mountTarget, Refusal } from "@bowline/agent-core/runtimes";
 
 /** Mode of a file whose spec says none. */
 const defaultFileMode = 0o444;
@@ -57,13 +56,6 @@ export async function removeVolumes(
   } catch (error) {
     if (errorCode(error) !== "ENOTEMPTY") throw error; // kept volumes are in it
   }
-}
-
-/** A mount's path relative to the instance's folder; undefined if it leaves it or is it. */
-export function mountTarget(path: string): string | undefined {
-  if (path.includes("\0") || path.split("/").includes("..")) return undefined;
-  const target = posix.normalize(path).replace(/^\/+/, "").replace(/\/+$/, "");
-  return target === "" || target === "." ? undefined : target;
 }
 
 /**

@@ -29,7 +29,7 @@ export async function lockFolder(dataDir: string): Promise<{ release(): Promise<
         reject(new DataDirInUse(`${dataDir} is in use by another agent${who}: end it, or choose another data folder`)),
       );
     });
-    server.listen(`\0bowline-local-${dev}-${ino}`, resolve);
+    server.listen(`\0bowline-local-${dev}-${ino}`, resolve); // every kind: a folder has one runtime
   });
   server.unref(); // the lock must not keep an agent alive that wants to end
   await writeFile(holderFile, `${process.pid}\n`, { mode: 0o600 }); // for people only; the socket decides

@@ -3,31 +3,34 @@
  *
  *   plan.ts     what is there already
  *   rollout.ts  starts what changed, beside or instead of what runs, or undoes it
- *   order.ts    who waits for whom      deployments.ts  what is held and stored
+ *   order.ts    who waits for whom      members.ts  what is held and stored
  *
  * C1: what the spec does not change is not touched.
  * C2: nothing is stopped before everything that can be checked has been.
  * C3: the record changes in one write, after the new generation is there and
- *     before the old one goes (S1): a crash in between leaves both, never none.
+ *     before the old one goes: a crash in between leaves both, never none.
  */
-import type { ConvergeEnd, ConvergeProgress } from "@bowline/agent-core";
+import type { ConvergeEnd, ConvergeProgress } from "../runtime.ts";
 import { crashPoint } from "@bowline/kernel";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment } from "@bowline/contract/deployments";
-import type { HeldDeployment } from "./deployments.ts";
-import type { Instance } from "./instances.ts";
+import type { Held, Member } from "./members.ts";
 import { makePlan } from "./plan.ts";
 import type { Plan, PlanPorts } from "./plan.ts";
-import { killRun, markedProcesses } from "./processes.ts";
 import { asRefusal, invalid } from "./refusal.ts";
+import type { RolloutPorts } from "./rollout.ts";
 import { rollOut } from "./rollout.ts";
-import { makeVolumes, removeVolumes } from "./volumes.ts";
-import { checkSpec } from "./workloads.ts";
 
 /** What a converge needs from its runtime. */
-export interface ConvergePorts extends PlanPorts {
-  dataDir: string;
-  runtimeId: string;
+export interface ConvergePorts extends PlanPorts, RolloutPorts {
+  /** Throws a refusal for the first thing that the spec says wrong, or that this runtime cannot do. */
+  check(spec: Deployment): void;
+  /** Ends what carries this deployment's marks and no slot knows: a newer wish of it names them (R2). */
+  endStrays(): Promise<void>;
+  /** Makes volumes and whatever else instances need before they are made. */
+  prepare(spec: Deployment, report: (progress: ConvergeProgress) => void, cancel: AbortSignal): Promise<void>;
+  /** Removes volumes that are not kept, or all, and whatever else `prepare` made. */
+  clear(volumes: Readonly<Record<string, boolean>>, all: boolean): Promise<void>;
 }
 
 /**
@@ -41,8 +44,8 @@ export interface Interruptions {
 }
 
 /** Returns expected ends; throws for defects only. */
-export async function converge(
-  held: HeldDeployment,
+export async function converge<M extends Member>(
+  held: Held<M>,
   spec: Deployment,
   ports: ConvergePorts,
   report: (progress: ConvergeProgress) => void,
@@ -50,15 +53,15 @@ export async function converge(
 ): Promise<ConvergeEnd> {
   try {
     if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports);
-    checkSpec(spec);
-    await endStrays(held, ports.runtimeId);
+    ports.check(spec);
+    await ports.endStrays();
     const plan = await makePlan(held, spec, ports);
     const volumes = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
     await held.saveRecord({ volumes: { ...held.record.volumes, ...volumes }, labels: spec.labels });
-    await makeVolumes(ports.dataDir, spec);
+    await ports.prepare(spec, report, AbortSignal.any([interruptions.cancel, interruptions.quit]));
     switch (spec.desired) {
       case Deployment_Desired.RUNNING:
-        return await rollOut(held, spec, plan, report, interruptions);
+        return await rollOut(held, spec, plan, ports, report, interruptions);
       case Deployment_Desired.STOPPED:
         return await rest(held, spec, plan, "STOPPED");
       case Deployment_Desired.PAUSED:
@@ -76,10 +79,10 @@ export async function converge(
 }
 
 /** STOPPED and PAUSED: nothing executes; definitions, volumes and, if paused, memory stay. */
-async function rest(
-  held: HeldDeployment,
+async function rest<M extends Member>(
+  held: Held<M>,
   spec: Deployment,
-  plan: Plan,
+  plan: Plan<M>,
   desired: "STOPPED" | "PAUSED",
 ): Promise<ConvergeEnd> {
   await inLevels(held, plan.levels, async (instance) => {
@@ -98,47 +101,31 @@ async function rest(
 }
 
 /** ABSENT: nothing is left but volumes that outlive the deployment. Carried through whatever aborts. */
-async function remove(held: HeldDeployment, spec: Deployment, ports: ConvergePorts): Promise<ConvergeEnd> {
+async function remove<M extends Member>(held: Held<M>, spec: Deployment, ports: ConvergePorts): Promise<ConvergeEnd> {
   const named = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
   const volumes = { ...held.record.volumes, ...named };
   await held.saveRecord({ desired: "ABSENT", volumes });
-  crashPoint("local.before-removal");
+  crashPoint(`${ports.kind}.before-removal`);
   await inLevels(held, held.record.levels, (instance) => instance.stop());
-  await endStrays(held, ports.runtimeId);
+  await ports.endStrays();
   for (const instance of [...held.slots.values()]) await held.removeSlot(instance);
-  await removeVolumes(ports.dataDir, spec.id, volumes, spec.removeVolumes);
-  crashPoint("local.before-erasure");
+  await ports.clear(volumes, spec.removeVolumes);
+  crashPoint(`${ports.kind}.before-erasure`);
   await held.erase();
   return { kind: "succeeded" };
 }
 
 /** Calls `each` for every instance: dependants first, those of one level at once. */
-async function inLevels(
-  held: HeldDeployment,
+async function inLevels<M extends Member>(
+  held: Held<M>,
   levels: readonly (readonly string[])[],
-  each: (instance: Instance) => Promise<void>,
+  each: (instance: M) => Promise<void>,
 ): Promise<void> {
   const left = new Set(held.slots.values());
-  const takeLevel = (names: readonly string[] | undefined): Instance[] =>
+  const takeLevel = (names: readonly string[] | undefined): M[] =>
     [...left].filter(({ workload }) => names === undefined || names.includes(workload.name));
   // What no level names belongs to an older generation: nothing waits for it.
   const named = levels.flat();
   const unnamed = [...left].filter(({ workload }) => !named.includes(workload.name));
   for (const batch of [unnamed, ...levels.toReversed().map(takeLevel)]) await Promise.all(batch.map(each));
-}
-
-/** Ends processes that carry this deployment's marker and that no slot knows: a newer wish of it names them (R2). */
-async function endStrays(held: HeldDeployment, runtimeId: string): Promise<void> {
-  const known = new Set<string>();
-  for (const instance of held.slots.values()) {
-    const phase = instance.phase();
-    if ("live" in phase) known.add(phase.live.record.run);
-    if (phase.kind === "starting") return; // its run has no name yet; the next converge looks again
-  }
-  const strays = markedProcesses(runtimeId).filter(
-    ({ instance, run }) => instance.startsWith(`${held.record.id}/`) && !known.has(run),
-  );
-  for (const run of new Set(strays.map((stray) => stray.run))) {
-    await killRun({ run, pid: 0, startTime: "", bootId: "", groupIsOurs: false });
-  }
 }

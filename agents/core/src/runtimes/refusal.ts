@@ -2,7 +2,7 @@
  * Why a spec does not become true here: an expected ending of a converge,
  * thrown where the cause is known and returned at its edge.
  */
-import type { FailureReason } from "@bowline/agent-core";
+import type { FailureReason } from "../runtime.ts";
 import { errorCode } from "./durable.ts";
 
 export class Refusal extends Error {
@@ -18,7 +18,7 @@ export class Refusal extends Error {
   }
 }
 
-/** The spec asks for what processes of a host cannot give. Never approximated. */
+/** The spec asks for what this runtime cannot give. Never approximated. */
 export function unsupported(message: string): Refusal {
   return new Refusal("UNSUPPORTED", message, false);
 }

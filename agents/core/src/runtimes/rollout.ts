@@ -8,15 +8,13 @@
  * O2: a failed attempt leaves what the record says, and its message says what
  *     that is (R3).
  */
-import type { ConvergeEnd, ConvergeProgress, WorkloadProgress } from "@bowline/agent-core";
+import type { ConvergeEnd, ConvergeProgress, WorkloadProgress } from "../runtime.ts";
 import { crashPoint } from "@bowline/kernel";
 import { Dependency_Condition } from "@bowline/contract/deployments";
-import type { Deployment, Workload } from "@bowline/contract/deployments";
+import type { Deployment, Port, Workload } from "@bowline/contract/deployments";
 import type { Plan } from "./plan.ts";
-import type { HeldDeployment } from "./deployments.ts";
-import type { Instance } from "./instances.ts";
-import { claimPorts, fixedNumber } from "./ports.ts";
-import { readinessOf } from "./readiness.ts";
+import type { Held, Member } from "./members.ts";
+import type { AssignedPort } from "./ports.ts";
 import { asRefusal, Refusal } from "./refusal.ts";
 
 /** How long an old instance that had to end may take to be back after a failed update; then the message says that it is not. */
@@ -25,24 +23,43 @@ const restoreLimitMs = 20_000;
 /** An attempt that was called off. */
 class Cancelled extends Error {}
 
-interface Attempt {
-  held: HeldDeployment;
+interface Attempt<M extends Member> {
+  held: Held<M>;
+  ports: RolloutPorts;
   /** Every instance of the new generation, by workload. */
-  instances: Map<string, Instance[]>;
-  added: Set<Instance>;
-  leaving: readonly Instance[];
+  instances: Map<string, M[]>;
+  added: Set<M>;
+  leaving: readonly M[];
   /** Old ones that ended to make room (O1). */
-  parked: Set<Instance>;
+  parked: Set<M>;
 }
 
-export async function rollOut(
-  held: HeldDeployment,
+/** What a roll-out needs from its runtime. */
+export interface RolloutPorts {
+  /** Names its crash points: `<kind>.before-commit`. */
+  kind: string;
+  /** The number on the host that a port of a spec asks for; undefined: none, or any. */
+  hostPort: (port: Port) => number | undefined;
+  /** Throws PORT_TAKEN if somebody else has one of them, where that can be seen before a start. */
+  claimPorts(workload: string, ports: readonly AssignedPort[]): Promise<void>;
+}
+
+export async function rollOut<M extends Member>(
+  held: Held<M>,
   spec: Deployment,
-  plan: Plan,
+  plan: Plan<M>,
+  ports: RolloutPorts,
   report: (progress: ConvergeProgress) => void,
   { cancel, quit }: { cancel: AbortSignal; quit: AbortSignal },
 ): Promise<ConvergeEnd> {
-  const attempt: Attempt = { held, instances: new Map(), added: new Set(), leaving: plan.leaving, parked: new Set() };
+  const attempt: Attempt<M> = {
+    held,
+    ports,
+    instances: new Map(),
+    added: new Set(),
+    leaving: plan.leaving,
+    parked: new Set(),
+  };
   try {
     await addInstances(attempt, spec, plan);
     await startAll(attempt, spec, report, AbortSignal.any([cancel, quit]));
@@ -61,7 +78,7 @@ export async function rollOut(
     };
   }
   const current = [...attempt.instances.values()].flat();
-  crashPoint("local.before-commit");
+  crashPoint(`${ports.kind}.before-commit`);
   await held.saveRecord({
     generation: spec.generation,
     settled: true,
@@ -69,31 +86,31 @@ export async function rollOut(
     current: current.map(({ definition }) => definition.slot),
     levels: plan.levels,
   });
-  crashPoint("local.after-commit");
+  crashPoint(`${ports.kind}.after-commit`);
   await Promise.all(plan.leaving.map((instance) => held.removeSlot(instance)));
   return { kind: "succeeded" };
 }
 
-async function addInstances(attempt: Attempt, spec: Deployment, plan: Plan): Promise<void> {
+async function addInstances<M extends Member>(attempt: Attempt<M>, spec: Deployment, plan: Plan<M>): Promise<void> {
   const { held } = attempt;
   for (const { workload, index, digest, kept } of plan.members) {
     const before = kept ?? held.find(workload.name, index);
     let instance = kept;
     if (instance === undefined) {
       // The same free ports only where the old instance is not in the way (O1).
-      const inherits = before !== undefined && (!lives(before) || excludes(before, workload, spec));
+      const inherits = before !== undefined && (!lives(before) || excludes(before, workload, spec, attempt.ports));
       instance = await held.addSlot(spec, workload, index, digest, inherits ? before.definition.ports : []);
       attempt.added.add(instance);
       const others = instance.definition.ports.filter((port) => !heldBy(attempt.leaving, port.published));
-      await claimPorts(workload.name, others); // before anything is stopped for it
+      await attempt.ports.claimPorts(workload.name, others); // before anything is stopped for it
     } else await instance.enter(spec.generation);
     attempt.instances.set(workload.name, [...(attempt.instances.get(workload.name) ?? []), instance]);
   }
 }
 
 /** Starts workloads as their dependencies allow; resolves when all are there. */
-async function startAll(
-  attempt: Attempt,
+async function startAll<M extends Member>(
+  attempt: Attempt<M>,
   spec: Deployment,
   report: (progress: ConvergeProgress) => void,
   signal: AbortSignal,
@@ -116,13 +133,13 @@ async function startAll(
     const instances = attempt.instances.get(workload.name) ?? [];
     say(workload, "WAITING", 0);
     for (const { workload: name, condition } of workload.dependsOn) {
-      const met = conditions[condition as keyof typeof conditions] ?? isStarted;
+      const met = conditions(attempt.held)[condition as keyof ReturnType<typeof conditions>] ?? isStarted;
       await until(attempt, attempt.instances.get(name) ?? [], met, ends);
     }
     if (ends.aborted) throw new Cancelled();
     say(workload, "STARTING", 25);
     for (const instance of instances) await startInstance(attempt, instance, spec);
-    await until(attempt, instances, (instance) => readinessOf(instance).kind === "ready", ends);
+    await until(attempt, instances, (instance) => attempt.held.readiness(instance).kind === "ready", ends);
     say(workload, "READY", 100);
   };
   const ended = await Promise.allSettled(
@@ -137,9 +154,11 @@ async function startAll(
   if (ended.some(({ status }) => status === "rejected")) throw new Cancelled();
 }
 
-async function startInstance(attempt: Attempt, instance: Instance, spec: Deployment): Promise<void> {
+async function startInstance<M extends Member>(attempt: Attempt<M>, instance: M, spec: Deployment): Promise<void> {
   if (attempt.added.has(instance)) {
-    const inTheWay = attempt.leaving.filter((old) => lives(old) && excludes(old, instance.workload, spec));
+    const inTheWay = attempt.leaving.filter(
+      (old) => lives(old) && excludes(old, instance.workload, spec, attempt.ports),
+    );
     for (const old of inTheWay) {
       attempt.parked.add(old);
       await old.stop();
@@ -149,17 +168,17 @@ async function startInstance(attempt: Attempt, instance: Instance, spec: Deploym
 }
 
 /** Resolves when `holds` for all of `instances`; throws the refusal of the first that failed, or `Cancelled`. */
-function until(
-  attempt: Attempt,
-  instances: readonly Instance[],
-  holds: (instance: Instance) => boolean,
+function until<M extends Member>(
+  attempt: Attempt<M>,
+  instances: readonly M[],
+  holds: (instance: M) => boolean,
   signal: AbortSignal,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const look = (): void => {
       if (signal.aborted) return settle(() => reject(new Cancelled()));
       for (const instance of instances) {
-        const readiness = readinessOf(instance);
+        const readiness = attempt.held.readiness(instance);
         if (readiness.kind === "failed" && !holds(instance)) return settle(() => reject(readiness.refusal));
       }
       if (instances.every(holds)) settle(resolve);
@@ -175,20 +194,20 @@ function until(
   });
 }
 
-const isStarted = (instance: Instance): boolean => ["running", "backing-off", "exited"].includes(instance.phase().kind);
+const isStarted = (instance: Member): boolean => ["running", "backing-off", "exited"].includes(instance.phase().kind);
 
-const conditions = {
+const conditions = <M extends Member>(held: Held<M>) => ({
   [Dependency_Condition.CONDITION_UNSPECIFIED]: isStarted,
   [Dependency_Condition.STARTED]: isStarted,
-  [Dependency_Condition.HEALTHY]: (instance: Instance) => readinessOf(instance).kind === "ready",
-  [Dependency_Condition.COMPLETED]: (instance: Instance) => {
+  [Dependency_Condition.HEALTHY]: (instance: M) => held.readiness(instance).kind === "ready",
+  [Dependency_Condition.COMPLETED]: (instance: M) => {
     const phase = instance.phase();
     return phase.kind === "exited" && phase.exit.code === 0;
   },
-};
+});
 
 /** Brings back what the record says (O2). Returns what holds now, for people. */
-async function undo(attempt: Attempt, cancelled: boolean): Promise<string> {
+async function undo<M extends Member>(attempt: Attempt<M>, cancelled: boolean): Promise<string> {
   const { held, added, parked } = attempt;
   const { settled, desired, generation } = held.record;
   await Promise.all([...added].map((instance) => instance.stop()));
@@ -207,7 +226,7 @@ async function undo(attempt: Attempt, cancelled: boolean): Promise<string> {
   const names = [...new Set([...parked].map(({ workload }) => workload.name))].join(", ");
   try {
     const limit = AbortSignal.timeout(restoreLimitMs);
-    await until(attempt, [...parked], (instance) => readinessOf(instance).kind === "ready", limit);
+    await until(attempt, [...parked], (instance) => held.readiness(instance).kind === "ready", limit);
     return `generation ${generation} runs again (${names} had to stop for the update)`;
   } catch (error) {
     const why = error instanceof Refusal ? error.message : `not back within ${restoreLimitMs} ms`;
@@ -216,18 +235,18 @@ async function undo(attempt: Attempt, cancelled: boolean): Promise<string> {
 }
 
 /** Whether something of it executes, or is about to. */
-function lives(instance: Instance): boolean {
+function lives(instance: Member): boolean {
   const { kind } = instance.phase();
   return kind !== "idle" && kind !== "exited";
 }
 
-function heldBy(instances: readonly Instance[], port: number): boolean {
+function heldBy(instances: readonly Member[], port: number): boolean {
   return instances.some(({ definition }) => definition.ports.some(({ published }) => published === port));
 }
 
 /** Whether an old instance has to end before one of the fresh workload starts (O1). */
-function excludes(old: Instance, fresh: Workload, spec: Deployment): boolean {
-  const fixed = fresh.ports.flatMap((port) => fixedNumber(port) ?? []);
+function excludes(old: Member, fresh: Workload, spec: Deployment, { hostPort }: RolloutPorts): boolean {
+  const fixed = fresh.ports.flatMap((port) => hostPort(port) ?? []);
   return fixed.some((port) => heldBy([old], port)) || sharesVolume(old.workload, fresh, spec);
 }
 

@@ -3,39 +3,37 @@
  */
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
-import { membersOf } from "./deployments.ts";
-import type { HeldDeployment } from "./deployments.ts";
-import type { Instance } from "./instances.ts";
+import type { Held, Member } from "./members.ts";
 import { levelsOf } from "./order.ts";
-import { digestOf, findProgram, isJob } from "./workloads.ts";
+import { digestOf, instanceCount, isJob } from "./workloads.ts";
 
 /** What a plan needs from its runtime. */
 export interface PlanPorts {
   /** Key for digests of secrets. */
   digestKey: string;
-  /** Where programs are looked for if the workload sets no PATH. */
-  searchPath: string;
+  /** Throws IMAGE_UNAVAILABLE where it can be seen before a start. */
+  findProgram(workload: Workload): void;
   openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
 }
 
 /** One member of a workload and the slot that has it already, if any. */
-export interface Planned {
+export interface Planned<M extends Member> {
   workload: Workload;
   index: number;
   digest: string;
   /** Runs or rests with the same definition. */
-  kept?: Instance;
+  kept?: M;
 }
 
-export interface Plan {
-  members: Planned[];
+export interface Plan<M extends Member> {
+  members: Planned<M>[];
   /** Slots of the last good generation that have no place in this one. */
-  leaving: Instance[];
+  leaving: M[];
   levels: string[][];
 }
 
 /** Compares; changes nothing but that it removes what attempts that are over left. Throws refusals. */
-export async function makePlan(held: HeldDeployment, spec: Deployment, ports: PlanPorts): Promise<Plan> {
+export async function makePlan<M extends Member>(held: Held<M>, spec: Deployment, ports: PlanPorts): Promise<Plan<M>> {
   const levels = levelsOf(spec);
   const running = spec.desired === Deployment_Desired.RUNNING;
   const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
@@ -44,16 +42,15 @@ export async function makePlan(held: HeldDeployment, spec: Deployment, ports: Pl
     spec.workloads.map((workload) => [workload.name, digestOf(workload, spec, secrets, ports.digestKey)]),
   );
   if (running) {
-    for (const workload of spec.workloads)
-      findProgram(workload, workload.environment["PATH"] ?? ports.searchPath, undefined);
+    for (const workload of spec.workloads) ports.findProgram(workload);
   }
   const slots = [...held.slots.values()];
   slots.sort((a, b) => Number(held.isCurrent(b)) - Number(held.isCurrent(a))); // the good one before a candidate
-  const members = membersOf(spec).map(({ workload, index }): Planned => {
+  const members = membersOf(spec).map(({ workload, index }): Planned<M> => {
     const digest = digests.get(workload.name) ?? "";
     const kept = slots.find(
-      ({ definition }) =>
-        definition.index === index && definition.workload.name === workload.name && definition.digest === digest,
+      (slot) =>
+        slot.definition.index === index && slot.workload.name === workload.name && slot.definition.digest === digest,
     );
     // A job belongs to its generation; only one that is frozen goes on in the next.
     const stale =
@@ -65,4 +62,11 @@ export async function makePlan(held: HeldDeployment, spec: Deployment, ports: Pl
     if (!held.isCurrent(slot) && !staying.has(slot)) await held.removeSlot(slot); // of an attempt that is over
   }
   return { members, leaving: slots.filter((slot) => held.isCurrent(slot) && !staying.has(slot)), levels };
+}
+
+/** The members that a spec asks for. */
+export function membersOf(spec: Deployment): { workload: Workload; index: number }[] {
+  return spec.workloads.flatMap((workload) =>
+    Array.from({ length: instanceCount(workload) }, (_, index) => ({ workload, index })),
+  );
 }
