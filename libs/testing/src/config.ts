@@ -3,6 +3,9 @@
 /** Set by the jest run for its workers: where the holder of the shared PostgreSQL answers. */
 export const holderSocketVariable = "BOWLINE_TEST_HOLDER";
 
+/** Where it answers for the shared Docker Engine. */
+export const engineSocketOf = (holderSocket: string): string => `${holderSocket}-engine`;
+
 /** What the run tells the holder before it ends; without it the run was killed. */
 export const inOrder = "in order";
 
@@ -14,6 +17,8 @@ export type TestSettings = {
   databaseUrl: string | undefined;
   /** A Redis to use where redis-server is not at hand. */
   redisUrl: string | undefined;
+  /** A Docker Engine to use instead of one of the run's own, e.g. `unix:///var/run/docker.sock`. */
+  dockerHost: string | undefined;
   holderSocket: string | undefined;
   /** Where programs are looked for. */
   path: string;
@@ -24,6 +29,7 @@ export function testSettings(): TestSettings {
   return {
     databaseUrl: text("TEST_DATABASE_URL"),
     redisUrl: text("TEST_REDIS_URL"),
+    dockerHost: text("TEST_DOCKER_HOST"),
     holderSocket: text(holderSocketVariable),
     path: process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
   };

@@ -26,8 +26,8 @@ export interface WantedProgram {
 
 const cache = fileURLToPath(new URL("../../../.cache", import.meta.url));
 
-/** A few small downloads; a mirror that takes longer is not there. */
-const downloadTimeoutMs = 60_000;
+/** A few small downloads, or 70 MB of an engine; a mirror that takes longer is not there. */
+const downloadTimeoutMs = 120_000;
 
 const run = promisify(execFile);
 

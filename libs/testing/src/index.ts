@@ -6,6 +6,7 @@
  *   postgres.ts   a migrated database per file     endings.ts  how things end
  *   redis.ts      an empty Redis per caller        redis-modes.ts  Sentinel and Cluster
  *   embedded-postgres.ts  the supervisor under test    postgres-pair.ts  a primary with a standby
+ *   docker.ts     a Docker Engine per run          engine-server.ts  how it is started and ended
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
@@ -28,6 +29,7 @@ export {
   type IssueOptions,
 } from "./certificates.ts";
 export { endingAfter, outsideJest } from "./alone.ts";
+export { testDocker, type TestDocker } from "./docker.ts";
 export { atEnd, type Ending, endingsKey } from "./endings.ts";
 export {
   postgresRefusal,

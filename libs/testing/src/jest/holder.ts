@@ -1,15 +1,16 @@
 /**
- * Holds the PostgreSQL that all test files of one jest run share. A process of
- * its own, because it must end with the run however the run ends: its standard
+ * Holds the PostgreSQL and the Docker Engine that all test files of one jest
+ * run share. A process of its own, because it must end with the run however the run ends: its standard
  * input is a pipe from jest, and the end of that pipe is the end of it.
  *
  * A run that ends in order says so first. One that does not has left processes
  * behind, perhaps: they are ended here (survivors.ts).
  *
  * Nothing is started before the first file asks: on the unix socket whose path
- * is printed, each connection gets one line, a HolderAnswer.
+ * is printed, each connection gets one line, a HolderAnswer; on the one beside
+ * it (engineSocketOf), an EngineAnswer.
  */
-import { mkdtempSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,14 +22,17 @@ import {
   openDatabase,
   runEmbeddedPostgres,
 } from "@bowline/db";
-import { holderSocketVariable, inOrder, testSettings } from "../config.ts";
+import { engineSocketOf, holderSocketVariable, inOrder, testSettings } from "../config.ts";
 import { addressOf, createDatabase, dropDatabases, withClient } from "../databases.ts";
+import { startEngineServer } from "../engine-server.ts";
 import { removeFolder } from "../folders.ts";
 import { endSurvivors } from "./survivors.ts";
 
 export type HolderAnswer =
   | { ok: true; address: DatabaseAddress; template: string; prefix: string }
   | { ok: false; message: string };
+
+export type EngineAnswer = { ok: true; host: string } | { ok: false; message: string };
 
 const folderPrefix = "bowline-test-run-";
 
@@ -53,17 +57,22 @@ const template = `${prefix}_template`;
 
 const stops: (() => Promise<unknown>)[] = [];
 let prepared: Promise<HolderAnswer> | undefined;
+let engine: Promise<EngineAnswer> | undefined;
 
 const sockets = new Set<Socket>();
-const server = createServer((socket) => {
-  sockets.add(socket);
-  socket.on("close", () => sockets.delete(socket));
-  socket.on("error", () => {}); // The file that asked has ended.
-  prepared ??= prepare().catch((error: unknown): HolderAnswer => ({ ok: false, message: String(error) }));
-  void prepared.then((answer) => socket.end(`${JSON.stringify(answer)}\n`));
-});
+/** A server that gives each connection what `answer` resolves with. */
+const answering = (answer: () => Promise<HolderAnswer | EngineAnswer>) =>
+  createServer((socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    socket.on("error", () => {}); // The file that asked has ended.
+    void answer().then((given) => socket.end(`${JSON.stringify(given)}\n`));
+  });
+const refused = (error: unknown) => ({ ok: false, message: String(error) }) as const;
+const server = answering(() => (prepared ??= prepare().catch(refused)));
+const engineServer = answering(() => (engine ??= startEngine().catch(refused)));
 const socketPath = join(folder, "holder");
-server.listen(socketPath, () => console.log(socketPath));
+engineServer.listen(engineSocketOf(socketPath), () => server.listen(socketPath, () => console.log(socketPath)));
 
 // Ctrl-C goes to jest, which ends us through the pipe when its files have ended.
 process.on("SIGINT", () => {});
@@ -103,11 +112,20 @@ async function startEmbedded(): Promise<DatabaseAddress> {
   return postgres.connection;
 }
 
+async function startEngine(): Promise<EngineAnswer> {
+  const data = join(folder, "engine");
+  mkdirSync(data);
+  const started = await startEngineServer(data);
+  stops.push(() => started.stop());
+  return { ok: true, host: started.host };
+}
+
 function end(): void {
   server.close();
+  engineServer.close();
   for (const socket of sockets) socket.destroy();
   void (async () => {
-    await prepared;
+    await Promise.all([prepared, engine]);
     if (said !== inOrder) await endSurvivors(holderSocketVariable, socketPath);
     for (const stop of stops.toReversed()) await stop();
     if (mark.held) mark.release();
