@@ -158,7 +158,7 @@ test("many commits at once on both replicas: each is told once or more, in the s
 /** As if everything that was told so far had happened three days ago; waits until retention has taken it. */
 async function letExpire(): Promise<void> {
   const { db } = a.database;
-  const unplaced = db.selectFrom("events").select("id").where("position", "is", null);
+  const unplaced = db.selectFrom("event_sets").select("id");
   await until(async () => (await unplaced.executeTakeFirst()) === undefined, { what: "every event to have its place" });
   const { rows } = await sql<{ last: number }>`
     WITH aged AS (UPDATE events SET created_at = created_at - interval '3 days' WHERE position IS NOT NULL RETURNING position)

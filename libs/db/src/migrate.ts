@@ -19,6 +19,7 @@ import * as history from "./migrations/0011-history.ts";
 import * as traces from "./migrations/0012-traces.ts";
 import * as oldestSchema from "./migrations/0013-oldest-schema.ts";
 import * as domainErrors from "./migrations/0014-domain-errors.ts";
+import * as eventSets from "./migrations/0015-event-sets.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -35,6 +36,7 @@ const migrations: Record<string, Migration> = {
   "0012-traces": traces,
   "0013-oldest-schema": oldestSchema,
   "0014-domain-errors": domainErrors,
+  "0015-event-sets": eventSets,
 };
 
 /** Names of all migrations, oldest first. */

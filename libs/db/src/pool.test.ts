@@ -65,3 +65,20 @@ test("the end of a pool may be asked for twice, and without use", async () => {
   await pool.end();
   expect(pool.load().total).toBe(0);
 });
+
+test("a statement that a connection planned while its table was empty still goes by the index when it has grown", async () => {
+  const { open } = await testDatabase({ migrated: false });
+  const pool = open({ maxConnections: 1 });
+  await pool.db.connection().execute(async (one) => {
+    await sql`CREATE TABLE grown (id text PRIMARY KEY, wide char(700) NOT NULL DEFAULT '')`.execute(one);
+    await sql`PREPARE look (text[]) AS SELECT id, wide FROM grown WHERE id = ANY ($1)`.execute(one);
+    await sql`SET plan_cache_mode = force_generic_plan`.execute(one); // as after some times by itself
+    await sql`EXECUTE look ('{a,b}')`.execute(one);
+    await sql`INSERT INTO grown (id) SELECT n::text FROM generate_series(1, 2000) AS n`.execute(one);
+    const { rows } = await sql<Record<string, string>>`EXPLAIN EXECUTE look ('{a,b}')`.execute(one);
+    const plan = rows.map((row) => Object.values(row).join()).join("\n");
+    expect(plan).toContain("$1"); // the plan that it keeps
+    expect(plan).toMatch(/Index|Bitmap/);
+    expect(plan).not.toContain("Seq Scan");
+  });
+});

@@ -1,4 +1,5 @@
 /** History by time; a part of tables.ts. */
+import type { Generated } from "kysely";
 import type { CommandState } from "./command-states.ts";
 
 /** A command that has ended and whose wish a newer one has replaced. */
@@ -40,4 +41,14 @@ export interface EventFloorTable {
   singleton: boolean;
   /** Events at or below it are no longer kept. */
   position: number;
+}
+
+/** What one transaction noted for watches, until it has positions: four lists of one length. */
+export interface EventSetsTable {
+  id: Generated<number>;
+  topics: string[];
+  subjects: string[];
+  organisations: string[];
+  clusters: string[];
+  created_at: Generated<Date>;
 }

@@ -7,7 +7,7 @@
 import type { ColumnType, Generated } from "kysely";
 import type { Json, JsonDefault, JsonOrNull } from "./columns.ts";
 import type { CommandState } from "./command-states.ts";
-import type { EndedCommandsTable, EventFloorTable } from "./tables-history.ts";
+import type { EndedCommandsTable, EventFloorTable, EventSetsTable } from "./tables-history.ts";
 import type {
   ApiServicesTable,
   BackendsTable,
@@ -394,5 +394,6 @@ export interface Database {
   route_attachments: RouteAttachmentsTable;
   events: EventsTable;
   event_floor: EventFloorTable;
+  event_sets: EventSetsTable;
   audit_events: AuditEventsTable;
 }

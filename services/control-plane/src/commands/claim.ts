@@ -14,6 +14,16 @@ import { lockCommands } from "./store.ts";
 /** After a restore nothing is pushed until an operator confirms it (installation/restored.ts). */
 export const dispatchIsHeld = sql<boolean>`EXISTS (SELECT 1 FROM installation WHERE dispatch_held_at IS NOT NULL)`;
 
+interface ClaimHow {
+  tell?: Tell;
+  freeOnly?: boolean;
+  /** Commands whose event the caller has noted in this transaction. */
+  noted?: ReadonlySet<string>;
+}
+
+/** What is told of a claim beside what is pushed. */
+type Claimed = PushedCommand & { organisationId: string; clusterId: string; ownerKind: string };
+
 /**
  * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
  * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
@@ -25,10 +35,10 @@ export async function claim(
   ports: EnginePorts,
   work: Work,
   claimants: readonly Claimant[],
-  { tell = telling(ports, undefined), freeOnly = false }: { tell?: Tell; freeOnly?: boolean } = {},
+  { tell = telling(ports, undefined), freeOnly = false, noted }: ClaimHow = {},
 ): Promise<PushedCommand[]> {
   if (claimants.length === 0) return [];
-  const { rows } = await sql<PushedCommand>`
+  const { rows } = await sql<Claimed>`
     WITH open AS MATERIALIZED (
       SELECT s.agent_id, s.epoch, want.room, want.reducing
       FROM unnest(${claimants.map((c) => c.agentId)}::text[], ${claimants.map((c) => c.epoch)}::int[],
@@ -61,24 +71,28 @@ export async function claim(
     WHERE s.command_id = picked.command_id AND c.id = s.command_id
     RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
       c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
-      c.trace_parent AS "traceParent", s.reduces, s.sequence, s.priority,
+      c.trace_parent AS "traceParent", s.reduces, c.organisation_id AS "organisationId", c.cluster_id AS "clusterId",
+      c.owner_kind AS "ownerKind",
       CASE WHEN s.attempt = 1 THEN extract(epoch FROM clock_timestamp() - c.created_at)::float8 END AS "waitedSeconds"`.execute(
     work.tx,
   );
   if (rows.length === 0) return [];
-  const claimed = await lockCommands(work.tx, { ids: rows.map((row) => row.commandId) });
-  const changes: ChangedCommand[] = claimed.map((command) => ({ ...command, from: "READY", reason: "", message: "" }));
+  const unnoted = rows.filter(({ commandId }) => noted?.has(commandId) !== true);
   await ports.events.note(
     work,
-    claimed.map((command) => ({
-      topic: "command",
-      subjectId: command.id,
-      organisationId: command.organisationId,
-      clusterId: command.clusterId,
+    unnoted.map(({ commandId: subjectId, organisationId, clusterId }) => ({
+      ...{ topic: "command" as const, subjectId, organisationId, clusterId },
     })),
   );
-  await tell(work, changes);
+  await tell(work, await changesOf(ports, work, rows));
   return rows;
+}
+
+/** Of those that have somebody to be told. */
+async function changesOf(ports: EnginePorts, work: Work, claimed: readonly Claimed[]): Promise<ChangedCommand[]> {
+  const owned = claimed.filter(({ ownerKind }) => ports.owners.has(ownerKind));
+  const commands = await lockCommands(work.tx, { ids: owned.map((row) => row.commandId) });
+  return commands.map((command) => ({ ...command, from: "READY", reason: "", message: "" }));
 }
 
 /**
@@ -93,9 +107,10 @@ export function claimAtOnce(ports: EnginePorts, work: Work, ready: readonly { co
     work.after(() => ports.signals.wake(agentIds));
     return;
   }
+  const noted = new Set(ready.map((command) => command.commandId));
   work.last(async () => {
     const claimed = await here.claim(agentIds, (claimants) =>
-      claim(ports, work, claimants, { tell: tellingAnyway(ports), freeOnly: true }),
+      claim(ports, work, claimants, { tell: tellingAnyway(ports), freeOnly: true, noted }),
     );
     const taken = new Set(claimed.map((command) => command.commandId));
     const left = new Set(ready.filter(({ commandId }) => !taken.has(commandId)).map((command) => command.agentId));

@@ -111,10 +111,13 @@ export async function converge(
     });
     if (!blocked) ready.push({ commandId, agentId: wish.agentId });
     enqueued.push({ commandId, deploymentId: deployment.id, generation: deployment.generation });
-    await ports.events.note(work, [
-      { topic: "command", subjectId: commandId, organisationId: wish.organisationId, clusterId: wish.clusterId },
-    ]);
   }
+  await ports.events.note(
+    work,
+    commands.map(({ id, organisation_id: organisationId, cluster_id: clusterId }) => ({
+      ...{ topic: "command" as const, subjectId: id, organisationId, clusterId },
+    })),
+  );
   await write(ports, work, set); // what is superseded makes room in the indexes of E4
   await insertCommands(tx, commands);
   await insertRows(tx, "command_states", stateColumns, states);

@@ -181,7 +181,9 @@ export async function recordConverged(
       SELECT id, max(generation) AS generation FROM unnest(
         ${converged.map((one) => one.deploymentId)}::text[], ${converged.map((one) => one.generation)}::int[]) AS t (id, generation)
       GROUP BY id) AS n
-    JOIN deployment_generations AS g ON g.deployment_id = n.id AND g.generation = n.generation
+    -- By both columns: without the fence (OFFSET) a plan reads all generations of each.
+    CROSS JOIN LATERAL (
+      SELECT digest FROM deployment_generations WHERE deployment_id = n.id AND generation = n.generation OFFSET 0) AS g
     WHERE d.id = n.id AND d.observed_generation <= n.generation`.execute(tx);
 }
 

@@ -81,7 +81,8 @@ async function read(db: Db): Promise<Omit<Census, "ageSeconds">> {
       SELECT 1 FROM deployments WHERE drifted AND NOT is_absent LIMIT ${atMost}) AS d
     UNION ALL
     SELECT 'events', '', coalesce(extract(epoch FROM now() - min(created_at)), 0) FROM (
-      SELECT created_at FROM events WHERE position IS NULL ORDER BY id LIMIT 1) AS e`.execute(db);
+      (SELECT created_at FROM events WHERE position IS NULL ORDER BY id LIMIT 1)
+      UNION ALL (SELECT created_at FROM event_sets ORDER BY id LIMIT 1)) AS e`.execute(db);
   const of = (kind: string): Record<string, number> =>
     Object.fromEntries(rows.filter((row) => row.kind === kind).map(({ label, figure }) => [label, Number(figure)]));
   const deployments = of("deployment");

@@ -1,6 +1,8 @@
 /** Events and their positions, against a real PostgreSQL. */
 import { expect, test } from "@jest/globals";
 import { atEnd, testDatabase, until } from "@bowline/testing";
+import { sql } from "kysely";
+import { placeOlder, placeSets } from "./event-sets.ts";
 import { createEvents, type Events, type PlacedEvent, type Topic } from "./events.ts";
 import { type Db, transact } from "./transactions.ts";
 
@@ -89,15 +91,16 @@ test("a watch that begins before what is remembered, on a topic where nothing ha
   let reads = 0;
   const counted = db.withPlugin({
     transformQuery: ({ node }) => {
-      if (JSON.stringify(node).includes("AND topic = ")) reads += 1;
+      if (JSON.stringify(node).includes("AND topic = ") && JSON.stringify(node).includes('"agent"')) reads += 1;
       return node;
     },
     transformResult: async ({ result }) => result,
   });
   const two = await start(counted); // remembers nothing of before
+  const awake = collect(two, "publish", await one.position()); // while nobody watches it remembers nothing at all
   await until(async () => {
     await note(db, one, "publish_2"); // again: it begins after what was there when it looked first
-    return two.measured().remembered > 0;
+    return two.measured().remembered > 0 && awake.length > 0;
   });
   const seen = collect(two, "agent", from);
   await until(() => reads > 0);
@@ -110,4 +113,55 @@ test("a watch that begins before what is remembered, on a topic where nothing ha
   await until(() => seen.length > 0);
   expect(seen.map(({ subjectId }) => subjectId)).toEqual(["agent_1"]);
   expect(reads).toBe(1);
+});
+
+test("what a server of the schema before notes, and places, is seen by a watch of this one", async () => {
+  const { db } = await testDatabase();
+  const events = await start(db);
+  const seen = collect(events, "publish", await events.position());
+  const older = (subjectId: string) =>
+    sql`INSERT INTO events (topic, subject_id) VALUES ('publish', ${subjectId})`.execute(db);
+  await older("left to this one");
+  await until(() => seen.length === 1, { what: "what was left to this one" });
+  await older("placed there");
+  await sql
+    .raw(
+      `SELECT pg_advisory_xact_lock(7310001);
+       UPDATE events SET position = nextval('event_position')
+       FROM (SELECT id, created_at FROM events WHERE position IS NULL ORDER BY id LIMIT 1000) AS unplaced
+       WHERE events.id = unplaced.id AND events.created_at = unplaced.created_at`,
+    )
+    .execute(db);
+  await note(db, events, "of this one");
+  await until(() => seen.length === 3, { what: "all of them" });
+  expect(seen.map(({ subjectId }) => subjectId)).toEqual(["left to this one", "placed there", "of this one"]);
+});
+
+test("two sequencers at once place each event once, also where one waited for the other", async () => {
+  const { db } = await testDatabase();
+  const idle = createEvents(db, quiet);
+  const ids = Array.from({ length: 120 }, (_, index) => `p${index}`);
+  for (const id of ids.slice(0, 60)) await note(db, idle, id);
+  for (const id of ids.slice(60))
+    await sql`INSERT INTO events (topic, subject_id) VALUES ('publish', ${id})`.execute(db);
+  const placing = [placeSets, placeOlder].flatMap((place) => Array.from({ length: 4 }, () => place(db)));
+  await Promise.all(placing);
+  await placeSets(db); // sets that a statement left, where it was one of a full number
+  const { rows } = await sql<{ subject_id: string; position: number | null }>`
+    SELECT subject_id, position FROM events ORDER BY position`.execute(db);
+  expect(rows.map((row) => row.subject_id).toSorted()).toEqual(ids.toSorted());
+  expect(new Set(rows.map((row) => row.position)).size).toBe(ids.length);
+});
+
+test("while nobody watches nothing is remembered, and a watch that comes then misses nothing", async () => {
+  const { db } = await testDatabase();
+  const events = await start(db);
+  const from = await events.position();
+  await note(db, events, "before it came");
+  await until(async () => (await events.position()) > from, { what: "it to be placed" });
+  expect(events.measured().remembered).toBe(0);
+  const seen = collect(events, "publish", from);
+  await note(db, events, "after");
+  await until(() => seen.length === 2, { what: "both" });
+  expect(seen.map(({ subjectId }) => subjectId)).toEqual(["before it came", "after"]);
 });

@@ -7,6 +7,7 @@
  * W2: a watch may repeat, never skips.
  * W3: the table is read once per replica, not once per watch: `run` keeps the
  *     newest events in memory, and a watch reads the table only for what is older.
+ *     While nobody watches nothing is read.
  * W4: what retention took is told, not skipped: whoever stands below the floor
  *     (history.ts raises it before anything goes) gets CURSOR_EXPIRED. Rows and
  *     floor are read in one statement: it waits for a drop, and sees its floor.
@@ -14,16 +15,18 @@
 import { problem, systemClock } from "@bowline/kernel";
 import { sql } from "kysely";
 import { type Bell, createBell } from "./bell.ts";
+import {
+  type Happening,
+  insertSet,
+  olderTogether,
+  placeOlder,
+  placeSets,
+  setsTogether,
+  type Topic,
+} from "./event-sets.ts";
 import type { Db, Work } from "./transactions.ts";
 
-export type Topic = "agent" | "command" | "publish" | "audit";
-
-export interface Happening {
-  topic: Topic;
-  subjectId: string;
-  organisationId?: string;
-  clusterId?: string;
-}
+export type { Happening, Topic } from "./event-sets.ts";
 
 export interface PlacedEvent {
   position: number;
@@ -52,9 +55,7 @@ export interface Events {
   measured(): { watches: number; remembered: number };
 }
 
-/** Any number that nobody else uses for advisory locks in this database. */
-const sequencerLock = 7_310_001;
-/** Events placed in one statement: small enough to hold the lock shortly. */
+/** Events read in one statement. */
 const batch = 1_000;
 /** Another replica's commit is found by this poll where no word of it came; this replica's own by its bell. */
 const pollMs = 1_000;
@@ -82,11 +83,11 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
   let memory: { events: (PlacedEvent & { topic: string })[]; floor: number; tail: number } | undefined;
 
   /** Reads what was placed since, also by other replicas. */
-  async function readNew(): Promise<number> {
-    let count = 0;
+  async function readNew(): Promise<void> {
     if (memory === undefined) {
       const position = await newest();
       memory = { events: [], floor: position, tail: position };
+      placed.ring(); // who has read the table meanwhile may have missed what is below it
     }
     for (;;) {
       const { rows, floor } = await read(memory.tail);
@@ -97,8 +98,7 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       const excess = memory.events.splice(0, Math.max(0, memory.events.length - keepInMemory));
       memory.floor = excess.at(-1)?.position ?? memory.floor;
       if (rows.length > 0) placed.ring();
-      count += rows.length;
-      if (rows.length < batch) return count;
+      if (rows.length < batch) return;
     }
   }
 
@@ -146,28 +146,6 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
   /** What was noted in each transaction, until it commits: one insert for all of it, one event per subject. */
   const noted = new WeakMap<Work, Map<string, Happening>>();
 
-  async function insert(work: Work, happenings: readonly Happening[]): Promise<void> {
-    if (happenings.length === 0) return;
-    await sql`
-      INSERT INTO events (topic, subject_id, organisation_id, cluster_id)
-      SELECT * FROM unnest(${happenings.map((one) => one.topic)}::text[], ${happenings.map((one) => one.subjectId)}::text[],
-        ${happenings.map((one) => one.organisationId ?? "")}::text[], ${happenings.map((one) => one.clusterId ?? "")}::text[])`.execute(
-      work.tx,
-    );
-  }
-
-  /** Two statements in one message are one transaction; the second sees what was committed while the first waited. */
-  async function place(): Promise<void> {
-    await sql
-      .raw(
-        `SELECT pg_advisory_xact_lock(${sequencerLock});
-         UPDATE events SET position = nextval('event_position')
-         FROM (SELECT id, created_at FROM events WHERE position IS NULL ORDER BY id LIMIT ${batch}) AS unplaced
-         WHERE events.id = unplaced.id AND events.created_at = unplaced.created_at`,
-      )
-      .execute(db);
-  }
-
   /** Of what is placed. Where the last of it is gone already, the floor; where nothing ever was, the sequence. */
   async function newest(): Promise<number> {
     const { rows } = await sql<{ floor: number; last: number | null }>`
@@ -183,13 +161,14 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
     onPlaced: () => undefined,
     look: () => committed.ring(),
     async note(work, happenings) {
+      if (happenings.length === 0) return;
       let gathered = noted.get(work);
       if (gathered === undefined) {
         const all = (gathered = new Map<string, Happening>());
         noted.set(work, all);
         work.last(() => {
           noted.delete(work); // what follows is noted anew
-          return insert(work, [...all.values()]);
+          return insertSet(work.tx, [...all.values()]);
         });
         work.after(() => {
           commits += 1;
@@ -205,20 +184,23 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       while (!signal.aborted) {
         const seen = committed.count();
         try {
-          const places = commits > 0 || performance.now() - polledAt >= pollMs;
           const startedAt = performance.now();
-          if (places) {
-            polledAt = startedAt;
+          const polls = startedAt - polledAt >= pollMs;
+          if (polls) polledAt = startedAt;
+          if (polls || commits > 0) {
             commits = 0;
-            await place();
+            const sets = await placeSets(db);
+            const older = polls ? await placeOlder(db) : 0;
+            if (sets + older > 0) events.onPlaced();
+            if (older === olderTogether) polledAt = -pollMs; // There may be more: at once again.
+            if (sets === setsTogether || older === olderTogether) {
+              commits += 1;
+              committed.ring();
+            }
           }
-          const placedNow = await readNew();
+          if (watches > 0) await readNew();
+          else memory = undefined; // W3
           tookMs = performance.now() - startedAt;
-          if (places && placedNow > 0) events.onPlaced();
-          if (placedNow >= batch) {
-            commits += 1; // There may be more: at once again.
-            committed.ring();
-          }
         } catch (error) {
           polledAt = -pollMs; // what was to be placed is still
           if (!signal.aborted) log.error({ error }, "events could not be placed; tried again");
@@ -254,6 +236,7 @@ export function createEvents(db: Db, log: { error(fields: object, message: strin
       let position = from;
       let spokeAt = performance.now();
       watches += 1;
+      if (watches === 1) committed.ring(); // W3: read from now on
       try {
         while (!signal.aborted) {
           const seen = placed.count();
