@@ -19,8 +19,8 @@ beforeAll(async () => {
 test("generation 9 is committed between the claim and the fetch of 8: 8 is what runs and is called 8", async () => {
   const agent = await server.scriptedAgent({ cluster: "generations" });
   const publish = () => server.operator.publish("shop", { to: "generations", backendUrl: "http://127.0.0.1:9" });
-  const take = async () => {
-    const command = await agent.nextCommand();
+  const take = async (pushed = agent.nextCommand()) => {
+    const command = await pushed;
     await agent.receive(command);
     await agent.report(command, { succeeded: true });
     return command;
@@ -45,9 +45,11 @@ test("generation 9 is committed between the claim and the fetch of 8: 8 is what 
   expect(await agent.report(claimed, { succeeded: true })).toBe("RECORDED");
   const deployment = () => server.client(DeploymentService).getDeployment({ id: claimed.deploymentId });
   expect(await deployment()).toMatchObject({ generation: 9, observedGeneration: 8 });
+  const pushed = await agent.nextCommand(); // by then it is claimed
+  expect(pushed).toMatchObject({ generation: 9, productPublishId: ninth.id, attempt: 1 });
   expect(await server.operator.publishOf(ninth.id)).toMatchObject({ state: PublishState.DISPATCHED });
 
-  expect(await take()).toMatchObject({ generation: 9, productPublishId: ninth.id, attempt: 1 });
+  await take(Promise.resolve(pushed));
   expect(await deployment()).toMatchObject({ generation: 9, observedGeneration: 9 });
   expect(await server.operator.publishOf(ninth.id)).toMatchObject({ state: PublishState.LIVE });
 });

@@ -8,18 +8,23 @@
  *       yield* session.outgoing;
  *     }
  */
-import { toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createContextKey, type ContextKey } from "@connectrpc/connect";
 import { ServerMessageSchema, type AgentMessage, type ServerMessage } from "@bowline/contract/agent";
 import type { Clock } from "@bowline/kernel";
+import { encodeAcknowledgement } from "./acknowledgement.ts";
 import { createChannel, createLine, type Channel, type Line } from "./channel.ts";
 import { orderOfAgentMessages } from "./order.ts";
+import type { SendOutcome } from "./outbox.ts";
 import type { Duplex } from "./wire/index.ts";
 
 /** A session whose messages are pushed to whoever serves it. */
 export interface PushedSession extends Line<ServerMessage> {
   /** Begins to read, once. While `take` takes its time with one, the next waits. What it throws is a defect. */
   receive(take: (message: AgentMessage) => void | Promise<void>): void;
+  /** Sends the acknowledgement of a heartbeat. */
+  acknowledge(number: number): SendOutcome;
   /** Resolves when the transport has what was said, or takes no more of it. */
   readonly sent: Promise<void>;
 }
@@ -67,6 +72,11 @@ export function hangUpOf(request: object): () => void {
 const coalesce = ({ message }: ServerMessage): string | undefined =>
   message.case === "heartbeatAck" ? "heartbeat_ack" : undefined;
 
+const acknowledgement = (number: number, atMs: number): ServerMessage =>
+  create(ServerMessageSchema, {
+    message: { case: "heartbeatAck", value: { number, serverTime: timestampFromMs(atMs) } },
+  });
+
 export function acceptSession(requests: AsyncIterable<AgentMessage>, options: AcceptOptions): AcceptedSession {
   const { channel, outbox } = createChannel<ServerMessage, AgentMessage>(requests, {
     ...options,
@@ -78,7 +88,8 @@ export function acceptSession(requests: AsyncIterable<AgentMessage>, options: Ac
     void (async () => {
       for await (const message of channel.messages) await take(message);
     })();
-  return Object.assign(channel, { outgoing: outbox, receive, sent: outbox.over });
+  const acknowledge = (number: number): SendOutcome => channel.send(acknowledgement(number, options.clock.now()));
+  return Object.assign(channel, { outgoing: outbox, receive, acknowledge, sent: outbox.over });
 }
 
 /** Written in one piece: below what a stream buffers before it says "wait", so that one piece is not many of them. */
@@ -125,5 +136,13 @@ export function acceptDuplex(duplex: Duplex<AgentMessage, ServerMessage>, option
       end: () => end({ kind: "peer-closed" }),
       failed: (error) => end({ kind: "failed", error }),
     });
-  return Object.assign(line, { receive, sent: outbox.over });
+  const acknowledge = (number: number): SendOutcome => {
+    const atMs = options.clock.now();
+    // Where something waits it has to wait behind it, or takes the place of an older one.
+    if (blocked || outbox.queued > 0 || line.signal.aborted || !duplex.binary)
+      return line.send(acknowledgement(number, atMs));
+    blocked = !duplex.write([encodeAcknowledgement(number, atMs)]);
+    return "queued";
+  };
+  return Object.assign(line, { receive, acknowledge, sent: outbox.over });
 }

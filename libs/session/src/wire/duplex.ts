@@ -22,6 +22,8 @@ export interface Receiver<In> {
 }
 
 export interface Duplex<In, Out> {
+  /** Whether the caller's format is protobuf's binary one; else JSON. */
+  readonly binary: boolean;
   /** Begins to read. Once. */
   receive(receiver: Receiver<In>): void;
   /** A message's bytes in the caller's format, to be written once or more often. */
@@ -91,6 +93,7 @@ export function createDuplex<In extends Message, Out extends Message>(
   };
 
   return {
+    binary: protocol.binary,
     receive(given) {
       receiver = given;
       exchange.interrupted = fail;

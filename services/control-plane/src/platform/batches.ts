@@ -6,6 +6,8 @@
  *     are written in the order in which they came.
  * S2: a set that fails as a whole is replayed one by one, so that one bad row
  *     costs that row; unless what it failed of is everybody's.
+ * S3: a set of patient items begins no sooner than their time to gather after
+ *     the last one began; an impatient one takes with it all that came before.
  */
 export interface Batcher<Item, Answer> {
   /** Resolves with the answer of the set in which the item was written. Rejects if it failed even alone. */
@@ -30,6 +32,8 @@ export function createBatcher<Item, Answer>(
     maxSet?: number;
     /** Each of the set fails of this error, and nothing is replayed. Default: of none. */
     everybodys?: (error: unknown) => boolean;
+    /** Items whose callers wait for nothing (S3). Default: none. */
+    patient?: { are: (item: Item) => boolean; gatherMs: number };
   },
 ): Batcher<Item, Answer> {
   interface Waiting {
@@ -38,12 +42,28 @@ export function createBatcher<Item, Answer>(
     reject: (error: unknown) => void;
   }
   const queue: Waiting[] = [];
+  const { patient } = bounds;
   let running = false;
+  let impatient = 0;
+  let beganAt = Number.NEGATIVE_INFINITY;
+  let gathering: NodeJS.Timeout | undefined;
+
+  const hurried = (set: readonly Waiting[]): number =>
+    patient === undefined ? set.length : set.filter(({ item }) => !patient.are(item)).length;
+
+  /** How long what is queued may gather yet (S3). */
+  const restMs = (): number =>
+    impatient > 0 || patient === undefined ? 0 : beganAt + patient.gatherMs - performance.now();
 
   async function drain(): Promise<void> {
+    if (running) return;
     running = true;
-    while (queue.length > 0) {
+    clearTimeout(gathering);
+    gathering = undefined;
+    while (queue.length > 0 && restMs() <= 0) {
+      beganAt = performance.now();
       const set = queue.splice(0, bounds.maxSet ?? defaultMaxSet);
+      impatient -= hurried(set);
       try {
         settle(set, await write(set.map((waiting) => waiting.item)));
       } catch (error) {
@@ -52,6 +72,7 @@ export function createBatcher<Item, Answer>(
       }
     }
     running = false;
+    if (queue.length > 0) gathering = setTimeout(() => void drain(), restMs());
   }
 
   async function alone(waiting: Waiting): Promise<void> {
@@ -70,8 +91,10 @@ export function createBatcher<Item, Answer>(
     add(item) {
       if (queue.length >= bounds.maxWaiting) return Promise.reject(bounds.overloaded());
       return new Promise((resolve, reject) => {
-        queue.push({ item, resolve, reject });
-        if (!running) void drain();
+        const waiting = { item, resolve, reject };
+        queue.push(waiting);
+        impatient += hurried([waiting]);
+        if (gathering === undefined || impatient > 0) void drain();
       });
     },
     waiting: () => queue.length,

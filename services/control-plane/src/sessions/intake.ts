@@ -18,12 +18,18 @@ import {
 } from "../commands/index.ts";
 import { createBatcher } from "../platform/batches.ts";
 import { problemOf } from "../platform/problems.ts";
+import { storable } from "./storable.ts";
 
 /**
  * Messages of all sessions that wait for a commit; above it an agent is told to come again (it repeats results by
  * itself), and progress is left out.
  */
 const maxWaiting = 20_000;
+/**
+ * Nobody waits for a receipt: those that come shortly after a set began gather for the next, for less than people see.
+ * A result takes along what gathered before it.
+ */
+const receiptsGatherMs = 20;
 /** Progress is for people: at most this often per commit. */
 const progressEveryMs = 250;
 /** Reports in one transaction: it holds the rows of their publishes. */
@@ -86,6 +92,10 @@ export function createIntake(
     },
     {
       maxWaiting,
+      patient: {
+        are: ({ message }) => message.$typeName === "bowline.agent.v1.CommandReceipt",
+        gatherMs: receiptsGatherMs,
+      },
       overloaded() {
         ports.metrics?.dropped("reports");
         return problem("OVERLOADED", "More reports wait for the database than this replica takes.");
@@ -108,6 +118,7 @@ export function createIntake(
     const rows = [...newestSeen].toSorted(([a], [b]) => (a < b ? -1 : 1));
     newestSeen.clear();
     const now = performance.now();
+    for (const [, { capacity }] of rows) if (capacity !== undefined) storable(capacity);
     const column = <T>(read: (capacity: Capacity | undefined) => T): T[] =>
       rows.map(([, { capacity }]) => read(capacity));
     await sql`

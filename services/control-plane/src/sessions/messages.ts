@@ -2,7 +2,6 @@
  * What one message of a session does, whether it came on a stream or in a
  * request of its own. Sync and Goodbye are not here: they change the session.
  */
-import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { type AgentMessage, type CommandReceipt, CommandReceipt_Disposition } from "@bowline/contract/agent";
 import type { EnginePorts } from "../commands/index.ts";
 import { problemOf } from "../platform/problems.ts";
@@ -21,10 +20,13 @@ export interface MessagePorts {
 }
 
 /** The session that a message came on. What is answered goes to `send`. */
-export type Speaker = Pick<
+export interface Speaker extends Pick<
   LiveSession,
   "agentId" | "sessionId" | "epoch" | "takes" | "pushedRemovals" | "send" | "times"
->;
+> {
+  /** Answers the heartbeat of that number. */
+  acknowledge(number: number): void;
+}
 
 /** None of it rejects for what a database does: the agent is told with MessageRefused. */
 export interface Taken {
@@ -51,9 +53,7 @@ export function take(
         session.takes = (message.value.capacity?.placesFree ?? 0) > 0 ? "everything" : "removals";
         ports.dispatcher.wake([agentId]);
       }
-      session.send({
-        message: { case: "heartbeatAck", value: { number: message.value.number, serverTime: timestampNow() } },
-      });
+      session.acknowledge(message.value.number);
       return atOnce;
     case "commandReceipt":
       // Not awaited, like results: the order of one agent's reports is kept by the batch.

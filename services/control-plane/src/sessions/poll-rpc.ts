@@ -6,7 +6,7 @@
  *     stream would follow, and may be said again.
  */
 import { create, toBinary, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
-import { durationMs } from "@bufbuild/protobuf/wkt";
+import { durationMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
 import {
   type AgentMessage,
@@ -184,6 +184,7 @@ function speakerOf(claims: AccessTokenClaims, half: LiveSession | undefined, sen
   const { agentId, sessionId, epoch } = claims;
   return {
     ...{ agentId, sessionId, epoch, send },
+    acknowledge: (number) => send({ message: { case: "heartbeatAck", value: { number, serverTime: timestampNow() } } }),
     pushedRemovals: half?.pushedRemovals ?? new Set(),
     ...(half?.times === undefined ? {} : { times: half.times }),
     get takes() {

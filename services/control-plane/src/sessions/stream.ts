@@ -26,7 +26,7 @@ import {
   type LiveSessions,
 } from "./live.ts";
 import { isFlood, type Pace } from "./pace.ts";
-import { take } from "./messages.ts";
+import { type Speaker, take } from "./messages.ts";
 import { type OpenedSession } from "./open.ts";
 import type { AccessTokens } from "./signing-keys.ts";
 import type { Openings } from "./openings.ts";
@@ -71,7 +71,7 @@ export async function serveStream(
   const { agentId } = asserted;
   let reason: EndReason | undefined;
   let leaving: LeaveReason | undefined;
-  const session: LiveSession = {
+  const session: LiveSession & Speaker = {
     agentId,
     clusterId: opened.clusterId,
     transport: "STREAM",
@@ -90,6 +90,7 @@ export async function serveStream(
       const outcome = channel.send(create(ServerMessageSchema, message));
       if (outcome === "full" || outcome === "too-large") ports.engine().metrics?.dropped("outbox");
     },
+    acknowledge: (number) => void channel.acknowledge(number),
     leave(why, spreadMs) {
       leaving ??= why;
       session.send({ message: { case: "drain", value: { spreadMs } } });
@@ -231,14 +232,15 @@ async function greet(
 }
 
 /** What is done with each message after the greeting. */
-function reader(ports: StreamPorts, session: LiveSession, opened: OpenedSession): Take {
+function reader(ports: StreamPorts, session: LiveSession & Speaker, opened: OpenedSession): Take {
   const pages: Sync[] = [];
   let entries = 0;
   return (said) => {
     if (session.phase === "ended") return;
     session.lastSeen = new Date();
     ports.pace.count(session.agentId);
-    const { message } = storable(said);
+    // Of a heartbeat only numbers are written, and made to fit there (intake.ts).
+    const { message } = said.message.case === "heartbeat" ? said : storable(said);
     switch (message.case) {
       case "sync":
         pages.push(message.value);
