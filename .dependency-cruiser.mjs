@@ -37,6 +37,13 @@ export default {
       to: { path: "^libs/", pathNot: ["^libs/$1/", "^libs/(kernel|contract)/"] },
     },
     {
+      name: "compose-reads-nothing",
+      comment: "libs/compose gets all text from its caller: YAML and the schema's validator, no node: module.",
+      severity: "error",
+      from: { path: "^libs/compose/", pathNot: test },
+      to: { pathNot: ["^libs/compose/", `${npm}(yaml|@cfworker/json-schema)/`] },
+    },
+    {
       name: "libs-import-no-deployable",
       comment: "A lib knows no service and no agent; libs/testing starts them by path.",
       severity: "error",
@@ -89,10 +96,11 @@ export default {
     },
     {
       name: "clients-import-contract-and-kernel",
-      comment: "cli, console and dev speak the contract only; the CLI dials as agents do. start is for their main.ts.",
+      comment:
+        "cli, console and dev speak the contract only; the CLI dials as agents do, and checks Compose files. start is for their main.ts.",
       severity: "error",
       from: { path: "^services/(cli|console|dev)/", pathNot: test },
-      to: { path: "^libs/", pathNot: "^libs/(contract|kernel|dial|start)/" },
+      to: { path: "^libs/", pathNot: "^libs/(contract|kernel|dial|start|compose)/" },
     },
     {
       name: "agents-import-no-service",

@@ -1,0 +1,121 @@
+/**
+ * What a cluster's policy says to what a file asks of the host.
+ *
+ * P1: everything is refused that is not allowed here by name.
+ * P2: a folder that is allowed allows what is below it, but never the engine's
+ *     or an agent's socket: those give the whole host, and must be named.
+ */
+import type { Ask } from "./model.ts";
+import type { ComposeReason } from "./reasons.ts";
+import type { Diagnostic } from "./report.ts";
+
+/** What an operator allows. All of it is off by default. */
+export interface ComposePolicy {
+  /** Absolute paths; each allows what is below it. */
+  readonly hostPaths?: readonly string[];
+  /** Privileged containers. They can do whatever the host can: with this, every other ask is allowed. */
+  readonly privileged?: boolean;
+  /** The host's network, or another container's. */
+  readonly hostNetwork?: boolean;
+  /** The host's pid, ipc, uts and user namespaces, and cgroups. */
+  readonly hostNamespaces?: boolean;
+  /** Without `CAP_`; `ALL` for all. */
+  readonly capabilities?: readonly string[];
+  /** Paths of devices. */
+  readonly devices?: readonly string[];
+  /** Options as the file writes them. */
+  readonly securityOptions?: readonly string[];
+  /** Kernel parameters beyond the container's own namespaces. */
+  readonly sysctls?: readonly string[];
+  /** `network:NAME`, `volume:NAME`; `*` for all. */
+  readonly externals?: readonly string[];
+  /** `volume=NAME`, `network=NAME`, `logging=NAME`, as the asks have them. */
+  readonly drivers?: readonly string[];
+}
+
+const reasons = {
+  host_path: "POLICY_HOST_PATH",
+  privileged: "POLICY_PRIVILEGED",
+  capability: "POLICY_CAPABILITY",
+  host_network: "POLICY_HOST_NETWORK",
+  host_namespace: "POLICY_HOST_NAMESPACE",
+  device: "POLICY_DEVICE",
+  security_option: "POLICY_SECURITY_OPTION",
+  cgroup: "POLICY_CGROUP",
+  sysctl: "POLICY_SYSCTL",
+  external: "POLICY_EXTERNAL",
+  driver: "POLICY_DRIVER",
+} as const satisfies Record<Ask["kind"], ComposeReason>;
+
+/** What is asked for and not allowed: one error per ask. */
+export function checkPolicy(asks: readonly Ask[], policy: ComposePolicy): Diagnostic[] {
+  if (policy.privileged === true) return [];
+  return asks
+    .filter((ask) => !allowed(ask, policy))
+    .map((ask) => ({
+      severity: "error",
+      reason: reasons[ask.kind],
+      ...ask.place,
+      path: ask.path,
+      message: `${said[ask.kind]} ${ask.value}, which the cluster's policy does not allow`,
+      advice: "Do without it, or ask an operator to allow it for this cluster.",
+    }));
+}
+
+const said: Readonly<Record<Ask["kind"], string>> = {
+  host_path: "it mounts the host's",
+  privileged: "it wants to be",
+  capability: "it wants the capability",
+  host_network: "it wants the network of",
+  host_namespace: "it wants the namespace",
+  device: "it wants the device",
+  security_option: "it sets the security option",
+  cgroup: "it wants the cgroup",
+  sysctl: "it sets the kernel parameter",
+  external: "it uses the",
+  driver: "it uses the driver",
+};
+
+function allowed(ask: Ask, policy: ComposePolicy): boolean {
+  switch (ask.kind) {
+    case "host_path":
+      return hostPath(ask.value, policy.hostPaths ?? []);
+    case "capability":
+      return (policy.capabilities ?? []).some((name) =>
+        ["ALL", ask.value].includes(name.toUpperCase().replace(/^CAP_/, "")),
+      );
+    case "host_network":
+      return policy.hostNetwork === true;
+    case "host_namespace":
+    case "cgroup":
+      return policy.hostNamespaces === true;
+    case "device":
+      return (policy.devices ?? []).includes(ask.value);
+    case "security_option":
+      return (policy.securityOptions ?? []).includes(ask.value);
+    case "sysctl":
+      return (policy.sysctls ?? []).includes(ask.value);
+    case "external":
+      return (policy.externals ?? []).some((name) => name === "*" || name === ask.value);
+    case "driver":
+      return (policy.drivers ?? []).includes(ask.value);
+    case "privileged":
+      return false; // allowed above
+    default:
+      return ask.kind satisfies never;
+  }
+}
+
+/** Sockets that give the whole host. */
+const sockets = /(^|\/)(docker|podman|containerd|crio|dockershim|bowline[\w.-]*)(\.sock|\/[\w.-]+\.sock)$/;
+
+function hostPath(path: string, allowedPaths: readonly string[]): boolean {
+  return allowedPaths.some((given) => {
+    const parts = given.split("/").filter((part) => part !== "" && part !== ".");
+    const folder = `/${parts.join("/")}`;
+    if (!given.startsWith("/") || parts.includes("..")) return false; // no path at all
+    if (path === folder) return true;
+    if (sockets.test(path)) return false; // P2
+    return path.startsWith(folder === "/" ? "/" : `${folder}/`);
+  });
+}
