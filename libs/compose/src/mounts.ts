@@ -60,7 +60,8 @@ function targetPath(target: string): string {
 function shortMount(text: string): ReadMount {
   const parts = text.split(":");
   // A drive letter of Windows is one part with what follows it; `d:/data` is a volume d.
-  const drive = /^[A-Za-z]$/.test(parts[0] ?? "") && (/^\\/.test(parts[1] ?? "") || /^\//.test(parts[2] ?? ""));
+  const drive =
+    /^[A-Za-z]$/.test(parts[0] ?? "") && ((parts[1] ?? "").startsWith("\\") || (parts[2] ?? "").startsWith("/"));
   if (drive) parts.splice(0, 2, `${parts[0]}:${parts[1]}`);
   if (parts.length > 3 || parts.includes("")) throw new Unreadable(`${JSON.stringify(text)} is no mount`, shortForm);
   const [first = "", second, options = ""] = parts;
