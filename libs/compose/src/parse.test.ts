@@ -48,6 +48,14 @@ test("the environment keeps how numbers are written, and takes names alone from 
   expect(environment).toEqual({ A: "1.10", B: "0440", C: "true", D: "outside", E: "18446744073709551615", F: "" });
 });
 
+test("a variable that is not set is a warning, said once", () => {
+  const { warnings } = parse("services: {a: {image: 'i:$TAG', user: '$TAG', environment: [WHO]}}");
+  expect(warnings.map(({ reason, path }) => `${reason} ${path}`)).toEqual([
+    "VARIABLE_UNSET services.a.image",
+    "VARIABLE_UNSET services.a.environment.WHO",
+  ]);
+});
+
 test("env files come below the environment, in their order", () => {
   const contents = { "a.env": "A=1\nB=1\nC=${X}", ".env": "B=2\nD=2" };
   const keys = "env_file: [a.env, {path: ./.env}, {path: none.env, required: false}]\nenvironment: {D: 3}";

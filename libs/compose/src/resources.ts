@@ -38,18 +38,27 @@ export function readVolumes(project: Reader, asked: Asked): Volume[] {
   });
 }
 
+/** Options of a tmpfs that stay inside it. All others of mount(8) may reach the host: `bind` makes any type a bind. */
+const ownTmpfsOption = /^(|(size|mode|uid|gid|nr_inodes)=\w+%?|ro|rw|noexec|nosuid|nodev)$/;
+
 /** A `bind` (or any device that is a path) is a path of the host; a tmpfs asks nothing; the rest is a driver. */
 function volumeOptions(volume: Reader, options: Record<string, string>, asked: Asked): void {
-  const { type = "", o = "", device = "" } = options;
-  if (Object.keys(options).length === 0 || (type === "tmpfs" && !/\bbind\b/.test(o))) return;
+  // Engines differ in whether they look at the case of a key; an ask does not.
+  const value = (key: string) => Object.entries(options).find(([name]) => name.toLowerCase() === key)?.[1] ?? "";
+  const [type, device] = [value("type"), value("device")];
+  const flags = value("o")
+    .split(",")
+    .map((flag) => flag.trim());
+  if (Object.keys(options).length === 0 || (type === "tmpfs" && flags.every((flag) => ownTmpfsOption.test(flag))))
+    return;
   const at = volume.at("driver_opts");
   const path = [...volume.path, "driver_opts"];
-  const flags = o.split(",").map((flag) => flag.trim());
-  const readOnly = flags.includes("ro");
-  const remote = /^(nfs|nfs4|cifs)$/.test(type);
-  if (flags.includes("bind") || flags.includes("rbind") || type === "bind" || (device !== "" && !remote))
-    options["device"] = asked.hostPath(device, readOnly, at, [...path, "device"]);
-  if (type !== "none" && type !== "bind" && type !== "") asked.ask("driver", `volume=local:${type}`, at, path);
+  const binds = flags.some((flag) => flag.includes("bind")) || type === "bind";
+  if (binds || (device !== "" && !/^(nfs|nfs4|cifs)$/.test(type))) {
+    const absolute = asked.hostPath(device, flags.includes("ro"), at, [...path, "device"]);
+    for (const key of Object.keys(options)) if (key.toLowerCase() === "device") options[key] = absolute;
+  }
+  if (!["none", "bind", ""].includes(type)) asked.ask("driver", `volume=local:${type}`, at, path);
 }
 
 /** Networks. */
@@ -57,6 +66,8 @@ export function readNetworks(project: Reader, asked: Asked): Network[] {
   return [...project.children("networks")].map(([name, network]) => {
     const outside = externalName(name, network);
     let driver = network.word("driver") ?? "bridge";
+    if (outside === "host" || outside?.startsWith("container:") === true)
+      asked.ask("host_network", outside, network.at("external"), network.path);
     if (outside !== undefined) asked.ask("external", `network:${outside}`, network.at("external"), network.path);
     else if (driver === "overlay" || driver === "default") {
       if (driver === "overlay")
