@@ -20,7 +20,13 @@ const token = await issueAccessToken({ kid: "k1", privateJwk: key.privateJwk }, 
 test("an access token tells agent, session, epoch and incarnation", async () => {
   expect(looksLikeAccessToken(token)).toBe(true);
   expect(looksLikeAccessToken(newToken("bwt").text)).toBe(false);
-  expect(await verifyAccessToken(token, find, options)).toEqual({ ok: true, claims });
+  const verdict = await verifyAccessToken(token, find, options);
+  expect(verdict).toEqual({ ok: true, claims, until: now + accessTokenLifeMs + 5_000 });
+  for (const [at, ok] of [
+    [now + accessTokenLifeMs + 3_000, true],
+    [now + accessTokenLifeMs + 5_000, false],
+  ] as const)
+    expect(await verifyAccessToken(token, find, { ...options, now: at })).toMatchObject({ ok });
 });
 
 test("after ten minutes it is TOKEN_EXPIRED", async () => {

@@ -30,7 +30,8 @@ export interface AccessTokenClaims {
 }
 
 export type AccessTokenVerdict =
-  | { ok: true; claims: AccessTokenClaims }
+  /** It holds until then, ms since 1970, as long as its key does. */
+  | { ok: true; claims: AccessTokenClaims; until: number }
   | { ok: false; reason: "UNAUTHENTICATED" | "TOKEN_EXPIRED"; message: string };
 
 /** `now` in ms since 1970, the database's. */
@@ -97,12 +98,13 @@ export async function verifyAccessToken(
       return refuse("the access token does not hold");
     throw error; // The key store failed; that is not the token's fault.
   }
-  const { sub, sid, epoch, inc } = payload;
+  const { sub, sid, epoch, inc, exp = 0 } = payload;
   if (typeof sub !== "string" || typeof sid !== "string" || typeof epoch !== "number" || typeof inc !== "number") {
     return refuse("the access token lacks a claim");
   }
   const { installationId } = options;
-  return { ok: true, claims: { agentId: sub, sessionId: sid, epoch, installationId, incarnation: inc } };
+  const claims = { agentId: sub, sessionId: sid, epoch, installationId, incarnation: inc };
+  return { ok: true, claims, until: exp * 1000 + toleranceMs };
 }
 
 /** The id of the key that a token names, before anything is verified; undefined where it names none. */

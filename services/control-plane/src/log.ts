@@ -2,6 +2,36 @@
 import { type DestinationStream, type Logger, pino, stdSerializers } from "pino";
 import pretty from "pino-pretty";
 
+/**
+ * L1: lines of one turn of the event loop are written together, at its end: a
+ *     write into a pipe costs more than all else about a line. What is lost when
+ *     the process is killed is that turn's lines; at every other end (also by an
+ *     error that nobody catches) they are written.
+ */
+
+/** Beyond it they are written at once: a turn that says this much is a long one. */
+const atMostCharacters = 65_536;
+
+/** L1. */
+function together(destination: NodeJS.WritableStream): DestinationStream & { flushSync(): void } {
+  let lines = "";
+  const flush = (): void => {
+    if (lines === "") return;
+    const text = lines;
+    lines = "";
+    destination.write(text);
+  };
+  process.on("exit", flush);
+  return {
+    write(line) {
+      if (lines === "") setImmediate(flush);
+      lines += line;
+      if (lines.length >= atMostCharacters) flush();
+    },
+    flushSync: flush,
+  };
+}
+
 /** Fields that never reach a log, wherever they stand. */
 const secretFields = ["token", "secret", "accessToken", "authorization", "password", "privateJwk"];
 
@@ -12,7 +42,7 @@ export function createLog(
   const stream: DestinationStream =
     options.format === "pretty"
       ? pretty({ colorize: destination.isTTY, destination, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss.l" })
-      : destination;
+      : together(destination);
   return pino(
     {
       level: options.level,

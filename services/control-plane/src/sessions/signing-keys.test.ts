@@ -38,6 +38,12 @@ const keysInRows = async (): Promise<string[]> => {
   const rows = await database.db.selectFrom("signing_keys").select("id").orderBy("usable_from").execute();
   return rows.map(({ id }) => id);
 };
+/** The same token with one character of that part changed. */
+const changed = (token: string, part: 0 | 1 | 2): string => {
+  const parts = token.split(".");
+  const text = parts[part] ?? "";
+  return parts.with(part, `${text.slice(0, 8)}${text[8] === "A" ? "B" : "A"}${text.slice(9)}`).join(".");
+};
 const reasonOf = (error: unknown): string => (isProblem(error) ? error.reason : String(error));
 
 test("a new key is in the rows before it signs; then another replica takes its tokens at once, and those of the old key until they end", async () => {
@@ -67,6 +73,21 @@ test("a new key is in the rows before it signs; then another replica takes its t
   await expire(23).execute(database.db);
   expect(await replica().verify(first)).toMatchObject(claims);
   await expire(25).execute(database.db);
+  // Also where it has verified the token before: it looks at the keys now and then.
+  await until(async () => (await b.verify(first).catch(reasonOf)) === "UNAUTHENTICATED");
   expect(await replica().verify(first).catch(reasonOf)).toBe("UNAUTHENTICATED");
   expect(await replica().verify(second)).toMatchObject(claims);
+});
+
+test("a token that held is refused with another byte anywhere, and at its end", async () => {
+  const one = createAccessTokens({
+    ...{ db: database.db, encryption, installationId, signingKeys, lifeMs: 1 },
+    log: { warn: () => undefined },
+  });
+  const token = await one.issue(claims); // lives for a second, and the tolerance of five
+  for (const _ of [1, 2]) expect(await one.verify(token)).toMatchObject(claims);
+  for (const part of [0, 1, 2] as const)
+    expect(await one.verify(changed(token, part)).catch(reasonOf)).toBe("UNAUTHENTICATED");
+  expect(await one.verify(token)).toMatchObject(claims);
+  await until(async () => (await one.verify(token).catch(reasonOf)) === "TOKEN_EXPIRED", { withinMs: 30_000 });
 });

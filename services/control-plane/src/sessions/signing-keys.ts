@@ -6,6 +6,10 @@
  *     time, so that replicas agree.
  * K2: while the database is away, what was read last serves on, for less time
  *     than a key is published before its use.
+ * K3: a token that held is not verified anew while its key is known and its time
+ *     lasts: an agent's calls carry the same one for minutes, and a signature
+ *     costs more than the rest of such a call. Whether its session still stands
+ *     is asked of the row each time all the same.
  */
 import {
   type AccessTokenClaims,
@@ -45,6 +49,9 @@ const keepAfterMs = 86_400_000;
 /** Keys that do not fit are read again, at most this often: anybody may send an unknown key id. */
 const unfitEveryMs = 1_000;
 
+/** Tokens that are known to hold, of as many agents; the one that came longest ago goes. Some 500 bytes each. */
+const maxVerified = 10_000;
+
 interface Keys {
   readAt: number;
   incarnation: number;
@@ -73,6 +80,14 @@ export function createAccessTokens(ports: KeyPorts): AccessTokens {
   const tooOldMs = publishMs / 2; // K2
   let known: Keys | undefined;
   let reading: Promise<Keys> | undefined;
+  /** By the whole token, not by a part of it: whoever changes a byte has another one. */
+  const verified = new Map<string, { kid: string; claims: AccessTokenClaims; until: number }>();
+
+  function keep(jwt: string, kid: string, { claims, until }: { claims: AccessTokenClaims; until: number }): void {
+    verified.set(jwt, { kid, claims, until });
+    const [oldest] = verified.keys();
+    if (verified.size > maxVerified && oldest !== undefined) verified.delete(oldest);
+  }
 
   function look(): Promise<Keys> {
     return (reading ??= read(ports, publishMs)
@@ -101,10 +116,15 @@ export function createAccessTokens(ports: KeyPorts): AccessTokens {
       return issueAccessToken(current.key, { ...claims, installationId }, { now: at, lifeMs });
     },
     async verify(jwt) {
-      const kid = readKeyId(jwt);
+      const before = verified.get(jwt);
+      const kid = before?.kid ?? readKeyId(jwt);
       const { publicOf, now } = await keys((found) => kid === undefined || found.publicOf.has(kid));
-      const verdict = await verifyAccessToken(jwt, (id) => publicOf.get(id), { installationId, now: now() });
+      const at = now();
+      if (before !== undefined && publicOf.has(before.kid) && at < before.until) return before.claims; // K3
+      verified.delete(jwt);
+      const verdict = await verifyAccessToken(jwt, (id) => publicOf.get(id), { installationId, now: at });
       if (!verdict.ok) throw problem(verdict.reason, verdict.message);
+      if (kid !== undefined) keep(jwt, kid, verdict);
       return verdict.claims;
     },
   };
