@@ -9,6 +9,7 @@
  * S2: a set has each deployment once.
  * S3: after a commit whose answer is lost nobody's call is done again.
  */
+import { setImmediate } from "node:timers/promises";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
@@ -104,6 +105,8 @@ async function reconcileTogether(
     return answered;
   });
   if (answers.some((answer) => answer !== undefined)) crashPoint("request.committed");
+  // What the commit has to push is written first: answering takes longer than that, and nobody's command waits for it.
+  await setImmediate();
   return answers;
 }
 
