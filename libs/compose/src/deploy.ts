@@ -1,7 +1,7 @@
 /** How many instances, where, with what, and how they are replaced and restarted. */
 import { MAX_REPLICAS } from "./limits.ts";
 import type { Amounts, Constraint, Restart, RolloutSettings, Service } from "./model.ts";
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 import { set, type Reader } from "./reader.ts";
 import { textOf } from "./tree.ts";
 import { cpuMillis, durationMs, integer, ratio, sizeBytes } from "./units.ts";

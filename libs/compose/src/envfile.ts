@@ -4,7 +4,7 @@
  * not; a quoted value may go over several lines. `raw` takes each line as it is.
  */
 import { interpolate, InterpolationError, type Variables } from "./interpolate.ts";
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 
 const name = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:[=:]\s?(.*))?$/;
 

@@ -69,7 +69,7 @@ export function readFiles(
 }
 
 function bindCopies(mount: Mount & { kind: "bind" }, around: Surroundings): FileMount[] | undefined {
-  const relative = /^\.{1,2}(\/|$)/.test(mount.source) || !/^[/~\\]|^[A-Za-z]:/.test(mount.source);
+  const relative = !/^([/~\\]|[A-Za-z]:)/.test(mount.source);
   if (!relative || around.projectDirectory !== undefined) return undefined;
   return around.given.asConfigs(mount, around.declared);
 }

@@ -33,7 +33,17 @@ function readTest(check: Reader): Healthcheck["test"] | "none" {
   const [kind, ...rest] = parts;
   if (kind === undefined) return undefined;
   if (kind === "NONE") return "none";
-  if (kind === "CMD-SHELL" && rest.length === 1) return { shell: true, command: rest };
+  if (kind === "CMD-SHELL" && rest.length > 0) {
+    // A shell takes one command; what follows it are parameters ($0, $1) that nearly nobody means.
+    if (rest.length > 1)
+      check.warn(
+        "VALUE_IGNORED",
+        "test",
+        `the shell runs only ${JSON.stringify(rest[0])}`,
+        "Write the command as one string.",
+      );
+    return { shell: true, command: rest };
+  }
   if (kind === "CMD" && rest.length > 0) return { shell: false, command: rest };
   check.error("VALUE_INVALID", "test", `a test cannot be ${JSON.stringify(parts).slice(0, 80)}`, testForm);
   return undefined;

@@ -4,7 +4,7 @@
  * through an ask.
  */
 import type { Ask, Service } from "./model.ts";
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 import type { Reader } from "./reader.ts";
 import { pathText, type Path, type Place, type Report } from "./report.ts";
 

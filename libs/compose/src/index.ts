@@ -14,6 +14,7 @@
  *   diff.ts, print.ts   two models compared; one model as YAML
  */
 export * from "./diff.ts";
+export { readEnvFile } from "./envfile.ts";
 export * from "./limits.ts";
 export type * from "./model.ts";
 export * from "./parse.ts";

@@ -156,7 +156,7 @@ export interface Dependency {
 export interface Healthcheck {
   /** The image's own check does not run either. */
   readonly disabled: boolean;
-  /** Program and arguments; `shell` runs it in the container's shell. Undefined: the image's own. */
+  /** Program and arguments; `shell`: the arguments of the container's `sh -c`. Undefined: the image's own. */
   readonly test?: { readonly shell: boolean; readonly command: readonly string[] };
   readonly intervalMs?: number;
   readonly timeoutMs?: number;

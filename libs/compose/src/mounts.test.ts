@@ -100,6 +100,7 @@ test.each([
   ["volumes: [{type: npipe, source: a, target: /a}]", "VALUE_INVALID services.web.volumes[0]"],
   ["volumes: ['none:/x']", "REFERENCE_UNKNOWN services.web.volumes[0]"],
   ["volumes: ['./here:/x']", "HOST_PATH_RELATIVE services.web.volumes[0]"],
+  ["volumes: ['.here:/x']", "HOST_PATH_RELATIVE services.web.volumes[0]"],
   ["volumes: ['~/here:/x']", "HOST_PATH_RELATIVE services.web.volumes[0]"],
   ["volumes: ['C:\\here:/x']", "HOST_PATH_RELATIVE services.web.volumes[0]"],
 ])("%s is refused", (keys, fault) => {

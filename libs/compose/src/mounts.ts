@@ -1,6 +1,6 @@
 /** What a service mounts: the short syntax and the long one. */
 import type { Mount } from "./model.ts";
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 import { textOf, type Mapping, type Tree } from "./tree.ts";
 import { modeBits, sizeBytes, truth } from "./units.ts";
 
@@ -42,7 +42,7 @@ export function mountTarget(entry: Tree): string {
 
 /** Whether a source is a path of the host and no name of a volume. */
 export function isHostPath(source: string): boolean {
-  return /^(\/|\.{1,2}(\/|$)|~|[A-Za-z]:[\\/]|\\)/.test(source);
+  return /^(\/|\.|~|[A-Za-z]:[\\/]|\\)/.test(source);
 }
 
 function targetPath(target: string): string {

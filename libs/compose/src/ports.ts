@@ -2,16 +2,7 @@
 import { MAX_PORT_RANGE } from "./limits.ts";
 import type { Port } from "./model.ts";
 import { textOf, type Tree } from "./tree.ts";
-
-/** What cannot be read, for the report. */
-export class Unreadable extends Error {
-  readonly advice: string;
-
-  constructor(message: string, advice: string) {
-    super(message);
-    this.advice = advice;
-  }
-}
+import { Unreadable } from "./unreadable.ts";
 
 const shortForm = 'Write [HOST_IP:][PUBLISHED:]TARGET[/tcp|udp], such as "127.0.0.1:8080:80" or "6060:6060/udp".';
 

@@ -134,6 +134,6 @@ test("no text makes the reader throw", () => {
     fc.property(fc.array(signs, { maxLength: 40 }), (parts) => {
       read(parts.join(""));
     }),
-    { numRuns: 500 },
+    { numRuns: 300, seed: 20261122 },
   );
 });

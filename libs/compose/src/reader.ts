@@ -1,5 +1,5 @@
 /** Reads values out of a mapping; what cannot be read goes to the report, with its place. */
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 import type { ComposeReason } from "./reasons.ts";
 import type { Path, Place, Report } from "./report.ts";
 import { textOf, type Mapping, type Scalar, type Sequence, type Tree } from "./tree.ts";

@@ -1,5 +1,5 @@
 /** Durations, sizes, numbers and booleans, as the specification writes them. */
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 import { textOf, type Scalar } from "./tree.ts";
 
 const durationUnits: Readonly<Record<string, number>> = {

@@ -3,7 +3,7 @@
  * separate, quotes and backslashes keep. Nothing else of a shell: no variable,
  * no pipe, no glob.
  */
-import { Unreadable } from "./ports.ts";
+import { Unreadable } from "./unreadable.ts";
 
 /** The words of a command line. */
 export function words(text: string): string[] {
