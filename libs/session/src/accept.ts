@@ -14,10 +14,10 @@ import { createContextKey, type ContextKey } from "@connectrpc/connect";
 import { ServerMessageSchema, type AgentMessage, type ServerMessage } from "@bowline/contract/agent";
 import type { Clock } from "@bowline/kernel";
 import { encodeAcknowledgement } from "./acknowledgement.ts";
-import { createChannel, createLine, type Channel, type Line } from "./channel.ts";
+import { createChannel, OpenLine, type Channel, type Line } from "./channel.ts";
 import { orderOfAgentMessages } from "./order.ts";
 import type { SendOutcome } from "./outbox.ts";
-import type { Duplex } from "./wire/index.ts";
+import type { Duplex, Receiver } from "./wire/index.ts";
 
 /** A session whose messages are pushed to whoever serves it. */
 export interface PushedSession extends Line<ServerMessage> {
@@ -97,18 +97,69 @@ const togetherBytes = 32 * 1024;
 
 /** A call of our own wire as a session: a message is encoded once, and what is said in one turn is written at once. */
 export function acceptDuplex(duplex: Duplex<AgentMessage, ServerMessage>, options: AcceptOptions): PushedSession {
-  const { line, outbox, heard, end } = createLine<ServerMessage, AgentMessage, Uint8Array>({
-    ...options,
-    encode: (message) => duplex.encode(message),
-    sizeOf: (bytes) => bytes.byteLength,
-    coalesce,
-    order: orderOfAgentMessages(),
-  });
-  let blocked = false;
-  let planned = false;
-  const pour = (): void => {
-    planned = false;
-    while (!blocked && outbox.queued > 0) {
+  return new DuplexSession(duplex, options);
+}
+
+class DuplexSession
+  extends OpenLine<ServerMessage, AgentMessage, Uint8Array>
+  implements PushedSession, Receiver<AgentMessage>
+{
+  readonly #duplex: Duplex<AgentMessage, ServerMessage>;
+  readonly #clock: Clock;
+  #take: ((message: AgentMessage) => void | Promise<void>) | undefined;
+  #blocked = false;
+  #planned = false;
+
+  constructor(duplex: Duplex<AgentMessage, ServerMessage>, options: AcceptOptions) {
+    super({ ...options, encode: (message) => duplex.encode(message), sizeOf, coalesce, order: orderOfAgentMessages() });
+    this.#duplex = duplex;
+    this.#clock = options.clock;
+    this.outbox.push(() => {
+      if (this.#blocked) return this.outbox.stuck();
+      if (this.#planned) return;
+      this.#planned = true;
+      process.nextTick(pour, this);
+    });
+    duplex.drained(() => {
+      this.#blocked = false;
+      this.pour();
+    });
+  }
+
+  get sent(): Promise<void> {
+    return this.outbox.over;
+  }
+
+  receive(take: (message: AgentMessage) => void | Promise<void>): void {
+    this.#take = take;
+    this.#duplex.receive(this);
+  }
+
+  acknowledge(number: number): SendOutcome {
+    const atMs = this.#clock.now();
+    // Where something waits it has to wait behind it, or takes the place of an older one.
+    if (this.#blocked || this.outbox.queued > 0 || !this.open || !this.#duplex.binary)
+      return this.send(acknowledgement(number, atMs));
+    this.#blocked = !this.#duplex.write([encodeAcknowledgement(number, atMs)]);
+    return "queued";
+  }
+
+  message(message: AgentMessage): void | Promise<void> {
+    return this.heard(message) ? this.#take?.(message) : undefined;
+  }
+
+  end(): void {
+    this.finish({ kind: "peer-closed" });
+  }
+
+  failed(error: unknown): void {
+    this.finish({ kind: "failed", error });
+  }
+
+  pour(): void {
+    const { outbox } = this;
+    this.#planned = false;
+    while (!this.#blocked && outbox.queued > 0) {
       const together: Uint8Array[] = [];
       for (let bytes = 0; bytes < togetherBytes;) {
         const next = outbox.take();
@@ -116,33 +167,11 @@ export function acceptDuplex(duplex: Duplex<AgentMessage, ServerMessage>, option
         together.push(next);
         bytes += next.byteLength;
       }
-      blocked = !duplex.write(together);
+      this.#blocked = !this.#duplex.write(together);
     }
-    if (blocked) outbox.stuck();
-  };
-  outbox.push(() => {
-    if (blocked) return outbox.stuck();
-    if (planned) return;
-    planned = true;
-    process.nextTick(pour);
-  });
-  duplex.drained(() => {
-    blocked = false;
-    pour();
-  });
-  const receive: PushedSession["receive"] = (take) =>
-    duplex.receive({
-      message: (message) => (heard(message) ? take(message) : undefined),
-      end: () => end({ kind: "peer-closed" }),
-      failed: (error) => end({ kind: "failed", error }),
-    });
-  const acknowledge = (number: number): SendOutcome => {
-    const atMs = options.clock.now();
-    // Where something waits it has to wait behind it, or takes the place of an older one.
-    if (blocked || outbox.queued > 0 || line.signal.aborted || !duplex.binary)
-      return line.send(acknowledgement(number, atMs));
-    blocked = !duplex.write([encodeAcknowledgement(number, atMs)]);
-    return "queued";
-  };
-  return Object.assign(line, { receive, acknowledge, sent: outbox.over });
+    if (this.#blocked) outbox.stuck();
+  }
 }
+
+const pour = (session: DuplexSession): void => session.pour();
+const sizeOf = (bytes: Uint8Array): number => bytes.byteLength;

@@ -10,7 +10,7 @@ import { isProblem, problem, type Clock, type Problem } from "@bowline/kernel";
 import { createOutbox, type Outbox, type SendOutcome } from "./outbox.ts";
 import type { OrderCheck } from "./order.ts";
 import { maxQueuedMessages, maxStreamMessageBytes, silenceLimitMs, stallLimitMs } from "./limits.ts";
-import { watchSilence } from "./silence.ts";
+import { type Silence, watchSilence } from "./silence.ts";
 
 /** How a stream ended. The first reason counts. */
 export type ChannelEnd =
@@ -32,6 +32,8 @@ export interface Line<Out> {
   send(message: Out): SendOutcome;
   /** What is queued still goes out. Down the stream `because` reaches the peer as its error. */
   close(because?: Problem): void;
+  /** False once it has ended. */
+  readonly open: boolean;
   /** Resolves once, with the first reason. */
   readonly ended: Promise<ChannelEnd>;
   /** Aborts with the channel's end. */
@@ -61,93 +63,105 @@ export type LineOptions<Out, In, Item = Out> = {
 };
 
 /** A line, the outbox that its transport reads, and where the transport puts what it hears. */
-export interface LineEnds<Out, In, Item> {
-  line: Line<Out>;
-  outbox: Outbox<Out, Item>;
-  /** False where the message is not to be handled: it came out of order, or after the end. */
-  heard: (message: In) => boolean;
-  /** Ends it, unless it has ended. */
-  end: (how: ChannelEnd) => void;
-}
+export class OpenLine<Out, In, Item = Out> implements Line<Out> {
+  readonly ended: Promise<ChannelEnd>;
+  readonly outbox: Outbox<Out, Item>;
+  readonly #order: OrderCheck<In>;
+  readonly #hangUp: () => void;
+  readonly #silence: Silence;
+  #settle: (end: ChannelEnd) => void = () => {};
+  #first: ChannelEnd | undefined;
+  /** Made for whoever asks for its signal. */
+  #over: AbortController | undefined;
 
-export function createLine<Out, In, Item = Out>(options: LineOptions<Out, In, Item>): LineEnds<Out, In, Item> {
-  const over = new AbortController();
-  let settle: (end: ChannelEnd) => void = () => {};
-  let first: ChannelEnd | undefined;
-  const ended = new Promise<ChannelEnd>((resolve) => (settle = resolve));
-
-  const outbox = createOutbox<Out, Item>({
-    encode: options.encode,
-    sizeOf: options.sizeOf,
-    coalesce: options.coalesce,
-    limitBytes: maxStreamMessageBytes,
-    maxQueued: options.maxQueued ?? maxQueuedMessages,
-    stallMs: options.stallMs ?? stallLimitMs,
-    clock: options.clock,
-    stalled: () => {
-      end({ kind: "stalled" });
-      options.hangUp(); // Also where it had ended before: what was queued then is not taken either.
-    },
-  });
-  const silence = watchSilence(
-    {
+  constructor(options: LineOptions<Out, In, Item>) {
+    const { encode, sizeOf, coalesce, clock } = options;
+    this.#order = options.order;
+    this.#hangUp = options.hangUp;
+    this.ended = new Promise((resolve) => (this.#settle = resolve));
+    this.outbox = createOutbox<Out, Item>({
+      ...{ encode, sizeOf, coalesce, clock },
+      limitBytes: maxStreamMessageBytes,
+      maxQueued: options.maxQueued ?? maxQueuedMessages,
+      stallMs: options.stallMs ?? stallLimitMs,
+      stalled: () => {
+        this.finish({ kind: "stalled" });
+        this.#hangUp(); // Also where it had ended before: what was queued then is not taken either.
+      },
+    });
+    this.#silence = watchSilence({
       limitMs: options.silenceMs ?? silenceLimitMs,
-      clock: options.clock,
-      silent: (limitMs) => end({ kind: "silent", limitMs }),
-    },
-    over.signal,
-  );
+      clock,
+      silent: (limitMs) => this.finish({ kind: "silent", limitMs }),
+    });
+  }
 
-  const line: Line<Out> = {
-    send(message) {
-      const outcome = outbox.send(message);
-      if (outcome === "full") end({ kind: "stalled" });
-      return outcome;
-    },
-    close: (because) => end(because === undefined ? { kind: "closed" } : { kind: "closed", because }),
-    ended,
-    signal: over.signal,
-    limitSilence: (ms) => silence.limit(ms),
-    get queued() {
-      return outbox.queued;
-    },
-  };
-  const heard = (message: In): boolean => {
-    if (first !== undefined) return false;
-    silence.heard();
-    const wrong = options.order(message);
-    if (wrong !== undefined) end({ kind: "violated", problem: problem("PROTOCOL_VIOLATION", wrong) });
+  send(message: Out): SendOutcome {
+    const outcome = this.outbox.send(message);
+    if (outcome === "full") this.finish({ kind: "stalled" });
+    return outcome;
+  }
+
+  close(because?: Problem): void {
+    this.finish(because === undefined ? { kind: "closed" } : { kind: "closed", because });
+  }
+
+  get signal(): AbortSignal {
+    if (this.#over === undefined) {
+      this.#over = new AbortController();
+      if (this.#first !== undefined) this.#over.abort();
+    }
+    return this.#over.signal;
+  }
+
+  get open(): boolean {
+    return this.#first === undefined;
+  }
+
+  limitSilence(ms: number): void {
+    this.#silence.limit(ms);
+  }
+
+  get queued(): number {
+    return this.outbox.queued;
+  }
+
+  /** False where the message is not to be handled: it came out of order, or after the end. */
+  heard(message: In): boolean {
+    if (this.#first !== undefined) return false;
+    this.#silence.heard();
+    const wrong = this.#order(message);
+    if (wrong !== undefined) this.finish({ kind: "violated", problem: problem("PROTOCOL_VIOLATION", wrong) });
     return wrong === undefined;
-  };
-  return { line, outbox, heard, end };
+  }
 
-  function end(how: ChannelEnd): void {
-    if (first !== undefined) return;
-    first = how;
+  /** Ends it, unless it has ended. */
+  finish(how: ChannelEnd): void {
+    if (this.#first !== undefined) return;
+    this.#first = how;
+    this.#silence.stop();
     switch (how.kind) {
       case "closed":
-        outbox.close(how.because);
+        this.outbox.close(how.because);
         break;
       case "violated":
-        outbox.close(how.problem);
+        this.outbox.close(how.problem);
         break;
       case "peer-closed":
-        outbox.close();
+        this.outbox.close();
         break;
       case "failed":
-        outbox.abandon();
-        break;
       case "silent":
       case "stalled":
-        outbox.abandon();
+        this.outbox.abandon();
         break;
       default:
         how satisfies never;
     }
-    over.abort();
-    settle(how);
+    this.#over?.abort();
+    this.#settle(how);
     // Last: whoever hears of the cut knows by then why.
-    if (how.kind === "silent" || how.kind === "stalled") options.hangUp();
+    if (how.kind === "silent" || how.kind === "stalled") this.#hangUp();
   }
 }
 
@@ -156,11 +170,11 @@ export function createChannel<Out, In>(
   incoming: AsyncIterable<In>,
   options: Omit<LineOptions<Out, In>, "encode">,
 ): { channel: Channel<Out, In>; outbox: Outbox<Out> } {
-  const { line, outbox, heard, end } = createLine<Out, In>({ ...options, encode: (message) => message });
+  const line = new OpenLine<Out, In>({ ...options, encode: (message) => message });
   /** Wakes the reader of `messages`. Set anew for each wait, so that nothing piles up on a long-lived promise. */
   let stopReading: (() => void) | undefined;
   line.signal.addEventListener("abort", () => stopReading?.(), { once: true });
-  return { channel: Object.assign(line, { messages: read() }), outbox };
+  return { channel: Object.assign(line, { messages: read() }), outbox: line.outbox };
 
   async function* read(): AsyncGenerator<In> {
     const iterator = incoming[Symbol.asyncIterator]();
@@ -168,14 +182,14 @@ export function createChannel<Out, In>(
       while (!line.signal.aborted) {
         const next = await nextOrEnd(iterator);
         if (next === undefined) return;
-        if (next.done === true) return end({ kind: "peer-closed" });
-        if (!heard(next.value)) return;
+        if (next.done === true) return line.finish({ kind: "peer-closed" });
+        if (!line.heard(next.value)) return;
         yield next.value;
       }
     } catch (error) {
-      end({ kind: "failed", error });
+      line.finish({ kind: "failed", error });
     } finally {
-      end({ kind: "closed" }); // The reader left; a no-op where the channel has ended.
+      line.finish({ kind: "closed" }); // The reader left; a no-op where the channel has ended.
     }
   }
 

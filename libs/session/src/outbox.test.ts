@@ -103,16 +103,34 @@ test("a peer that takes nothing for the stall limit ends it, one that takes slow
 
 test("silence is told once, after the limit since the last word, and the limit can change", async () => {
   const clock = heldClock();
-  const ending = new AbortController();
   const told: number[] = [];
-  const silence = watchSilence({ limitMs: 100, clock, silent: (ms) => told.push(ms) }, ending.signal);
-  await clock.pass(80);
+  const silence = watchSilence({ limitMs: 1_000, clock, silent: (ms) => told.push(ms) });
+  await clock.pass(800);
   silence.heard();
-  await clock.pass(80);
+  await clock.pass(800);
   expect(told).toEqual([]);
-  silence.limit(90);
+  silence.limit(900);
   await clock.pass(0);
-  await clock.pass(10);
-  expect(told).toEqual([90]);
-  ending.abort();
+  await clock.pass(100);
+  expect(told).toEqual([900]);
+  silence.stop();
+});
+
+test("Q1: of many that are watched together each is told by its own limit, and whoever has stopped never", async () => {
+  const clock = heldClock();
+  const told: string[] = [];
+  const watch = (name: string, limitMs: number) => watchSilence({ limitMs, clock, silent: () => void told.push(name) });
+  const silences = [watch("late", 300), watch("early", 100), watch("stopped", 100), watch("heard", 200)];
+  silences[2]?.stop();
+  await clock.pass(100);
+  expect(told).toEqual(["early"]);
+  silences[3]?.heard();
+  await clock.pass(100);
+  expect(told).toEqual(["early"]);
+  await clock.pass(100);
+  expect(told).toEqual(["early", "late", "heard"]);
+  for (const silence of silences) silence.stop();
+  watch("again", 50); // the loop had ended
+  await clock.pass(50);
+  expect(told.at(-1)).toBe("again");
 });

@@ -51,105 +51,117 @@ export interface Outbox<M, Item = M> extends AsyncIterable<Item> {
 type Entry<Item> = { item: Item; key: string | undefined };
 
 export function createOutbox<M, Item = M>(options: OutboxOptions<M, Item>): Outbox<M, Item> {
-  const { clock } = options;
-  const queue: Entry<Item>[] = [];
-  const waitingByKey = new Map<string, Entry<Item>>();
-  /** Made when the first watch for a stall begins: most streams never stall. */
-  let watching: AbortController | undefined;
-  let end: { error: unknown } | undefined;
-  let takenAt = clock.monotonicMs();
-  let watched = false;
-  let wake: (() => void) | undefined;
-  let ready: (() => void) | undefined;
-  let settle: () => void = () => {};
-  const over = new Promise<void>((resolve) => (settle = resolve));
+  return new BoundedOutbox(options);
+}
 
-  const outbox: Outbox<M, Item> = {
-    send(message) {
-      if (end !== undefined) return "closed";
-      const item = options.encode(message);
-      if (options.sizeOf(item) > options.limitBytes) return "too-large";
-      const key = options.coalesce(message);
-      const older = key === undefined ? undefined : waitingByKey.get(key);
-      if (older !== undefined) {
-        older.item = item;
-        return "coalesced";
-      }
-      if (queue.length >= options.maxQueued) return "full";
-      const entry = { item, key };
-      if (queue.length === 0) takenAt = clock.monotonicMs();
-      queue.push(entry);
-      if (key !== undefined) waitingByKey.set(key, entry);
-      wake?.();
-      if (ready === undefined) outbox.stuck();
-      else ready();
-      return "queued";
-    },
-    take() {
-      const entry = queue.shift();
-      takenAt = clock.monotonicMs();
-      if (entry?.key !== undefined) waitingByKey.delete(entry.key);
-      if (queue.length === 0 && end !== undefined) settle();
-      return entry?.item;
-    },
-    push(given) {
-      ready = given;
-      if (queue.length > 0) given();
-    },
-    stuck() {
-      if (queue.length > 0 && !watched) void watchForStall();
-    },
-    over,
-    close(error) {
-      end ??= { error };
-      wake?.();
-      if (queue.length > 0) return;
-      watching?.abort();
-      settle();
-    },
-    abandon() {
-      queue.length = 0;
-      waitingByKey.clear();
-      outbox.close();
-    },
-    get queued() {
-      return queue.length;
-    },
-    async *[Symbol.asyncIterator]() {
-      try {
-        for (;;) {
-          if (queue.length > 0) {
-            yield outbox.take() as Item;
-            takenAt = clock.monotonicMs();
-          } else if (end !== undefined) {
-            if (end.error !== undefined) throw end.error;
-            return;
-          } else {
-            await new Promise<void>((resolve) => (wake = resolve));
-            wake = undefined;
-          }
+/** A class, because a server has one for each of its agents: methods of their own would weigh more than the rest. */
+class BoundedOutbox<M, Item> implements Outbox<M, Item> {
+  readonly over: Promise<void>;
+  readonly #options: OutboxOptions<M, Item>;
+  readonly #queue: Entry<Item>[] = [];
+  #settle: () => void = () => {};
+  /** Made when the first watch for a stall begins: most streams never stall. */
+  #watching: AbortController | undefined;
+  #end: { error: unknown } | undefined;
+  #takenAt: number;
+  #watched = false;
+  #wake: (() => void) | undefined;
+  #ready: (() => void) | undefined;
+
+  constructor(options: OutboxOptions<M, Item>) {
+    this.#options = options;
+    this.#takenAt = options.clock.monotonicMs();
+    this.over = new Promise((resolve) => (this.#settle = resolve));
+  }
+
+  send(message: M): SendOutcome {
+    if (this.#end !== undefined) return "closed";
+    const { encode, sizeOf, limitBytes, coalesce, maxQueued, clock } = this.#options;
+    const item = encode(message);
+    if (sizeOf(item) > limitBytes) return "too-large";
+    const key = coalesce(message);
+    // Searched for rather than kept by key: where messages coalesce, next to nothing waits.
+    const older = key === undefined ? undefined : this.#queue.find((entry) => entry.key === key);
+    if (older !== undefined) {
+      older.item = item;
+      return "coalesced";
+    }
+    if (this.#queue.length >= maxQueued) return "full";
+    if (this.#queue.length === 0) this.#takenAt = clock.monotonicMs();
+    this.#queue.push({ item, key });
+    this.#wake?.();
+    if (this.#ready === undefined) this.stuck();
+    else this.#ready();
+    return "queued";
+  }
+
+  take(): Item | undefined {
+    const entry = this.#queue.shift();
+    this.#takenAt = this.#options.clock.monotonicMs();
+    if (this.#queue.length === 0 && this.#end !== undefined) this.#settle();
+    return entry?.item;
+  }
+
+  push(ready: () => void): void {
+    this.#ready = ready;
+    if (this.#queue.length > 0) ready();
+  }
+
+  stuck(): void {
+    if (this.#queue.length > 0 && !this.#watched) void this.#watchForStall();
+  }
+
+  close(error?: unknown): void {
+    this.#end ??= { error };
+    this.#wake?.();
+    if (this.#queue.length > 0) return;
+    this.#watching?.abort();
+    this.#settle();
+  }
+
+  abandon(): void {
+    this.#queue.length = 0;
+    this.close();
+  }
+
+  get queued(): number {
+    return this.#queue.length;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Item> {
+    try {
+      for (;;) {
+        if (this.#queue.length > 0) {
+          yield this.take() as Item;
+          this.#takenAt = this.#options.clock.monotonicMs();
+        } else if (this.#end !== undefined) {
+          if (this.#end.error !== undefined) throw this.#end.error;
+          return;
+        } else {
+          await new Promise<void>((resolve) => (this.#wake = resolve));
+          this.#wake = undefined;
         }
-      } finally {
-        // The transport left: nobody will read the rest.
-        outbox.abandon();
       }
-    },
-  };
-  return outbox;
+    } finally {
+      // The transport left: nobody will read the rest.
+      this.abandon();
+    }
+  }
 
   /** One loop while something is queued, instead of a timer per message. */
-  async function watchForStall(): Promise<void> {
-    watched = true;
-    watching ??= new AbortController();
-    while (queue.length > 0 && !watching.signal.aborted) {
-      const restMs = takenAt + options.stallMs - clock.monotonicMs();
+  async #watchForStall(): Promise<void> {
+    const { clock, stallMs, stalled } = this.#options;
+    this.#watched = true;
+    this.#watching ??= new AbortController();
+    while (this.#queue.length > 0 && !this.#watching.signal.aborted) {
+      const restMs = this.#takenAt + stallMs - clock.monotonicMs();
       if (restMs <= 0) {
-        outbox.abandon();
-        options.stalled();
+        this.abandon();
+        stalled();
         return;
       }
-      await clock.sleep(restMs, watching.signal);
+      await clock.sleep(restMs, this.#watching.signal);
     }
-    watched = false;
+    this.#watched = false;
   }
 }

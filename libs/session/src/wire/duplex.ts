@@ -9,7 +9,7 @@
  */
 import type { Message } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { compressedFlag, createEnvelopeReader, endStreamFlag } from "./envelope.ts";
+import { compressedFlag, createEnvelopeReader, endStreamFlag, type EnvelopeReader } from "./envelope.ts";
 import type { Exchange } from "./exchange.ts";
 
 export interface Receiver<In> {
@@ -44,75 +44,102 @@ export function createDuplex<In extends Message, Out extends Message>(
   codec: Codec<In, Out>,
   limitBytes: number,
 ): Duplex<In, Out> {
-  const { stream, protocol } = exchange;
-  const reader = createEnvelopeReader(limitBytes);
-  let receiver: Receiver<In> | undefined;
-  let busy = false;
-  let saidAll = false;
+  return new ExchangeDuplex(exchange, codec, limitBytes);
+}
+
+class ExchangeDuplex<In extends Message, Out extends Message> implements Duplex<In, Out> {
+  readonly #exchange: Exchange;
+  readonly #codec: Codec<In, Out>;
+  readonly #reader: EnvelopeReader;
+  #receiver: Receiver<In> | undefined;
+  #busy = false;
+  #saidAll = false;
+
+  constructor(exchange: Exchange, codec: Codec<In, Out>, limitBytes: number) {
+    this.#exchange = exchange;
+    this.#codec = codec;
+    this.#reader = createEnvelopeReader(limitBytes);
+  }
+
+  get binary(): boolean {
+    return this.#exchange.protocol.binary;
+  }
+
+  receive(receiver: Receiver<In>): void {
+    const exchange = this.#exchange;
+    const { stream } = exchange;
+    this.#receiver = receiver;
+    exchange.interrupted = (why) => this.#fail(why);
+    if (!exchange.open) return this.#fail(new ConnectError("the caller is gone", Code.Canceled));
+    stream.on("data", (chunk: Buffer) => {
+      if (this.#receiver === undefined) return;
+      this.#reader.feed(chunk);
+      this.#pump();
+    });
+    stream.once("end", () => {
+      if (stream.aborted) return; // RST_STREAM ends it too; "close" tells
+      this.#saidAll = true;
+      this.#pump();
+    });
+  }
+
+  encode(message: Out): Uint8Array {
+    return this.#codec.serialize(message);
+  }
+
+  write(messages: readonly Uint8Array[]): boolean {
+    return this.#exchange.write(messages);
+  }
+
+  drained(callback: () => void): void {
+    this.#exchange.stream.on("drain", callback);
+  }
 
   /** Handles what is there, until there is no more, or one of them takes its time (D1). */
-  const pump = (): void => {
+  #pump(): void {
+    const exchange = this.#exchange;
     try {
-      while (!busy && receiver !== undefined && exchange.open) {
-        const envelope = reader.next();
+      while (!this.#busy && this.#receiver !== undefined && exchange.open) {
+        const envelope = this.#reader.next();
         if (envelope === undefined) break;
         if ((envelope.flags & compressedFlag) !== 0) {
           throw new ConnectError("received compressed envelope, but do not know how to decompress", Code.Internal);
         }
-        if (protocol.kind === "connect" && (envelope.flags & endStreamFlag) !== 0) continue;
-        const handled = receiver.message(codec.parse(envelope.data));
-        if (handled !== undefined) wait(handled);
+        if (exchange.protocol.kind === "connect" && (envelope.flags & endStreamFlag) !== 0) continue;
+        const handled = this.#receiver.message(this.#codec.parse(envelope.data));
+        if (handled !== undefined) this.#wait(handled);
       }
     } catch (error) {
-      return fail(error instanceof ConnectError ? error : defect(error));
+      return this.#fail(error instanceof ConnectError ? error : defect(error));
     }
-    if (!saidAll || busy || receiver === undefined || !exchange.open) return;
-    if (reader.unfinished) return fail(new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument));
-    const heard = receiver;
-    receiver = undefined;
+    if (!this.#saidAll || this.#busy || this.#receiver === undefined || !exchange.open) return;
+    if (this.#reader.unfinished) {
+      return this.#fail(new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument));
+    }
+    const heard = this.#receiver;
+    this.#receiver = undefined;
     heard.end();
-  };
+  }
 
-  const wait = (handled: Promise<void>): void => {
-    busy = true;
+  #wait(handled: Promise<void>): void {
+    const { stream } = this.#exchange;
+    this.#busy = true;
     stream.pause();
     handled.then(
       () => {
-        busy = false;
-        pump();
-        if (!busy) stream.resume();
+        this.#busy = false;
+        this.#pump();
+        if (!this.#busy) stream.resume();
       },
-      (error: unknown) => fail(defect(error)),
+      (error: unknown) => this.#fail(defect(error)),
     );
-  };
+  }
 
-  const fail = (why: ConnectError): void => {
-    const heard = receiver;
-    receiver = undefined; // D2
+  #fail(why: ConnectError): void {
+    const heard = this.#receiver;
+    this.#receiver = undefined; // D2
     heard?.failed(why);
-  };
-
-  return {
-    binary: protocol.binary,
-    receive(given) {
-      receiver = given;
-      exchange.interrupted = fail;
-      if (!exchange.open) return fail(new ConnectError("the caller is gone", Code.Canceled));
-      stream.on("data", (chunk: Buffer) => {
-        if (receiver === undefined) return;
-        reader.feed(chunk);
-        pump();
-      });
-      stream.once("end", () => {
-        if (stream.aborted) return; // RST_STREAM ends it too; "close" tells
-        saidAll = true;
-        pump();
-      });
-    },
-    encode: (message) => codec.serialize(message),
-    write: (messages) => exchange.write(messages),
-    drained: (callback) => void stream.on("drain", callback),
-  };
+  }
 }
 
 function defect(error: unknown): ConnectError {

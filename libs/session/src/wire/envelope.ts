@@ -32,61 +32,74 @@ export interface EnvelopeReader {
 }
 
 export function createEnvelopeReader(limitBytes: number): EnvelopeReader {
-  let chunk: Uint8Array = nothing;
-  let at = 0;
+  return new CuttingReader(limitBytes);
+}
+
+class CuttingReader implements EnvelopeReader {
+  readonly #limitBytes: number;
+  #chunk: Uint8Array = nothing;
+  #at = 0;
   /** Where a chunk ended inside those five bytes. */
-  let head: Uint8Array | undefined;
-  let headHas = 0;
-  let body: { flags: number; data: Uint8Array; has: number } | undefined;
+  #head: Uint8Array | undefined;
+  #headHas = 0;
+  #body: { flags: number; data: Uint8Array; has: number } | undefined;
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  feed(chunk: Uint8Array): void {
+    this.#chunk = chunk;
+    this.#at = 0;
+  }
+
+  next(): Envelope | undefined {
+    if (this.#body === undefined) {
+      const found = this.#nextHead();
+      if (found === undefined) return void (this.#chunk = nothing);
+      const { bytes, offset } = found;
+      const flags = bytes[offset] ?? 0;
+      const length = lengthAt(bytes, offset + 1);
+      if (length > this.#limitBytes) {
+        const message = `message size ${length} is larger than configured readMaxBytes ${this.#limitBytes}`;
+        throw new ConnectError(message, Code.ResourceExhausted); // V2
+      }
+      if (this.#chunk.length - this.#at >= length) {
+        const data = this.#chunk.subarray(this.#at, this.#at + length);
+        this.#at += length;
+        return { flags, data };
+      }
+      this.#body = { flags, data: new Uint8Array(length), has: 0 };
+    }
+    const body = this.#body;
+    const taken = this.#chunk.subarray(this.#at, this.#at + body.data.length - body.has);
+    body.data.set(taken, body.has);
+    body.has += taken.length;
+    this.#at += taken.length;
+    if (body.has < body.data.length) return void (this.#chunk = nothing);
+    this.#body = undefined;
+    return { flags: body.flags, data: body.data };
+  }
+
+  get unfinished(): boolean {
+    return this.#headHas > 0 || this.#body !== undefined;
+  }
 
   /** The bytes of a head, and whose offset to read them at. */
-  const nextHead = (): { bytes: Uint8Array; offset: number } | undefined => {
-    if (headHas === 0 && chunk.length - at >= headBytes) {
-      at += headBytes;
-      return { bytes: chunk, offset: at - headBytes };
+  #nextHead(): { bytes: Uint8Array; offset: number } | undefined {
+    if (this.#headHas === 0 && this.#chunk.length - this.#at >= headBytes) {
+      this.#at += headBytes;
+      return { bytes: this.#chunk, offset: this.#at - headBytes };
     }
-    head ??= new Uint8Array(headBytes);
-    while (headHas < headBytes && at < chunk.length) head[headHas++] = chunk[at++] ?? 0;
-    if (headHas < headBytes) return undefined;
-    headHas = 0;
-    return { bytes: head, offset: 0 };
-  };
-
-  return {
-    feed(bytes) {
-      chunk = bytes;
-      at = 0;
-    },
-    next() {
-      if (body === undefined) {
-        const found = nextHead();
-        if (found === undefined) return void (chunk = nothing);
-        const { bytes, offset } = found;
-        const flags = bytes[offset] ?? 0;
-        const length = lengthAt(bytes, offset + 1);
-        if (length > limitBytes) {
-          const message = `message size ${length} is larger than configured readMaxBytes ${limitBytes}`;
-          throw new ConnectError(message, Code.ResourceExhausted); // V2
-        }
-        if (chunk.length - at >= length) {
-          at += length;
-          return { flags, data: chunk.subarray(at - length, at) };
-        }
-        body = { flags, data: new Uint8Array(length), has: 0 };
-      }
-      const taken = chunk.subarray(at, at + body.data.length - body.has);
-      body.data.set(taken, body.has);
-      body.has += taken.length;
-      at += taken.length;
-      if (body.has < body.data.length) return void (chunk = nothing);
-      const { flags, data } = body;
-      body = undefined;
-      return { flags, data };
-    },
-    get unfinished() {
-      return headHas > 0 || body !== undefined;
-    },
-  };
+    if (this.#at === this.#chunk.length) return undefined; // as a rule: what is cut needs a place to gather
+    this.#head ??= new Uint8Array(headBytes);
+    while (this.#headHas < headBytes && this.#at < this.#chunk.length) {
+      this.#head[this.#headHas++] = this.#chunk[this.#at++] ?? 0;
+    }
+    if (this.#headHas < headBytes) return undefined;
+    this.#headHas = 0;
+    return { bytes: this.#head, offset: 0 };
+  }
 }
 
 function lengthAt(bytes: Uint8Array, at: number): number {

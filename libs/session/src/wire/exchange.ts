@@ -8,6 +8,8 @@
  * X3: what a caller says after the answer is read and not heard, for a while;
  *     then it is stopped by RST_STREAM(NO_ERROR) (RFC 9113, 8.1). Not at once:
  *     nghttp2 drops trailers that are not on the wire yet when it gets that.
+ * X4: of the request's headers nothing is kept once the answer has begun: a
+ *     stream stays open for hours, and its assertion with them.
  */
 import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import type { DescMethod } from "@bufbuild/protobuf";
@@ -21,12 +23,15 @@ import { connectEnd, connectError, goneBy, grpcStatus } from "./status.ts";
 export interface WireCall {
   readonly method: DescMethod;
   readonly url: string;
+  /** Empty once the answer has begun. */
   readonly requestHeader: Pick<Headers, "get">;
   /** Sent before the first message, by lower-case name. */
   readonly responseHeader: OutgoingHttpHeaders;
   readonly values: ContextValues;
   /** Aborts when the call is over, also in order; with a ConnectError where it is cancelled, late or drained. */
   readonly signal: AbortSignal;
+  /** Calls back when that signal aborts, and costs none. For one; at once where the call is over. */
+  aborted(callback: () => void): void;
   /** True where nobody is left to answer. */
   readonly gone: boolean;
   /** Cuts the stream without an answer. */
@@ -41,12 +46,13 @@ export class Exchange implements WireCall {
   readonly stream: ServerHttp2Stream;
   /** Told once where it is over before it was answered. */
   interrupted: ((why: ConnectError) => void) | undefined;
-  readonly #headers: IncomingHttpHeaders;
+  #headers: IncomingHttpHeaders;
   readonly #lingerMs: number;
   readonly #ended: () => void;
   #phase: "open" | "answering" | "answered" = "open";
   #gone = false;
   #aborting: AbortController | undefined;
+  #whenAborted: (() => void) | undefined;
   #over: { reason: unknown } | undefined;
   #stopDeadline: (() => void) | undefined;
 
@@ -73,10 +79,9 @@ export class Exchange implements WireCall {
   }
 
   get requestHeader(): Pick<Headers, "get"> {
-    const headers = this.#headers;
     return {
-      get(name) {
-        const value = headers[name.toLowerCase()];
+      get: (name) => {
+        const value = this.#headers[name.toLowerCase()];
         return value === undefined ? null : Array.isArray(value) ? value.join(", ") : value;
       },
     };
@@ -115,6 +120,12 @@ export class Exchange implements WireCall {
     this.#over = { reason };
     this.#stopDeadline?.();
     this.#aborting?.abort(reason);
+    this.#whenAborted?.();
+  }
+
+  aborted(callback: () => void): void {
+    if (this.#over !== undefined) callback();
+    else this.#whenAborted = callback;
   }
 
   hangUp(): void {
@@ -178,6 +189,7 @@ export class Exchange implements WireCall {
   #begin(): void {
     if (this.#phase !== "open") return;
     this.#phase = "answering";
+    this.#headers = {}; // X4
     this.#respond(this.responseHeader, true);
   }
 

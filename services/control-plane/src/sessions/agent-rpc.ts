@@ -49,8 +49,8 @@ export interface AgentRpc {
   register(router: ConnectRouter): void;
 }
 
-/** A call whose stream can be cut. */
-type Streaming = CalledBy & { signal: AbortSignal };
+/** Calls back when a call is over, or cancelled. */
+type Aborted = (callback: () => void) => void;
 
 export function createAgentRpc(ports: AgentRpcPorts): AgentRpc {
   const bounds = { clock: ports.clock, silenceMs: ports.silenceLimitMs };
@@ -73,11 +73,16 @@ export function createAgentRpc(ports: AgentRpcPorts): AgentRpc {
     ) => ReturnType<WireHandlers<typeof AgentService>[Name]>;
   };
 
-  async function serve(asserted: Asserted, { values, signal }: Streaming, session: PushedSession): Promise<void> {
+  async function serve(
+    asserted: Asserted,
+    { values }: CalledBy,
+    session: PushedSession,
+    aborted: Aborted,
+  ): Promise<void> {
     const request = values.get(requestKey);
     const { remoteAddress, clientCertificate = "" } = request;
     try {
-      await serveStream(ports.session(), asserted, { remoteAddress, clientCertificate, aborted: signal }, session);
+      await serveStream(ports.session(), asserted, { remoteAddress, clientCertificate }, session, aborted);
     } catch (error) {
       await ports.certificates.note(asserted.agentId, request, error);
       ports.misuse.refused(asserted.agentId, error, request);
@@ -90,7 +95,9 @@ export function createAgentRpc(ports: AgentRpcPorts): AgentRpc {
       ...unary,
       async connect(duplex, call) {
         const asserted = await ports.dialled(call);
-        await serve(asserted, call, acceptDuplex(duplex, { ...bounds, hangUp: () => call.hangUp() }));
+        await serve(asserted, call, acceptDuplex(duplex, { ...bounds, hangUp: () => call.hangUp() }), (callback) =>
+          call.aborted(callback),
+        );
       },
     },
     register(router) {
@@ -101,7 +108,9 @@ export function createAgentRpc(ports: AgentRpcPorts): AgentRpc {
           async *connect(messages, context) {
             const asserted = await ports.dialled(context);
             const session = acceptSession(messages, { ...bounds, hangUp: context.values.get(hangUpKey) });
-            const served = serve(asserted, context, session);
+            const served = serve(asserted, context, session, (callback) =>
+              context.signal.addEventListener("abort", callback, { once: true }),
+            );
             served.catch(() => undefined); // thrown below
             try {
               yield* session.outgoing;

@@ -102,6 +102,7 @@ export function createPolls(ports: PollPorts): Polls {
     let leaving: LeaveReason | undefined;
     const leave = (): void => {
       over.abort();
+      silence.stop();
       half.session.phase = "ended";
       mailbox.close();
       ports.live.remove(half.session);
@@ -122,10 +123,11 @@ export function createPolls(ports: PollPorts): Polls {
         .finally(() => endings.delete(recorded));
       endings.add(recorded);
     };
-    const silence = watchSilence(
-      { limitMs: ports.silenceLimitMs, clock: ports.clock, silent: () => end("HEARTBEAT_MISSED") },
-      over.signal,
-    );
+    const silence = watchSilence({
+      limitMs: ports.silenceLimitMs,
+      clock: ports.clock,
+      silent: () => end("HEARTBEAT_MISSED"),
+    });
     const half: Half = {
       opened,
       mailbox,

@@ -19,32 +19,50 @@ export interface StepTimes {
 const maxTimed = 256;
 
 export function createStepTimes(metrics: Pick<Metrics, "step"> | undefined, now = () => performance.now()): StepTimes {
-  const pushedAt = new Map<string, number>();
-  const receiptedAt = new Map<string, number>();
-  const put = (map: Map<string, number>, commandId: string): void => {
+  return new SessionTimes(metrics, now);
+}
+
+class SessionTimes implements StepTimes {
+  readonly #metrics: Pick<Metrics, "step"> | undefined;
+  readonly #now: () => number;
+  /** Made for the first command: most agents are idle. */
+  #pushedAt: Map<string, number> | undefined;
+  #receiptedAt: Map<string, number> | undefined;
+
+  constructor(metrics: Pick<Metrics, "step"> | undefined, now: () => number) {
+    this.#metrics = metrics;
+    this.#now = now;
+  }
+
+  pushed(commandId: string): void {
+    this.#pushedAt ??= new Map();
+    if (!this.#pushedAt.has(commandId)) this.#put(this.#pushedAt, commandId); // P1
+  }
+
+  receipted(commandId: string): void {
+    if (!this.#take(this.#pushedAt, commandId, "push_to_receipt")) return;
+    this.#receiptedAt ??= new Map();
+    this.#put(this.#receiptedAt, commandId);
+  }
+
+  reported(commandId: string): () => void {
+    const known = this.#take(this.#receiptedAt, commandId, "receipt_to_result");
+    const at = this.#now();
+    return () => {
+      if (known) this.#metrics?.step("result_to_recorded", (this.#now() - at) / 1000);
+    };
+  }
+
+  #put(map: Map<string, number>, commandId: string): void {
     if (map.size >= maxTimed) map.delete(map.keys().next().value ?? "");
-    map.set(commandId, now());
-  };
-  const take = (map: Map<string, number>, commandId: string, step: Parameters<Metrics["step"]>[0]): boolean => {
-    const at = map.get(commandId);
-    if (at === undefined) return false;
+    map.set(commandId, this.#now());
+  }
+
+  #take(map: Map<string, number> | undefined, commandId: string, step: Parameters<Metrics["step"]>[0]): boolean {
+    const at = map?.get(commandId);
+    if (map === undefined || at === undefined) return false;
     map.delete(commandId);
-    metrics?.step(step, (now() - at) / 1000);
+    this.#metrics?.step(step, (this.#now() - at) / 1000);
     return true;
-  };
-  return {
-    pushed: (commandId) => {
-      if (!pushedAt.has(commandId)) put(pushedAt, commandId); // P1
-    },
-    receipted: (commandId) => {
-      if (take(pushedAt, commandId, "push_to_receipt")) put(receiptedAt, commandId);
-    },
-    reported: (commandId) => {
-      const known = take(receiptedAt, commandId, "receipt_to_result");
-      const at = now();
-      return () => {
-        if (known) metrics?.step("result_to_recorded", (now() - at) / 1000);
-      };
-    },
-  };
+  }
 }

@@ -59,12 +59,14 @@ const greetingWithinMs = 10_000;
 export async function serveStream(
   ports: StreamPorts,
   asserted: Asserted,
-  dialled: { remoteAddress: string; clientCertificate: string; aborted: AbortSignal },
+  dialled: { remoteAddress: string; clientCertificate: string },
   channel: PushedSession,
+  /** Calls back when the call is over, or cancelled. */
+  aborted: (callback: () => void) => void,
 ): Promise<void> {
   const { clock } = ports;
   const inbound = received(channel);
-  const opened = await greet(ports, asserted, dialled, inbound.first).catch(async (error: unknown) => {
+  const opened = await greet(ports, asserted, dialled, inbound.first()).catch(async (error: unknown) => {
     channel.close(problemOf(error));
     throw whyUnreadable(await channel.ended) ?? error;
   });
@@ -104,9 +106,8 @@ export async function serveStream(
   };
   ports.live.add(session);
   ports.engine().metrics?.sessionOpened(session.transport);
-  dialled.aborted.addEventListener("abort", () => session.close("CONNECTION_LOST"), {
-    once: true,
-    signal: channel.signal,
+  aborted(() => {
+    if (channel.open) session.close("CONNECTION_LOST"); // else the channel's end says why
   });
   try {
     session.send({ message: { case: "connectResponse", value: await welcome(ports, opened, agentId) } });
@@ -152,17 +153,25 @@ function received(channel: PushedSession) {
   let take: Take | undefined;
   let serving: () => void = () => {};
   const served = new Promise<void>((resolve) => (serving = resolve));
-  const first = new Promise<AgentMessage | undefined>((resolve) => {
-    channel.receive((message) => {
-      if (take !== undefined) return take(message);
-      resolve(message);
-      return served;
-    });
-    void channel.ended.then(() => resolve(undefined));
-  });
+  /** Forgotten once it is called, and in no closure: it would keep the greeting for as long as the stream is read. */
+  let greeted: ((message: AgentMessage | undefined) => void) | undefined;
+  const greet = (message: AgentMessage | undefined): void => {
+    greeted?.(message);
+    greeted = undefined;
+  };
   return {
-    /** Undefined: it ended before. */
-    first,
+    /** Once. Undefined: it ended before. */
+    first(): Promise<AgentMessage | undefined> {
+      const { promise, resolve } = Promise.withResolvers<AgentMessage | undefined>();
+      greeted = resolve;
+      channel.receive((message) => {
+        if (take !== undefined) return take(message);
+        greet(message);
+        return served;
+      });
+      void channel.ended.then(() => greet(undefined));
+      return promise;
+    },
     serve(given: Take, failed: (error: unknown) => void): void {
       take = (message) => {
         try {
