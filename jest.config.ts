@@ -1,8 +1,8 @@
 import type { Config } from "jest";
 
 /**
- * Tests run as ES modules (see `npm run jest`). Two workers, because suites
- * start servers, agents and databases of their own.
+ * Tests run as ES modules (see `npm run jest`). Three workers also on two cores:
+ * suites start servers, agents and databases of their own, and wait for them.
  */
 const config: Config = {
   // Ends what a test started, and fails a file that leaves something behind.
@@ -32,7 +32,8 @@ const config: Config = {
   cacheDirectory: "<rootDir>/.cache/jest",
   // Suites with real processes need more than jest's 5 s on a busy two-core machine.
   testTimeout: 60_000,
-  maxWorkers: 2,
+  maxWorkers: 3,
+  testSequencer: "<rootDir>/libs/testing/src/jest/sequencer.ts",
 };
 
 export default config;
