@@ -31,7 +31,7 @@ export async function serve(
   routes: (router: ConnectRouter) => void,
   agents: WireHandlers<typeof AgentService>,
 ): Promise<Serving> {
-  const log = createLog({ level: "info", format: "json" });
+  const log = await createLog({ level: "info", format: "json" });
   const metrics = createMetrics();
   const around = createAround({
     authenticate: async () => systemPrincipal,

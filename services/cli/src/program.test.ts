@@ -26,7 +26,7 @@ function verbs(command: Command, above = ""): [string, Command][] {
   return command.commands.flatMap((child) => verbs(child as Command, `${above}${command.name()} `));
 }
 
-const all = verbs(buildProgram(cli, "1.2.3"));
+const all = verbs(await buildProgram(cli, "1.2.3", []));
 
 test("no command of the documentation is missing", () => {
   const expected: Record<string, string[]> = {
@@ -62,6 +62,16 @@ test.each(all)("%s --help tells what it is, an example and the exit codes", (nam
   expect(help).toMatch(new RegExp(`Examples?:\\n  ${name}\\b`));
   expect(help).toContain("4 not signed in or not allowed");
   expect(command.summary()).not.toBe("");
+});
+
+test("a noun that is typed first is built alone, and is the same as in the whole tree", async () => {
+  const nouns = [...new Set(all.map(([name]) => name.split(" ")[1] ?? ""))];
+  for (const noun of nouns) {
+    const alone = verbs(await buildProgram(cli, "1.2.3", [noun, "--help"])).map(([name]) => name);
+    expect(alone).toEqual(all.map(([name]) => name).filter((name) => name.split(" ")[1] === noun));
+  }
+  for (const typed of [["nonsense"], ["--help"], ["constructor"]])
+    expect(verbs(await buildProgram(cli, "1.2.3", typed)).length).toBe(all.length);
 });
 
 test("no flag takes a token itself", () => {

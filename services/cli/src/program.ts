@@ -1,25 +1,39 @@
-/** The tree of commands. */
+/**
+ * The tree of commands.
+ *
+ * L1: where the first word names a noun, only that noun's file is loaded: each
+ *     brings its part of the contract along, and together they are most of what
+ *     a start costs. Whatever else was typed (help, a misspelt word) needs all.
+ */
 import { Command } from "commander";
 import type { Cli } from "./cli.ts";
-import { agentCommand } from "./commands/agent.ts";
-import { auditCommand } from "./commands/audit.ts";
-import { clusterCommand } from "./commands/cluster.ts";
-import { commandCommand } from "./commands/command.ts";
-import { deploymentCommand } from "./commands/deployment.ts";
-import { gatewayCommand } from "./commands/gateway.ts";
-import { contextCommand, loginCommand } from "./commands/login.ts";
-import { organisationCommand } from "./commands/organisation.ts";
-import { productCommand } from "./commands/product.ts";
-import { publishCommand } from "./commands/publish.ts";
-import { secretCommand } from "./commands/secret.ts";
-import { serverCommand } from "./commands/server.ts";
-import { serviceAccountCommand } from "./commands/service-account.ts";
-import { statusCommand } from "./commands/status.ts";
-import { tokenCommand } from "./commands/token.ts";
 import { exitCodesHelp } from "./failure.ts";
 
-/** All commands; each throws instead of ending the process. */
-export function buildProgram(cli: Cli, version: string): Command {
+/** Adds itself to the program, or gives what to add. */
+type Build = (cli: Cli, program: Command) => Command | void;
+
+/** In the order of the help. */
+const nouns: Record<string, () => Promise<Build>> = {
+  status: async () => (await import("./commands/status.ts")).statusCommand,
+  login: async () => (await import("./commands/login.ts")).loginCommand,
+  context: async () => (await import("./commands/login.ts")).contextCommand,
+  secret: async () => (await import("./commands/secret.ts")).secretCommand,
+  server: async () => (await import("./commands/server.ts")).serverCommand,
+  cluster: async () => (await import("./commands/cluster.ts")).clusterCommand,
+  token: async () => (await import("./commands/token.ts")).tokenCommand,
+  agent: async () => (await import("./commands/agent.ts")).agentCommand,
+  product: async () => (await import("./commands/product.ts")).productCommand,
+  publish: async () => (await import("./commands/publish.ts")).publishCommand,
+  gateway: async () => (await import("./commands/gateway.ts")).gatewayCommand,
+  command: async () => (await import("./commands/command.ts")).commandCommand,
+  deployment: async () => (await import("./commands/deployment.ts")).deploymentCommand,
+  organisation: async () => (await import("./commands/organisation.ts")).organisationCommand,
+  "service-account": async () => (await import("./commands/service-account.ts")).serviceAccountCommand,
+  audit: async () => (await import("./commands/audit.ts")).auditCommand,
+};
+
+/** The commands that `args` may mean; each throws instead of ending the process. */
+export async function buildProgram(cli: Cli, version: string, args: readonly string[]): Promise<Command> {
   const program = new Command("bowline")
     .description("Bowline, a control plane for places nobody can dial into.")
     .version(version, "-V, --version", "print the version")
@@ -28,25 +42,12 @@ export function buildProgram(cli: Cli, version: string): Command {
       "after",
       `\nExamples:\n  bowline status\n  bowline publish create hello --to local --wait\n\n${exitCodesHelp}`,
     );
-  statusCommand(cli, program);
-  loginCommand(cli, program);
-  const nouns = [
-    contextCommand,
-    secretCommand,
-    serverCommand,
-    clusterCommand,
-    tokenCommand,
-    agentCommand,
-    productCommand,
-    publishCommand,
-    gatewayCommand,
-    commandCommand,
-    deploymentCommand,
-    organisationCommand,
-    serviceAccountCommand,
-    auditCommand,
-  ];
-  for (const build of nouns) program.addCommand(build(cli));
+  const [first = ""] = args;
+  const meant = Object.entries(nouns).filter(([noun]) => noun === first || !Object.hasOwn(nouns, first)); // L1
+  for (const build of await Promise.all(meant.map(([, load]) => load()))) {
+    const command = build(cli, program);
+    if (command !== undefined) program.addCommand(command);
+  }
   throwUsage(program, "");
   return program;
 }

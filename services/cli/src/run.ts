@@ -38,7 +38,8 @@ function openCli(): Cli {
 async function main(): Promise<void> {
   const cli = openCli();
   try {
-    await buildProgram(cli, packageJson.version).parseAsync(process.argv);
+    const program = await buildProgram(cli, packageJson.version, process.argv.slice(2));
+    await program.parseAsync(process.argv);
   } catch (error) {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? exitCodes.done : exitCodes.usage;

@@ -16,7 +16,7 @@ import { pino } from "pino";
 import { loadConfig } from "./config.ts";
 import { bootstrap } from "./identity/index.ts";
 import { createEvents } from "./platform/events.ts";
-import { createHints } from "./platform/hints.ts";
+import { openHints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { wire } from "./wire.ts";
 
@@ -46,7 +46,7 @@ beforeAll(async () => {
     installation,
     replicaId,
     metrics,
-    hints: createHints({
+    hints: await openHints({
       redis: undefined,
       database: undefined,
       ...{ installationId, replicaId, clock: systemClock, log, metrics },

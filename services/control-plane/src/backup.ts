@@ -25,7 +25,7 @@ export async function backup(args: readonly string[]): Promise<number> {
   const { id } = await loadOrCreateKeyFile(keyFile);
   const included = switches.has("include-encryption-key");
   const encryptionKey = included ? await readFile(keyFile, "utf8") : undefined;
-  const manifest = await onDatabase(config, quietLog(config), { alone: false }, (address) =>
+  const manifest = await onDatabase(config, await quietLog(config), { alone: false }, (address) =>
     dump({
       ...{ address, folder, serverVersion, encryptionKeyId: id, report: tellProgress },
       ...(encryptionKey === undefined ? {} : { encryptionKey }),

@@ -18,7 +18,7 @@ import type { Config } from "./config.ts";
 import { bootstrap, type Bootstrapped } from "./identity/index.ts";
 import { createCensus } from "./platform/census.ts";
 import { createEvents } from "./platform/events.ts";
-import { createHints, type Hints } from "./platform/hints.ts";
+import { type Hints, openHints } from "./platform/hints.ts";
 import { createMetrics } from "./platform/metrics.ts";
 import { listen, type Port } from "./platform/port.ts";
 import { hideRedisPassword, parseRedisUrl } from "./platform/redis/address.ts";
@@ -156,7 +156,7 @@ export async function startServer(
       }
     }),
     timed(config.redisUrl === "" ? "hints" : "redis", stopWithinMs, async () => {
-      hints = createHints({
+      hints = await openHints({
         redis: redisOf(config, replicaId),
         database: config.databaseUrl === "" ? undefined : config.databaseUrl,
         installationId: installation.installationId,

@@ -5,10 +5,10 @@
  * settings stand in that one list.
  */
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { readTraceSettings, type TraceSettings, TraceSettingsError } from "@bowline/traces";
-import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { clientAddresses } from "./platform/client-address.ts";
 import { originsOf } from "./platform/cors.ts";
@@ -318,9 +318,11 @@ function readFlags(
 }
 
 function readFile(path: string): Record<string, unknown> {
+  // Loaded where there is a file: most starts have none, and it is dozens of modules.
+  const yaml = createRequire(import.meta.url)("yaml") as typeof import("yaml");
   let parsed: unknown;
   try {
-    parsed = parseYaml(readFileSync(path, "utf8"));
+    parsed = yaml.parse(readFileSync(path, "utf8"));
   } catch (error) {
     throw new ConfigError(`${path}: ${error instanceof Error ? error.message : String(error)}`);
   }

@@ -9,7 +9,7 @@ const log = new URL("log.ts", import.meta.url).href;
 /** What a process that runs `body`, with a `log`, has written when it has ended, however it did. */
 async function said(body: string): Promise<string> {
   const script = `import { createLog } from ${JSON.stringify(log)};
-    const log = createLog({ level: "info", format: "json" });
+    const log = await createLog({ level: "info", format: "json" });
     ${body}`;
   const ended = await run(process.execPath, ["--input-type=module", "-e", script]).catch(
     (error: { stderr: string }) => error,

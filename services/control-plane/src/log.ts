@@ -1,6 +1,5 @@
 /** The log: JSON lines with level and request id, or a readable form on a terminal. */
 import { type DestinationStream, type Logger, pino, stdSerializers } from "pino";
-import pretty from "pino-pretty";
 
 /**
  * L1: lines of one turn of the event loop are written together, at its end: a
@@ -35,14 +34,11 @@ function together(destination: NodeJS.WritableStream): DestinationStream & { flu
 /** Fields that never reach a log, wherever they stand. */
 const secretFields = ["token", "secret", "accessToken", "authorization", "password", "privateJwk"];
 
-export function createLog(
+export async function createLog(
   options: { level: string; format: "json" | "pretty" },
   destination: NodeJS.WriteStream = process.stderr,
-): Logger {
-  const stream: DestinationStream =
-    options.format === "pretty"
-      ? pretty({ colorize: destination.isTTY, destination, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss.l" })
-      : together(destination);
+): Promise<Logger> {
+  const stream = options.format === "pretty" ? await readable(destination) : together(destination);
   return pino(
     {
       level: options.level,
@@ -54,4 +50,10 @@ export function createLog(
     },
     stream,
   );
+}
+
+/** Loaded only where a person reads: a service logs JSON. */
+async function readable(destination: NodeJS.WriteStream): Promise<DestinationStream> {
+  const { default: pretty } = await import("pino-pretty");
+  return pretty({ colorize: destination.isTTY, destination, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss.l" });
 }

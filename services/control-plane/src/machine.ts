@@ -90,7 +90,7 @@ export function placeOf(config: Config): string {
 }
 
 /** What these commands have to say they say themselves. */
-export function quietLog(config: Config): Logger {
+export function quietLog(config: Config): Promise<Logger> {
   return createLog({
     level: config.logLevel === "info" ? "warn" : config.logLevel,
     format: config.logFormat || "pretty",

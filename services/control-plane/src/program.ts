@@ -86,7 +86,7 @@ async function start(args: readonly string[]): Promise<number> {
   refuseClearText(config);
   // Whoever read the log may be gone; the server, and an orderly end, go on without a reader.
   for (const output of [process.stdout, process.stderr]) output.on("error", () => {});
-  const log = createLog({
+  const log = await createLog({
     level: config.logLevel,
     format: config.logFormat || (process.stderr.isTTY ? "pretty" : "json"),
   });
@@ -154,7 +154,7 @@ function printConfig(args: readonly string[]): number {
 async function migrateOnly(args: readonly string[]): Promise<number> {
   const dryRun = args.includes("--dry-run");
   const { config } = loadConfig(args.filter((arg) => arg !== "--dry-run"));
-  const log = createLog({
+  const log = await createLog({
     level: config.logLevel,
     format: config.logFormat || (process.stderr.isTTY ? "pretty" : "json"),
   });

@@ -54,7 +54,7 @@ export async function restore(args: readonly string[]): Promise<number> {
   const replace = switches.has("replace");
   if (replace && !switches.has("yes") && !(await agrees(`Drop everything in ${placeOf(config)}?`))) return 1;
   await placeKey(config, folder, manifest, switches.has("accept-lost-secrets"));
-  const log = quietLog(config);
+  const log = await quietLog(config);
   const report = await onDatabase(config, log, { alone: true }, (address) =>
     loadAndMark(config, { address, folder, manifest, replace, log }),
   );
@@ -94,7 +94,7 @@ async function carryOver(work: Work, events: Events, since: Since, manifest: Man
 /** For people who restored by their own means: a snapshot, a point in time, a standby that had not got everything. */
 export async function restored(args: readonly string[]): Promise<number> {
   const { config, json } = loadConfig(args, undefined, { output: true });
-  const log = quietLog(config);
+  const log = await quietLog(config);
   const report = await onDatabase(config, log, { alone: false }, (address) =>
     withDatabase(address, async ({ db }) => {
       await migrate(db);

@@ -16,7 +16,6 @@ import type { Cli, ConnectionFlags, ListFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
 import { apiError } from "../errors.ts";
 import { exitCodes, Failure, usage } from "../failure.ts";
-import { readManifest } from "../manifest.ts";
 import type { ReadManifest } from "../manifest.ts";
 import { hint, json, printJson, printList, printOne } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
@@ -37,6 +36,7 @@ export function productCommand(cli: Cli): Command {
       .requiredOption("-f, --file <file>", "the file, YAML or JSON; - is standard input")
       .option("--dry-run", "only tell what would change"),
   ).action(async (flags: ApplyFlags) => {
+    const { readManifest } = await import("../manifest.ts"); // it brings a YAML parser along
     const read = readManifest(flags.file, await readFileOrStdin(cli, flags.file));
     const api = await openApi(cli, flags);
     const request = {

@@ -7,9 +7,9 @@ import { createNotices, type DatabaseAddress, type Notices } from "@bowline/db";
 import type { Clock } from "@bowline/kernel";
 import type { Metrics } from "./metrics.ts";
 import { createPresence, type Presence } from "./presence.ts";
-import type { RedisAddress } from "./redis/address.ts";
+import { everyone, type RedisAddress } from "./redis/address.ts";
 import type { RedisCredentials } from "./redis/clients.ts";
-import { createRedisLink, everyone, type RedisLink } from "./redis/link.ts";
+import type { RedisLink } from "./redis/link.ts";
 import { createWords, noticeChannel, type Way, type Word, type Words } from "./words.ts";
 
 export interface HintsPorts {
@@ -46,15 +46,26 @@ export interface Hints {
 /** A scrape comes no more often. */
 const lagEveryMs = 1_000;
 
-export function createHints(ports: HintsPorts): Hints {
-  const { replicaId, installationId, clock, log } = ports;
-  const link: RedisLink | undefined =
-    ports.redis &&
-    createRedisLink({
-      ...ports.redis,
-      ...{ installationId, replicaId, clock, log },
-      observe: (command, seconds, ok) => ports.metrics.redisCommand(command, seconds, ok),
-    });
+export async function openHints(ports: HintsPorts): Promise<Hints> {
+  const link = ports.redis && (await openLink(ports, ports.redis));
+  return createHints(ports, link);
+}
+
+/** The client of Redis is loaded only where there is one: it is a tenth of what a start costs. */
+async function openLink(
+  { replicaId, installationId, clock, log, metrics }: HintsPorts,
+  redis: NonNullable<HintsPorts["redis"]>,
+): Promise<RedisLink> {
+  const { createRedisLink } = await import("./redis/link.ts");
+  return createRedisLink({
+    ...redis,
+    ...{ installationId, replicaId, clock, log },
+    observe: (command, seconds, ok) => metrics.redisCommand(command, seconds, ok),
+  });
+}
+
+function createHints(ports: HintsPorts, link: RedisLink | undefined): Hints {
+  const { replicaId, clock, log } = ports;
   const notices: Notices | undefined =
     ports.database === undefined
       ? undefined

@@ -9,7 +9,8 @@
  *     words go by NOTIFY, on a connection of its own. Else the receiver's poll finds it.
  */
 import { createBell } from "./bell.ts";
-import { everyone, type RedisLink } from "./redis/link.ts";
+import { everyone } from "./redis/address.ts";
+import type { RedisLink } from "./redis/link.ts";
 
 /** Where one replica should look, by agents' ids. */
 export interface Word {

@@ -81,3 +81,6 @@ function nodeOf(text: string, fallbackPort: number): { host: string; port: numbe
 export function hideRedisPassword(url: string): string {
   return url.replace(/^([a-z+]+:\/\/[^:@/]*):.*@/, "$1:(hidden)@");
 }
+
+/** The name of the channel that all replicas listen on. */
+export const everyone = "all";

@@ -11,7 +11,7 @@
  *     probes fail for long.
  */
 import type { Clock } from "@bowline/kernel";
-import type { RedisAddress } from "./address.ts";
+import { everyone, type RedisAddress } from "./address.ts";
 import { createBreaker } from "./breaker.ts";
 import {
   commandTimeoutMs,
@@ -55,9 +55,6 @@ export interface RedisLink {
   /** Resolves when Redis answered for the first time, or after `ms`. */
   answered(ms: number): Promise<boolean>;
 }
-
-/** The name of the channel that all replicas listen on. */
-export const everyone = "all";
 
 const probeEveryMs = 1_000;
 /** After a failed probe, while calls still go there: to know soon. */
