@@ -9,6 +9,7 @@ import { AuthService, OrganisationService, ServiceAccountService } from "./ident
 import { InstallationService } from "./installation.ts";
 import { ApiServiceService, GatewayService, ProductPublishService, ProductService } from "./products.ts";
 import { SecretService } from "./secrets.ts";
+import { RolloutService, StackService } from "./stacks.ts";
 
 export const services = [
   AgentService,
@@ -26,6 +27,8 @@ export const services = [
   ProductPublishService,
   ProductService,
   RegistrationTokenService,
+  RolloutService,
   SecretService,
   ServiceAccountService,
+  StackService,
 ] as const;

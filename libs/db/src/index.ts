@@ -22,4 +22,5 @@ export * from "./columns.ts";
 export * from "./tables-history.ts";
 export * from "./tables-products.ts";
 export * from "./tables-secrets.ts";
+export * from "./tables-stacks.ts";
 export * from "./tables.ts";

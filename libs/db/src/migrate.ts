@@ -20,6 +20,7 @@ import * as traces from "./migrations/0012-traces.ts";
 import * as oldestSchema from "./migrations/0013-oldest-schema.ts";
 import * as domainErrors from "./migrations/0014-domain-errors.ts";
 import * as eventSets from "./migrations/0015-event-sets.ts";
+import * as stacks from "./migrations/0016-stacks.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -37,6 +38,7 @@ const migrations: Record<string, Migration> = {
   "0013-oldest-schema": oldestSchema,
   "0014-domain-errors": domainErrors,
   "0015-event-sets": eventSets,
+  "0016-stacks": stacks,
 };
 
 /** Names of all migrations, oldest first. */

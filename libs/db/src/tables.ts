@@ -22,6 +22,7 @@ import type {
   RoutesTable,
 } from "./tables-products.ts";
 import type { SecretsTable, SecretVersionsTable } from "./tables-secrets.ts";
+import type { StackRevisionsTable, StackRolloutsTable, StacksTable, StackTargetsTable } from "./tables-stacks.ts";
 
 export interface InstallationTable {
   singleton: Generated<boolean>;
@@ -392,6 +393,10 @@ export interface Database {
   publish_targets: PublishTargetsTable;
   data_planes: DataPlanesTable;
   route_attachments: RouteAttachmentsTable;
+  stacks: StacksTable;
+  stack_revisions: StackRevisionsTable;
+  stack_targets: StackTargetsTable;
+  stack_rollouts: StackRolloutsTable;
   events: EventsTable;
   event_floor: EventFloorTable;
   event_sets: EventSetsTable;

@@ -143,10 +143,10 @@ export const reasons = {
   PUBLISH_NOT_DRAFT: { code: "failed_precondition", summary: "The publish was deployed already." },
   NOTHING_TO_ROLL_BACK_TO: {
     code: "failed_precondition",
-    summary: "No earlier publish of the product was live there.",
+    summary: "No earlier publish of the product was live there, or no earlier revision of the stack was stable.",
   },
   ROUTE_CONFLICT: { code: "already_exists", summary: "Another product answers on this address." },
-  SECRET_UNKNOWN: { code: "failed_precondition", summary: "A backend names a secret that is not there." },
+  SECRET_UNKNOWN: { code: "failed_precondition", summary: "A backend or a stack names a secret that is not there." },
   SECRET_IN_USE: { code: "failed_precondition", summary: "What is published has the secret." },
   PRIVATE_BACKEND: { code: "failed_precondition", summary: "A backend may not point inside the place's network." },
   BACKEND_IN_USE: { code: "failed_precondition", summary: "A route still uses the backend." },
@@ -154,6 +154,18 @@ export const reasons = {
   API_SERVICE_IN_USE: { code: "failed_precondition", summary: "A product still uses the API service." },
   PRODUCT_PUBLISHED: { code: "failed_precondition", summary: "The product is published; unpublish it first." },
   NOT_NEWEST_PUBLISH: { code: "failed_precondition", summary: "A newer publish of the product is on this cluster." },
+
+  // Stacks
+  COMPOSE_INVALID: { code: "invalid_argument", summary: "The Compose files are wrong; the violations say where." },
+  COMPOSE_REFUSED_BY_POLICY: {
+    code: "permission_denied",
+    summary: "The Compose files ask for what the cluster's policy does not allow; the violations say where.",
+  },
+  STACK_ELSEWHERE: { code: "failed_precondition", summary: "The stack is in another cluster, where it stays." },
+  STACK_DELETING: { code: "failed_precondition", summary: "The stack is being removed." },
+  SERVICE_UNKNOWN: { code: "invalid_argument", summary: "The stack has no such service." },
+  ROLLOUT_ENDED: { code: "failed_precondition", summary: "The rollout has ended and stays as it is." },
+  NO_DEFAULT_CLUSTER: { code: "failed_precondition", summary: "No cluster is named, and none is the default." },
 } as const satisfies Record<string, { code: Code; summary: string }>;
 
 /** What a caller switches on. */

@@ -17,7 +17,13 @@ import { sql } from "kysely";
 import type { Logger } from "pino";
 import { createAgents } from "./agents/index.ts";
 import { createAudit } from "./audit/index.ts";
-import { createClusters, lockClusterForPublish, type Resident } from "./clusters/index.ts";
+import {
+  clusterPolicy,
+  createClusters,
+  lockClusterForChange,
+  lockClusterForPublish,
+  type Resident,
+} from "./clusters/index.ts";
 import {
   agentGone,
   beginAfresh,
@@ -61,6 +67,7 @@ import {
 } from "./products/index.ts";
 import { createSecrets } from "./secrets/index.ts";
 import { createSessions, type Sessions } from "./sessions/index.ts";
+import { createStacks } from "./stacks/index.ts";
 import { serverVersion } from "./version.ts";
 
 /** What slices stand on. */
@@ -122,7 +129,7 @@ export function wire(
     sessionEnded: (work, agentId, epoch) => sessionEnded(engine(), work, agentId, epoch),
     settleForks: (work, forks, how) => settleForks(engine(), work, forks, how),
     closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
-    agentEnrolled: async (work, agent) => work.after(() => publishes.agentChanged(agent.id)),
+    agentEnrolled: async (work, agent) => work.after(() => placeable(agent.id)),
   });
   const residents: Resident[] = [];
   const clusters = createClusters({
@@ -157,7 +164,19 @@ export function wire(
         await work.tx.selectFrom("products").selectAll().where("id", "=", productId).executeTakeFirstOrThrow(),
       ),
   });
-  residents.push(publishes.resident, agents.resident);
+  const stacks = createStacks({
+    engine,
+    lockCluster: lockClusterForPublish,
+    lockClusterForChange,
+    clusterPolicy,
+    secretVersions: secrets.resolve,
+    keepSecret: secrets.keep,
+  });
+  const placeable = (agentId: string): void => {
+    publishes.agentChanged(agentId);
+    stacks.agentChanged();
+  };
+  residents.push(publishes.resident, stacks.resident, agents.resident);
   const sessions: Sessions = createSessions({
     db,
     engine,
@@ -201,10 +220,10 @@ export function wire(
   const enginePorts: EnginePorts = {
     db,
     events,
-    owners: new Map(Object.entries(publishes.owners)),
+    owners: new Map(Object.entries({ ...publishes.owners, ...stacks.owners })),
     signals: sessions.signals,
     here: sessions.here,
-    agentChanged: async (work, agentId) => work.after(() => publishes.agentChanged(agentId)),
+    agentChanged: async (work, agentId) => work.after(() => placeable(agentId)),
     foreignCommand: (agentId, about) => sessions.misused(agentId, "FOREIGN_COMMAND", { about }),
     random: Math.random,
     metrics,
@@ -228,7 +247,7 @@ export function wire(
   };
 
   const routes = (router: ConnectRouter): void => {
-    for (const slice of [identity, clusters, agents, catalogue, secrets, publishes, sessions, audit])
+    for (const slice of [identity, clusters, agents, catalogue, secrets, publishes, stacks, sessions, audit])
       slice.register(router);
     registerCommands(router, engine());
     registerDeployments(router, {
@@ -313,7 +332,7 @@ export function wire(
     leaving = true;
     return sessions.drain(hurry);
   };
-  const loops = [events, sessions, publishes, clusters, history];
+  const loops = [events, sessions, publishes, stacks, clusters, history];
   return { handler, streams, transport, sessions, drain, events, history, draining, loops };
 }
 

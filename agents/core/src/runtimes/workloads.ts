@@ -61,6 +61,25 @@ export function checkSpec(spec: Deployment, hostPort: (port: Port) => number | u
       throw invalid(`${JSON.stringify(volume.name)} is not a volume's name`);
   }
   for (const workload of spec.workloads) checkWorkload(workload, spec, hostPort);
+  refuseContainerOptions(spec);
+}
+
+/** What no runtime does yet is refused, never approximated. */
+function refuseContainerOptions(spec: Deployment): void {
+  for (const workload of spec.workloads) {
+    if (workload.container !== undefined)
+      throw unsupported(`workload ${workload.name}: this agent does not have container options`);
+    if (workload.healthCheck?.disabled === true)
+      throw unsupported(`workload ${workload.name}: this agent cannot switch an image's own health check off`);
+    if (workload.mounts.some(({ source }) => source.case === "tmpfs"))
+      throw unsupported(`workload ${workload.name}: this agent mounts no file system in memory`);
+  }
+  const file = spec.files.find((one) => one.secret !== "" || one.uid !== "" || one.gid !== "");
+  if (file !== undefined) throw unsupported(`file ${file.name}: this agent has no files of secrets or of other users`);
+  const driven =
+    spec.volumes.find((one) => one.driver !== "" || Object.keys(one.driverOptions).length > 0) ??
+    spec.networks.find((one) => one.driver !== "");
+  if (driven !== undefined) throw unsupported(`${driven.name}: this agent has no drivers of volumes and networks`);
 }
 
 function checkWorkload(workload: Workload, spec: Deployment, hostPort: (port: Port) => number | undefined): void {
@@ -106,7 +125,7 @@ function checkMounts(workload: Workload, spec: Deployment): void {
   const targets: string[] = [];
   for (const mount of workload.mounts) {
     const { source } = mount;
-    if (source.case === "hostPath") continue; // whether it may is for each runtime to say
+    if (source.case === "hostPath" || source.case === "tmpfs") continue; // whether it may is for each runtime to say
     const known =
       source.case === "volume"
         ? spec.volumes.some((volume) => volume.name === source.value)

@@ -25,7 +25,7 @@ export {
   tokenUseOf,
 } from "./admission.ts";
 export type { AgentCounts, ClusterPorts, Resident } from "./model.ts";
-export { findClusterId, visibleClusterIds } from "./queries.ts";
+export { clusterPolicy, findClusterId, visibleClusterIds } from "./queries.ts";
 
 export interface Clusters {
   readonly register: (router: ConnectRouter) => void;

@@ -1,12 +1,12 @@
 /** Clusters and grants in SQL. */
-import type { Cluster } from "@bowline/contract/clusters";
+import type { Cluster, ClusterPolicy } from "@bowline/contract/clusters";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import { type Principal, seesAll } from "../platform/context.ts";
 import { type Order, orderOf } from "../platform/orders.ts";
 import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db, Tx } from "../platform/transactions.ts";
-import { type ClusterRow, policyJson } from "./model.ts";
+import { type ClusterRow, policyJson, policyOf } from "./model.ts";
 
 /** Every organisation. */
 export const everyone = "*";
@@ -35,6 +35,11 @@ export async function getCluster(db: Db | Tx, principal: Principal, idOrName: st
     .executeTakeFirst();
   if (row === undefined) throw problem("NOT_FOUND", `There is no cluster ${idOrName}.`);
   return row;
+}
+
+/** What its operator allows. Throws NOT_FOUND. */
+export async function clusterPolicy(db: Db | Tx, principal: Principal, idOrName: string): Promise<ClusterPolicy> {
+  return policyOf((await getCluster(db, principal, idOrName)).policy);
 }
 
 /**

@@ -9,7 +9,7 @@
 import { sql } from "kysely";
 import type { Db, Tx } from "./transactions.ts";
 
-export type Topic = "agent" | "command" | "publish" | "audit";
+export type Topic = "agent" | "command" | "publish" | "stack" | "audit";
 
 export interface Happening {
   topic: Topic;

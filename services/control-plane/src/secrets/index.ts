@@ -9,8 +9,9 @@
  * V3: a version that something published, or a command that has not ended, is made with stays.
  */
 import type { ConnectRouter } from "@connectrpc/connect";
+import type { Tx } from "../platform/transactions.ts";
 import { registerSecrets, type SecretsPorts } from "./rpc.ts";
-import { resolveVersions, type Sealed, sealFor, type SealingKey } from "./values.ts";
+import { keepValue, resolveVersions, type Sealed, sealFor, type SealingKey } from "./values.ts";
 
 export type { Sealed } from "./values.ts";
 
@@ -18,6 +19,8 @@ export interface Secrets {
   register(router: ConnectRouter): void;
   /** See values.ts. */
   resolve: typeof resolveVersions;
+  /** See values.ts. */
+  keep: (tx: Tx, organisationId: string, name: string, value: Uint8Array) => Promise<void>;
   /** Values by name, each sealed to that key, or which cannot be read; `versions` as `resolve` gave them. */
   seal(versions: Readonly<Record<string, string>>, key: SealingKey): Promise<Sealed>;
 }
@@ -26,6 +29,8 @@ export function createSecrets(ports: SecretsPorts): Secrets {
   return {
     register: (router) => registerSecrets(router, ports),
     resolve: resolveVersions,
+    keep: (tx, organisationId, name, value) =>
+      keepValue({ tx, encryption: ports.encryption }, organisationId, name, value),
     seal: (versions, key) => sealFor(ports, versions, key),
   };
 }

@@ -1,6 +1,6 @@
 /** The values of secrets: the only place where they are in clear text, and only in memory. */
 import { decrypt, encrypt, type EncryptionKey, type PublicJwk, sealTo } from "@bowline/auth";
-import { problem } from "@bowline/kernel";
+import { newId, problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import type { Db, Tx } from "../platform/transactions.ts";
 
@@ -21,7 +21,7 @@ export async function writeValue(
   encryption: EncryptionKey,
   secretId: string,
   version: number,
-  value: string,
+  value: string | Uint8Array,
 ): Promise<void> {
   await tx
     .insertInto("secret_versions")
@@ -34,6 +34,54 @@ export async function writeValue(
   await sql`
     DELETE FROM secret_versions AS v WHERE v.secret_id = ${secretId} AND v.version <= ${version - keepVersions}
       AND NOT ${inUse(sql`v.secret_id || '/' || v.version`)}`.execute(tx);
+}
+
+/**
+ * Gives the organisation's secret of this name this value: makes the secret, or its next version where its newest one
+ * has another value, or one that cannot be read.
+ */
+export async function keepValue(
+  { tx, encryption }: { tx: Tx; encryption: EncryptionKey },
+  organisationId: string,
+  name: string,
+  value: Uint8Array,
+): Promise<void> {
+  const known = await tx
+    .selectFrom("secrets")
+    .select(["id", "version"])
+    .where("organisation_id", "=", organisationId)
+    .where("name", "=", name)
+    .forUpdate()
+    .executeTakeFirst();
+  if (known === undefined) {
+    const id = newId("secret");
+    await tx.insertInto("secrets").values({ id, organisation_id: organisationId, name, version: 1 }).execute();
+    await writeValue(tx, encryption, id, 1, value);
+    return;
+  }
+  const newest = await tx
+    .selectFrom("secret_versions")
+    .select("value_encrypted")
+    .where("secret_id", "=", known.id)
+    .where("version", "=", known.version)
+    .executeTakeFirst();
+  if (newest !== undefined && isValue(encryption, newest.value_encrypted, placeOf(known.id, known.version), value))
+    return;
+  const version = known.version + 1;
+  await tx
+    .updateTable("secrets")
+    .set({ version, updated_at: sql`now()` })
+    .where("id", "=", known.id)
+    .execute();
+  await writeValue(tx, encryption, known.id, version, value);
+}
+
+function isValue(encryption: EncryptionKey, encrypted: Uint8Array, place: string, value: Uint8Array): boolean {
+  try {
+    return Buffer.compare(decrypt([encryption], encrypted, place), value) === 0;
+  } catch {
+    return false; // of a key that is lost
+  }
 }
 
 /** True while what is published has any version of the secret (V3). */

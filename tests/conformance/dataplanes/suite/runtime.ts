@@ -48,9 +48,9 @@ export async function startScriptedRuntime(): Promise<ScriptedRuntime> {
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     for (const { source, path } of workload.mounts) {
-      if (source.case !== "volume") never();
-      await mkdir(join(root, deploymentId, "volumes", String(source.value)), { recursive: true });
-      await symlink(join(root, deploymentId, "volumes", String(source.value)), join(folder, path));
+      if (source.case !== "volume") return never();
+      await mkdir(join(root, deploymentId, "volumes", source.value), { recursive: true });
+      await symlink(join(root, deploymentId, "volumes", source.value), join(folder, path));
     }
     const environment: Record<string, string> = { PATH: process.env["PATH"] ?? "", ...workload.environment };
     for (const [name, { port }] of ports) {

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/deployments/v1/deployment.proto.
  */
 export const file_bowline_deployments_v1_deployment: GenFile = /*@__PURE__*/
-  fileDesc("Cidib3dsaW5lL2RlcGxveW1lbnRzL3YxL2RlcGxveW1lbnQucHJvdG8SFmJvd2xpbmUuZGVwbG95bWVudHMudjEisAcKCkRlcGxveW1lbnQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRI7CgdkZXNpcmVkGAMgASgOMiouYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkRlc2lyZWQSFgoOcmVtb3ZlX3ZvbHVtZXMYBCABKAgSMwoJd29ya2xvYWRzGAUgAygLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZBIvCgd2b2x1bWVzGAYgAygLMh4uYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUSKwoFZmlsZXMYByADKAsyHC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkZpbGUSMQoIbmV0d29ya3MYCCADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmsSPgoGbGFiZWxzGAkgAygLMi4uYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkxhYmVsc0VudHJ5Ei4KC3J1bl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKCmRhdGFfcGxhbmUYCyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRhdGFQbGFuZRIuCgZyb3V0ZXMYDCABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJvdXRlcxJNCg5zZWFsZWRfc2VjcmV0cxgNIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuRGVwbG95bWVudC5TZWFsZWRTZWNyZXRzRW50cnkSTwoPc2VjcmV0X3ZlcnNpb25zGA4gAygLMjYuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LlNlY3JldFZlcnNpb25zRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo0ChJTZWFsZWRTZWNyZXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo1ChNTZWNyZXRWZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiVAoHRGVzaXJlZBIXChNERVNJUkVEX1VOU1BFQ0lGSUVEEAASCwoHUlVOTklORxABEgsKB1NUT1BQRUQQAhIKCgZQQVVTRUQQAxIKCgZBQlNFTlQQBCK7BgoIV29ya2xvYWQSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRIMCgRhcmdzGAQgAygJEkYKC2Vudmlyb25tZW50GAUgAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZC5FbnZpcm9ubWVudEVudHJ5EjgKB3NlY3JldHMYBiADKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlY3JldFJlZmVyZW5jZRIrCgVwb3J0cxgHIAMoCzIcLmJvd2xpbmUuZGVwbG95bWVudHMudjEuUG9ydBItCgZtb3VudHMYCCADKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk1vdW50EjkKDGhlYWx0aF9jaGVjaxgJIAEoCzIjLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSGVhbHRoQ2hlY2sSNAoJcmVzb3VyY2VzGAogASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5SZXNvdXJjZXMSHAoFY291bnQYCyABKA1CCLpIBSoDGOgHSACIAQESPQoOcmVzdGFydF9wb2xpY3kYDCABKA4yJS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJlc3RhcnRQb2xpY3kSEwoLc3RvcF9zaWduYWwYDSABKAkSLQoKc3RvcF9ncmFjZRgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI2CgpkZXBlbmRzX29uGA8gAygLMiIuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5EhUKDXJlc3RhcnRfc3RhbXAYECABKAkSQgoRcnVuX3RvX2NvbXBsZXRpb24YESABKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJ1blRvQ29tcGxldGlvbhITCgt3b3JraW5nX2RpchgSIAEoCRoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX2NvdW50IjMKD1NlY3JldFJlZmVyZW5jZRIQCgh2YXJpYWJsZRgBIAEoCRIOCgZzZWNyZXQYAiABKAkingEKBFBvcnQSDAoEbmFtZRgBIAEoCRIcCgljb250YWluZXIYAiABKA1CCbpIBioEGP//AxIhCglwdWJsaXNoZWQYAyABKA1CCbpIBioEGP//A0gAiAEBEiMKCHByb3RvY29sGAQgASgJQhG6SA5yDFIAUgN0Y3BSA3VkcBIUCgxob3N0X2FkZHJlc3MYBSABKAlCDAoKX3B1Ymxpc2hlZCJwCgVNb3VudBIQCgZ2b2x1bWUYASABKAlIABIOCgRmaWxlGAIgASgJSAASEwoJaG9zdF9wYXRoGAMgASgJSAASDAoEcGF0aBgEIAEoCRIRCglyZWFkX29ubHkYBSABKAhCDwoGc291cmNlEgW6SAIIASLPAgoLSGVhbHRoQ2hlY2sSMQoEaHR0cBgBIAEoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSHR0cFByb2JlSAASLwoDdGNwGAIgASgLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5UY3BQcm9iZUgAEjEKBGV4ZWMYAyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkV4ZWNQcm9iZUgAEisKCGludGVydmFsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgGIAEoDRIvCgxzdGFydF9wZXJpb2QYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDgoFcHJvYmUSBbpIAggBIicKCUh0dHBQcm9iZRIMCgRwb3J0GAEgASgJEgwKBHBhdGgYAiABKAkiGAoIVGNwUHJvYmUSDAoEcG9ydBgBIAEoCSIcCglFeGVjUHJvYmUSDwoHY29tbWFuZBgBIAMoCSI1CglSZXNvdXJjZXMSEgoKY3B1X21pbGxpcxgBIAEoDRIUCgxtZW1vcnlfYnl0ZXMYAiABKAQisAEKCkRlcGVuZGVuY3kSEAoId29ya2xvYWQYASABKAkSPwoJY29uZGl0aW9uGAIgASgOMiwuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5LkNvbmRpdGlvbiJPCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASCwoHU1RBUlRFRBABEgsKB0hFQUxUSFkQAhINCglDT01QTEVURUQQAyJPCg9SdW5Ub0NvbXBsZXRpb24SKwoIZGVhZGxpbmUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgCIAEoDSKaAQoGVm9sdW1lEisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw2Mn0kEhIKCnNpemVfYnl0ZXMYAiABKAQSFQoNc3RvcmFnZV9jbGFzcxgDIAEoCRITCgthY2Nlc3NfbW9kZRgEIAEoCRIMCgRrZWVwGAUgASgIEhUKDWV4dGVybmFsX25hbWUYBiABKAkiPgoERmlsZRIMCgRuYW1lGAEgASgJEhoKB2NvbnRlbnQYAiABKAxCCbpIBnoEGICAQBIMCgRtb2RlGAMgASgNIkAKB05ldHdvcmsSDAoEbmFtZRgBIAEoCRIQCghpbnRlcm5hbBgCIAEoCBIVCg1leHRlcm5hbF9uYW1lGAMgASgJImsKCURhdGFQbGFuZRISCgpnYXRld2F5X2lkGAEgASgJEhUKDWdhdGV3YXlfY2xhc3MYAiABKAkSMwoJbGlzdGVuZXJzGAMgAygLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5MaXN0ZW5lciKLAQoITGlzdGVuZXISKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSHwoIcHJvdG9jb2wYAiABKAlCDbpICnIIUgBSBEhUVFASFwoEcG9ydBgDIAEoDUIJukgGKgQY//8DEhgKB2FkZHJlc3MYBCABKAlCB7pIBHICGEAiyQEKBlJvdXRlcxIgChhkYXRhX3BsYW5lX2RlcGxveW1lbnRfaWQYASABKAkSGgoScHJvZHVjdF9wdWJsaXNoX2lkGAIgASgJEg8KB3Byb2R1Y3QYAyABKAkSEAoIcmV2aXNpb24YBCABKA0SPgoMYXBpX3NlcnZpY2VzGAUgAygLMiguYm93bGluZS5kZXBsb3ltZW50cy52MS5TZXJ2ZWRBcGlTZXJ2aWNlEh4KFmFsbG93X3ByaXZhdGVfYmFja2VuZHMYBiABKAgihgEKEFNlcnZlZEFwaVNlcnZpY2USDAoEbmFtZRgBIAEoCRIxCgZyb3V0ZXMYAiADKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkh0dHBSb3V0ZRIxCghiYWNrZW5kcxgDIAMoCzIfLmJvd2xpbmUuZGVwbG95bWVudHMudjEuQmFja2VuZCpWCg1SZXN0YXJ0UG9saWN5Eh4KGlJFU1RBUlRfUE9MSUNZX1VOU1BFQ0lGSUVEEAASCgoGQUxXQVlTEAESDgoKT05fRkFJTFVSRRACEgkKBU5FVkVSEANiBnByb3RvMw", [file_bowline_deployments_v1_routes, file_buf_validate_validate, file_google_protobuf_duration]);
+  fileDesc("Cidib3dsaW5lL2RlcGxveW1lbnRzL3YxL2RlcGxveW1lbnQucHJvdG8SFmJvd2xpbmUuZGVwbG95bWVudHMudjEisAcKCkRlcGxveW1lbnQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRI7CgdkZXNpcmVkGAMgASgOMiouYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkRlc2lyZWQSFgoOcmVtb3ZlX3ZvbHVtZXMYBCABKAgSMwoJd29ya2xvYWRzGAUgAygLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZBIvCgd2b2x1bWVzGAYgAygLMh4uYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUSKwoFZmlsZXMYByADKAsyHC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkZpbGUSMQoIbmV0d29ya3MYCCADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmsSPgoGbGFiZWxzGAkgAygLMi4uYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkxhYmVsc0VudHJ5Ei4KC3J1bl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKCmRhdGFfcGxhbmUYCyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRhdGFQbGFuZRIuCgZyb3V0ZXMYDCABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJvdXRlcxJNCg5zZWFsZWRfc2VjcmV0cxgNIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuRGVwbG95bWVudC5TZWFsZWRTZWNyZXRzRW50cnkSTwoPc2VjcmV0X3ZlcnNpb25zGA4gAygLMjYuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LlNlY3JldFZlcnNpb25zRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo0ChJTZWFsZWRTZWNyZXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo1ChNTZWNyZXRWZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiVAoHRGVzaXJlZBIXChNERVNJUkVEX1VOU1BFQ0lGSUVEEAASCwoHUlVOTklORxABEgsKB1NUT1BQRUQQAhIKCgZQQVVTRUQQAxIKCgZBQlNFTlQQBCKiCAoIV29ya2xvYWQSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRIMCgRhcmdzGAQgAygJEkYKC2Vudmlyb25tZW50GAUgAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZC5FbnZpcm9ubWVudEVudHJ5EjgKB3NlY3JldHMYBiADKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlY3JldFJlZmVyZW5jZRIrCgVwb3J0cxgHIAMoCzIcLmJvd2xpbmUuZGVwbG95bWVudHMudjEuUG9ydBItCgZtb3VudHMYCCADKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk1vdW50EjkKDGhlYWx0aF9jaGVjaxgJIAEoCzIjLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSGVhbHRoQ2hlY2sSNAoJcmVzb3VyY2VzGAogASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5SZXNvdXJjZXMSHAoFY291bnQYCyABKA1CCLpIBSoDGOgHSACIAQESPQoOcmVzdGFydF9wb2xpY3kYDCABKA4yJS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJlc3RhcnRQb2xpY3kSEwoLc3RvcF9zaWduYWwYDSABKAkSLQoKc3RvcF9ncmFjZRgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI2CgpkZXBlbmRzX29uGA8gAygLMiIuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5EhUKDXJlc3RhcnRfc3RhbXAYECABKAkSQgoRcnVuX3RvX2NvbXBsZXRpb24YESABKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJ1blRvQ29tcGxldGlvbhITCgt3b3JraW5nX2RpchgSIAEoCRI7Cgljb250YWluZXIYEyABKAsyKC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkNvbnRhaW5lck9wdGlvbnMSOwoIbmV0d29ya3MYFCADKAsyKS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmtBdHRhY2htZW50EjwKBmxhYmVscxgVIAMoCzIsLmJvd2xpbmUuZGVwbG95bWVudHMudjEuV29ya2xvYWQuTGFiZWxzRW50cnkaMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX2NvdW50IjUKEU5ldHdvcmtBdHRhY2htZW50Eg8KB25ldHdvcmsYASABKAkSDwoHYWxpYXNlcxgCIAMoCSLtCAoQQ29udGFpbmVyT3B0aW9ucxJICgtwdWxsX3BvbGljeRgBIAEoDjIzLmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5QdWxsUG9saWN5EhAKCHBsYXRmb3JtGAIgASgJEgwKBHVzZXIYAyABKAkSDgoGZ3JvdXBzGAQgAygJEhEKCXJlYWRfb25seRgFIAEoCBIMCgRpbml0GAYgASgIEgsKA3R0eRgHIAEoCBISCgpzdGRpbl9vcGVuGAggASgIEhAKCGhvc3RuYW1lGAkgASgJEhIKCmRvbWFpbm5hbWUYCiABKAkSEwoLZXh0cmFfaG9zdHMYCyADKAkSCwoDZG5zGAwgAygJEhIKCmRuc19zZWFyY2gYDSADKAkSEwoLZG5zX29wdGlvbnMYDiADKAkSRgoHdWxpbWl0cxgPIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5VbGltaXRzRW50cnkSEQoJc2htX2J5dGVzGBAgASgEEkYKB3N5c2N0bHMYESADKAsyNS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkNvbnRhaW5lck9wdGlvbnMuU3lzY3Rsc0VudHJ5EhIKCnBpZHNfbGltaXQYEiABKA0SIAoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGBMgASgEEhAKCGNhcF9kcm9wGBQgAygJEg8KB2NhcF9hZGQYFSADKAkSEgoKcHJpdmlsZWdlZBgWIAEoCBIPCgdkZXZpY2VzGBcgAygJEhgKEHNlY3VyaXR5X29wdGlvbnMYGCADKAkSFAoMbmV0d29ya19tb2RlGBkgASgJEhAKCHBpZF9tb2RlGBogASgJEhAKCGlwY19tb2RlGBsgASgJEhAKCHV0c19tb2RlGBwgASgJEhMKC3VzZXJuc19tb2RlGB0gASgJEhUKDWNncm91cF9wYXJlbnQYHiABKAkSEgoKbG9nX2RyaXZlchgfIAEoCRJNCgtsb2dfb3B0aW9ucxggIAMoCzI4LmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5Mb2dPcHRpb25zRW50cnkSFAoMbWF4X3Jlc3RhcnRzGCEgASgNGk4KDFVsaW1pdHNFbnRyeRILCgNrZXkYASABKAkSLQoFdmFsdWUYAiABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlVsaW1pdDoCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMQoPTG9nT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoKUHVsbFBvbGljeRIbChdQVUxMX1BPTElDWV9VTlNQRUNJRklFRBAAEgsKB01JU1NJTkcQARIKCgZBTFdBWVMQAhIJCgVORVZFUhADIiQKBlVsaW1pdBIMCgRzb2Z0GAEgASgDEgwKBGhhcmQYAiABKAMiMwoPU2VjcmV0UmVmZXJlbmNlEhAKCHZhcmlhYmxlGAEgASgJEg4KBnNlY3JldBgCIAEoCSKeAQoEUG9ydBIMCgRuYW1lGAEgASgJEhwKCWNvbnRhaW5lchgCIAEoDUIJukgGKgQY//8DEiEKCXB1Ymxpc2hlZBgDIAEoDUIJukgGKgQY//8DSACIAQESIwoIcHJvdG9jb2wYBCABKAlCEbpIDnIMUgBSA3RjcFIDdWRwEhQKDGhvc3RfYWRkcmVzcxgFIAEoCUIMCgpfcHVibGlzaGVkIroBCgVNb3VudBIQCgZ2b2x1bWUYASABKAlIABIOCgRmaWxlGAIgASgJSAASEwoJaG9zdF9wYXRoGAMgASgJSAASLgoFdG1wZnMYBiABKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlRtcGZzSAASDAoEcGF0aBgEIAEoCRIRCglyZWFkX29ubHkYBSABKAgSGAoQY3JlYXRlX2hvc3RfcGF0aBgHIAEoCEIPCgZzb3VyY2USBbpIAggBIikKBVRtcGZzEhIKCnNpemVfYnl0ZXMYASABKAQSDAoEbW9kZRgCIAEoDSLhAgoLSGVhbHRoQ2hlY2sSMQoEaHR0cBgBIAEoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSHR0cFByb2JlSAASLwoDdGNwGAIgASgLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5UY3BQcm9iZUgAEjEKBGV4ZWMYAyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkV4ZWNQcm9iZUgAEisKCGludGVydmFsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgGIAEoDRIvCgxzdGFydF9wZXJpb2QYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGlzYWJsZWQYCCABKAhCDgoFcHJvYmUSBbpIAggBIicKCUh0dHBQcm9iZRIMCgRwb3J0GAEgASgJEgwKBHBhdGgYAiABKAkiGAoIVGNwUHJvYmUSDAoEcG9ydBgBIAEoCSIcCglFeGVjUHJvYmUSDwoHY29tbWFuZBgBIAMoCSI1CglSZXNvdXJjZXMSEgoKY3B1X21pbGxpcxgBIAEoDRIUCgxtZW1vcnlfYnl0ZXMYAiABKAQisAEKCkRlcGVuZGVuY3kSEAoId29ya2xvYWQYASABKAkSPwoJY29uZGl0aW9uGAIgASgOMiwuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5LkNvbmRpdGlvbiJPCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASCwoHU1RBUlRFRBABEgsKB0hFQUxUSFkQAhINCglDT01QTEVURUQQAyJPCg9SdW5Ub0NvbXBsZXRpb24SKwoIZGVhZGxpbmUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgCIAEoDSKrAgoGVm9sdW1lEisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw2Mn0kEhIKCnNpemVfYnl0ZXMYAiABKAQSFQoNc3RvcmFnZV9jbGFzcxgDIAEoCRITCgthY2Nlc3NfbW9kZRgEIAEoCRIMCgRrZWVwGAUgASgIEhUKDWV4dGVybmFsX25hbWUYBiABKAkSDgoGZHJpdmVyGAcgASgJEkkKDmRyaXZlcl9vcHRpb25zGAggAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUuRHJpdmVyT3B0aW9uc0VudHJ5GjQKEkRyaXZlck9wdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKBEZpbGUSDAoEbmFtZRgBIAEoCRIaCgdjb250ZW50GAIgASgMQgm6SAZ6BBiAgEASDAoEbW9kZRgDIAEoDRIOCgZzZWNyZXQYBCABKAkSCwoDdWlkGAUgASgJEgsKA2dpZBgGIAEoCSJQCgdOZXR3b3JrEgwKBG5hbWUYASABKAkSEAoIaW50ZXJuYWwYAiABKAgSFQoNZXh0ZXJuYWxfbmFtZRgDIAEoCRIOCgZkcml2ZXIYBCABKAkiawoJRGF0YVBsYW5lEhIKCmdhdGV3YXlfaWQYASABKAkSFQoNZ2F0ZXdheV9jbGFzcxgCIAEoCRIzCglsaXN0ZW5lcnMYAyADKAsyIC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkxpc3RlbmVyIosBCghMaXN0ZW5lchIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBIfCghwcm90b2NvbBgCIAEoCUINukgKcghSAFIESFRUUBIXCgRwb3J0GAMgASgNQgm6SAYqBBj//wMSGAoHYWRkcmVzcxgEIAEoCUIHukgEcgIYQCLJAQoGUm91dGVzEiAKGGRhdGFfcGxhbmVfZGVwbG95bWVudF9pZBgBIAEoCRIaChJwcm9kdWN0X3B1Ymxpc2hfaWQYAiABKAkSDwoHcHJvZHVjdBgDIAEoCRIQCghyZXZpc2lvbhgEIAEoDRI+CgxhcGlfc2VydmljZXMYBSADKAsyKC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlcnZlZEFwaVNlcnZpY2USHgoWYWxsb3dfcHJpdmF0ZV9iYWNrZW5kcxgGIAEoCCKGAQoQU2VydmVkQXBpU2VydmljZRIMCgRuYW1lGAEgASgJEjEKBnJvdXRlcxgCIAMoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSHR0cFJvdXRlEjEKCGJhY2tlbmRzGAMgAygLMh8uYm93bGluZS5kZXBsb3ltZW50cy52MS5CYWNrZW5kKlYKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIKCgZBTFdBWVMQARIOCgpPTl9GQUlMVVJFEAISCQoFTkVWRVIQA2IGcHJvdG8z", [file_bowline_deployments_v1_routes, file_buf_validate_validate, file_google_protobuf_duration]);
 
 /**
  * The runtime-neutral thing that one agent converges to, at one generation.
@@ -442,6 +442,28 @@ export type Workload = Message<"bowline.deployments.v1.Workload"> & {
    * @generated from field: string working_dir = 18;
    */
   workingDir: string;
+
+  /**
+   * What only containers have. Needs the capability `container-options` where
+   * it is set; other runtimes refuse it.
+   *
+   * @generated from field: bowline.deployments.v1.ContainerOptions container = 19;
+   */
+  container?: ContainerOptions | undefined;
+
+  /**
+   * Networks of the deployment that it is in. Empty: all of them.
+   *
+   * @generated from field: repeated bowline.deployments.v1.NetworkAttachment networks = 20;
+   */
+  networks: NetworkAttachment[];
+
+  /**
+   * Labels of its instances, beside the deployment's.
+   *
+   * @generated from field: map<string, string> labels = 21;
+   */
+  labels: { [key: string]: string };
 };
 
 /**
@@ -577,6 +599,28 @@ export type WorkloadJson = {
    * @generated from field: string working_dir = 18;
    */
   workingDir?: string;
+
+  /**
+   * What only containers have. Needs the capability `container-options` where
+   * it is set; other runtimes refuse it.
+   *
+   * @generated from field: bowline.deployments.v1.ContainerOptions container = 19;
+   */
+  container?: ContainerOptionsJson;
+
+  /**
+   * Networks of the deployment that it is in. Empty: all of them.
+   *
+   * @generated from field: repeated bowline.deployments.v1.NetworkAttachment networks = 20;
+   */
+  networks?: NetworkAttachmentJson[];
+
+  /**
+   * Labels of its instances, beside the deployment's.
+   *
+   * @generated from field: map<string, string> labels = 21;
+   */
+  labels?: { [key: string]: string };
 };
 
 /**
@@ -585,6 +629,642 @@ export type WorkloadJson = {
  */
 export const WorkloadSchema: GenMessage<Workload, {jsonType: WorkloadJson}> = /*@__PURE__*/
   messageDesc(file_bowline_deployments_v1_deployment, 1);
+
+/**
+ * A workload in a network.
+ *
+ * @generated from message bowline.deployments.v1.NetworkAttachment
+ */
+export type NetworkAttachment = Message<"bowline.deployments.v1.NetworkAttachment"> & {
+  /**
+   * Name of a network of the deployment.
+   *
+   * @generated from field: string network = 1;
+   */
+  network: string;
+
+  /**
+   * Names by which it is found there, beside its own.
+   *
+   * @generated from field: repeated string aliases = 2;
+   */
+  aliases: string[];
+};
+
+/**
+ * A workload in a network.
+ *
+ * @generated from message bowline.deployments.v1.NetworkAttachment
+ */
+export type NetworkAttachmentJson = {
+  /**
+   * Name of a network of the deployment.
+   *
+   * @generated from field: string network = 1;
+   */
+  network?: string;
+
+  /**
+   * Names by which it is found there, beside its own.
+   *
+   * @generated from field: repeated string aliases = 2;
+   */
+  aliases?: string[];
+};
+
+/**
+ * Describes the message bowline.deployments.v1.NetworkAttachment.
+ * Use `create(NetworkAttachmentSchema)` to create a new message.
+ */
+export const NetworkAttachmentSchema: GenMessage<NetworkAttachment, {jsonType: NetworkAttachmentJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 2);
+
+/**
+ * What only containers have. Unset fields are the image's or the engine's own.
+ *
+ * @generated from message bowline.deployments.v1.ContainerOptions
+ */
+export type ContainerOptions = Message<"bowline.deployments.v1.ContainerOptions"> & {
+  /**
+   * When its image is pulled.
+   *
+   * @generated from field: bowline.deployments.v1.ContainerOptions.PullPolicy pull_policy = 1;
+   */
+  pullPolicy: ContainerOptions_PullPolicy;
+
+  /**
+   * `os/arch` of the image. Empty: the engine's own.
+   *
+   * @generated from field: string platform = 2;
+   */
+  platform: string;
+
+  /**
+   * User, or `user:group`.
+   *
+   * @generated from field: string user = 3;
+   */
+  user: string;
+
+  /**
+   * Further groups.
+   *
+   * @generated from field: repeated string groups = 4;
+   */
+  groups: string[];
+
+  /**
+   * The root file system is read-only.
+   *
+   * @generated from field: bool read_only = 5;
+   */
+  readOnly: boolean;
+
+  /**
+   * A small init is process 1.
+   *
+   * @generated from field: bool init = 6;
+   */
+  init: boolean;
+
+  /**
+   * It has a terminal.
+   *
+   * @generated from field: bool tty = 7;
+   */
+  tty: boolean;
+
+  /**
+   * Its standard input stays open.
+   *
+   * @generated from field: bool stdin_open = 8;
+   */
+  stdinOpen: boolean;
+
+  /**
+   * Its host name.
+   *
+   * @generated from field: string hostname = 9;
+   */
+  hostname: string;
+
+  /**
+   * Its domain name.
+   *
+   * @generated from field: string domainname = 10;
+   */
+  domainname: string;
+
+  /**
+   * `NAME=ADDRESS`; the address `host-gateway` is the host's own.
+   *
+   * @generated from field: repeated string extra_hosts = 11;
+   */
+  extraHosts: string[];
+
+  /**
+   * DNS servers.
+   *
+   * @generated from field: repeated string dns = 12;
+   */
+  dns: string[];
+
+  /**
+   * DNS search domains.
+   *
+   * @generated from field: repeated string dns_search = 13;
+   */
+  dnsSearch: string[];
+
+  /**
+   * DNS options.
+   *
+   * @generated from field: repeated string dns_options = 14;
+   */
+  dnsOptions: string[];
+
+  /**
+   * Limits of its processes, by name.
+   *
+   * @generated from field: map<string, bowline.deployments.v1.Ulimit> ulimits = 15;
+   */
+  ulimits: { [key: string]: Ulimit };
+
+  /**
+   * Size of /dev/shm in bytes. 0: the engine's own.
+   *
+   * @generated from field: uint64 shm_bytes = 16;
+   */
+  shmBytes: bigint;
+
+  /**
+   * Kernel parameters of its own namespaces.
+   *
+   * @generated from field: map<string, string> sysctls = 17;
+   */
+  sysctls: { [key: string]: string };
+
+  /**
+   * Processes at most. 0: no limit.
+   *
+   * @generated from field: uint32 pids_limit = 18;
+   */
+  pidsLimit: number;
+
+  /**
+   * Memory in bytes that is kept for it. 0: none.
+   *
+   * @generated from field: uint64 memory_reservation_bytes = 19;
+   */
+  memoryReservationBytes: bigint;
+
+  /**
+   * Capabilities that it loses.
+   *
+   * @generated from field: repeated string cap_drop = 20;
+   */
+  capDrop: string[];
+
+  /**
+   * Capabilities that it gets. Needs the cluster's policy.
+   *
+   * @generated from field: repeated string cap_add = 21;
+   */
+  capAdd: string[];
+
+  /**
+   * All of the host's devices and capabilities. Needs the cluster's policy.
+   *
+   * @generated from field: bool privileged = 22;
+   */
+  privileged: boolean;
+
+  /**
+   * `HOST:CONTAINER:rwm`. Needs the cluster's policy.
+   *
+   * @generated from field: repeated string devices = 23;
+   */
+  devices: string[];
+
+  /**
+   * Needs the cluster's policy.
+   *
+   * @generated from field: repeated string security_options = 24;
+   */
+  securityOptions: string[];
+
+  /**
+   * `none`, or with the cluster's policy `host`. Empty: its networks.
+   *
+   * @generated from field: string network_mode = 25;
+   */
+  networkMode: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string pid_mode = 26;
+   */
+  pidMode: string;
+
+  /**
+   * `host`, `shareable`. `host` needs the cluster's policy.
+   *
+   * @generated from field: string ipc_mode = 27;
+   */
+  ipcMode: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string uts_mode = 28;
+   */
+  utsMode: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string userns_mode = 29;
+   */
+  usernsMode: string;
+
+  /**
+   * Needs the cluster's policy.
+   *
+   * @generated from field: string cgroup_parent = 30;
+   */
+  cgroupParent: string;
+
+  /**
+   * Where its output goes. Empty: the agent's choice, with limits.
+   *
+   * @generated from field: string log_driver = 31;
+   */
+  logDriver: string;
+
+  /**
+   * Options of the log driver.
+   *
+   * @generated from field: map<string, string> log_options = 32;
+   */
+  logOptions: { [key: string]: string };
+
+  /**
+   * Starts after the first within one generation, with ON_FAILURE. 0: no limit.
+   *
+   * @generated from field: uint32 max_restarts = 33;
+   */
+  maxRestarts: number;
+};
+
+/**
+ * What only containers have. Unset fields are the image's or the engine's own.
+ *
+ * @generated from message bowline.deployments.v1.ContainerOptions
+ */
+export type ContainerOptionsJson = {
+  /**
+   * When its image is pulled.
+   *
+   * @generated from field: bowline.deployments.v1.ContainerOptions.PullPolicy pull_policy = 1;
+   */
+  pullPolicy?: ContainerOptions_PullPolicyJson;
+
+  /**
+   * `os/arch` of the image. Empty: the engine's own.
+   *
+   * @generated from field: string platform = 2;
+   */
+  platform?: string;
+
+  /**
+   * User, or `user:group`.
+   *
+   * @generated from field: string user = 3;
+   */
+  user?: string;
+
+  /**
+   * Further groups.
+   *
+   * @generated from field: repeated string groups = 4;
+   */
+  groups?: string[];
+
+  /**
+   * The root file system is read-only.
+   *
+   * @generated from field: bool read_only = 5;
+   */
+  readOnly?: boolean;
+
+  /**
+   * A small init is process 1.
+   *
+   * @generated from field: bool init = 6;
+   */
+  init?: boolean;
+
+  /**
+   * It has a terminal.
+   *
+   * @generated from field: bool tty = 7;
+   */
+  tty?: boolean;
+
+  /**
+   * Its standard input stays open.
+   *
+   * @generated from field: bool stdin_open = 8;
+   */
+  stdinOpen?: boolean;
+
+  /**
+   * Its host name.
+   *
+   * @generated from field: string hostname = 9;
+   */
+  hostname?: string;
+
+  /**
+   * Its domain name.
+   *
+   * @generated from field: string domainname = 10;
+   */
+  domainname?: string;
+
+  /**
+   * `NAME=ADDRESS`; the address `host-gateway` is the host's own.
+   *
+   * @generated from field: repeated string extra_hosts = 11;
+   */
+  extraHosts?: string[];
+
+  /**
+   * DNS servers.
+   *
+   * @generated from field: repeated string dns = 12;
+   */
+  dns?: string[];
+
+  /**
+   * DNS search domains.
+   *
+   * @generated from field: repeated string dns_search = 13;
+   */
+  dnsSearch?: string[];
+
+  /**
+   * DNS options.
+   *
+   * @generated from field: repeated string dns_options = 14;
+   */
+  dnsOptions?: string[];
+
+  /**
+   * Limits of its processes, by name.
+   *
+   * @generated from field: map<string, bowline.deployments.v1.Ulimit> ulimits = 15;
+   */
+  ulimits?: { [key: string]: UlimitJson };
+
+  /**
+   * Size of /dev/shm in bytes. 0: the engine's own.
+   *
+   * @generated from field: uint64 shm_bytes = 16;
+   */
+  shmBytes?: string;
+
+  /**
+   * Kernel parameters of its own namespaces.
+   *
+   * @generated from field: map<string, string> sysctls = 17;
+   */
+  sysctls?: { [key: string]: string };
+
+  /**
+   * Processes at most. 0: no limit.
+   *
+   * @generated from field: uint32 pids_limit = 18;
+   */
+  pidsLimit?: number;
+
+  /**
+   * Memory in bytes that is kept for it. 0: none.
+   *
+   * @generated from field: uint64 memory_reservation_bytes = 19;
+   */
+  memoryReservationBytes?: string;
+
+  /**
+   * Capabilities that it loses.
+   *
+   * @generated from field: repeated string cap_drop = 20;
+   */
+  capDrop?: string[];
+
+  /**
+   * Capabilities that it gets. Needs the cluster's policy.
+   *
+   * @generated from field: repeated string cap_add = 21;
+   */
+  capAdd?: string[];
+
+  /**
+   * All of the host's devices and capabilities. Needs the cluster's policy.
+   *
+   * @generated from field: bool privileged = 22;
+   */
+  privileged?: boolean;
+
+  /**
+   * `HOST:CONTAINER:rwm`. Needs the cluster's policy.
+   *
+   * @generated from field: repeated string devices = 23;
+   */
+  devices?: string[];
+
+  /**
+   * Needs the cluster's policy.
+   *
+   * @generated from field: repeated string security_options = 24;
+   */
+  securityOptions?: string[];
+
+  /**
+   * `none`, or with the cluster's policy `host`. Empty: its networks.
+   *
+   * @generated from field: string network_mode = 25;
+   */
+  networkMode?: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string pid_mode = 26;
+   */
+  pidMode?: string;
+
+  /**
+   * `host`, `shareable`. `host` needs the cluster's policy.
+   *
+   * @generated from field: string ipc_mode = 27;
+   */
+  ipcMode?: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string uts_mode = 28;
+   */
+  utsMode?: string;
+
+  /**
+   * `host`. Needs the cluster's policy.
+   *
+   * @generated from field: string userns_mode = 29;
+   */
+  usernsMode?: string;
+
+  /**
+   * Needs the cluster's policy.
+   *
+   * @generated from field: string cgroup_parent = 30;
+   */
+  cgroupParent?: string;
+
+  /**
+   * Where its output goes. Empty: the agent's choice, with limits.
+   *
+   * @generated from field: string log_driver = 31;
+   */
+  logDriver?: string;
+
+  /**
+   * Options of the log driver.
+   *
+   * @generated from field: map<string, string> log_options = 32;
+   */
+  logOptions?: { [key: string]: string };
+
+  /**
+   * Starts after the first within one generation, with ON_FAILURE. 0: no limit.
+   *
+   * @generated from field: uint32 max_restarts = 33;
+   */
+  maxRestarts?: number;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.ContainerOptions.
+ * Use `create(ContainerOptionsSchema)` to create a new message.
+ */
+export const ContainerOptionsSchema: GenMessage<ContainerOptions, {jsonType: ContainerOptionsJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 3);
+
+/**
+ * When an image is pulled.
+ *
+ * @generated from enum bowline.deployments.v1.ContainerOptions.PullPolicy
+ */
+export const ContainerOptions_PullPolicy = {
+  /**
+   * Same as MISSING.
+   *
+   * @generated from enum value: PULL_POLICY_UNSPECIFIED = 0;
+   */
+  PULL_POLICY_UNSPECIFIED: 0,
+
+  /**
+   * Where the engine does not have it.
+   *
+   * @generated from enum value: MISSING = 1;
+   */
+  MISSING: 1,
+
+  /**
+   * Each time that an instance is made.
+   *
+   * @generated from enum value: ALWAYS = 2;
+   */
+  ALWAYS: 2,
+
+  /**
+   * Not at all.
+   *
+   * @generated from enum value: NEVER = 3;
+   */
+  NEVER: 3,
+} as const;
+
+/**
+ * When an image is pulled.
+ *
+ * @generated from enum bowline.deployments.v1.ContainerOptions.PullPolicy
+ */
+export type ContainerOptions_PullPolicy = (typeof ContainerOptions_PullPolicy)[keyof typeof ContainerOptions_PullPolicy] | UnknownEnum;
+
+/**
+ * When an image is pulled.
+ *
+ * @generated from enum bowline.deployments.v1.ContainerOptions.PullPolicy
+ */
+export type ContainerOptions_PullPolicyJson = "PULL_POLICY_UNSPECIFIED" | "MISSING" | "ALWAYS" | "NEVER";
+
+/**
+ * Describes the enum bowline.deployments.v1.ContainerOptions.PullPolicy.
+ */
+export const ContainerOptions_PullPolicySchema: GenEnum<ContainerOptions_PullPolicy, ContainerOptions_PullPolicyJson> = /*@__PURE__*/
+  enumDesc(file_bowline_deployments_v1_deployment, 3, 0);
+
+/**
+ * A limit of processes.
+ *
+ * @generated from message bowline.deployments.v1.Ulimit
+ */
+export type Ulimit = Message<"bowline.deployments.v1.Ulimit"> & {
+  /**
+   * The soft limit.
+   *
+   * @generated from field: int64 soft = 1;
+   */
+  soft: bigint;
+
+  /**
+   * The hard limit.
+   *
+   * @generated from field: int64 hard = 2;
+   */
+  hard: bigint;
+};
+
+/**
+ * A limit of processes.
+ *
+ * @generated from message bowline.deployments.v1.Ulimit
+ */
+export type UlimitJson = {
+  /**
+   * The soft limit.
+   *
+   * @generated from field: int64 soft = 1;
+   */
+  soft?: string;
+
+  /**
+   * The hard limit.
+   *
+   * @generated from field: int64 hard = 2;
+   */
+  hard?: string;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.Ulimit.
+ * Use `create(UlimitSchema)` to create a new message.
+ */
+export const UlimitSchema: GenMessage<Ulimit, {jsonType: UlimitJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 4);
 
 /**
  * An environment variable whose value is a secret.
@@ -633,7 +1313,7 @@ export type SecretReferenceJson = {
  * Use `create(SecretReferenceSchema)` to create a new message.
  */
 export const SecretReferenceSchema: GenMessage<SecretReference, {jsonType: SecretReferenceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 2);
+  messageDesc(file_bowline_deployments_v1_deployment, 5);
 
 /**
  * A port of a workload.
@@ -726,7 +1406,7 @@ export type PortJson = {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port, {jsonType: PortJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 3);
+  messageDesc(file_bowline_deployments_v1_deployment, 6);
 
 /**
  * A volume or a file inside a workload.
@@ -763,6 +1443,14 @@ export type Mount = Message<"bowline.deployments.v1.Mount"> & {
      */
     value: string;
     case: "hostPath";
+  } | {
+    /**
+     * A file system in memory, for each instance its own.
+     *
+     * @generated from field: bowline.deployments.v1.Tmpfs tmpfs = 6;
+     */
+    value: Tmpfs;
+    case: "tmpfs";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -779,6 +1467,13 @@ export type Mount = Message<"bowline.deployments.v1.Mount"> & {
    * @generated from field: bool read_only = 5;
    */
   readOnly: boolean;
+
+  /**
+   * With a host path: made as a folder where it is missing.
+   *
+   * @generated from field: bool create_host_path = 7;
+   */
+  createHostPath: boolean;
 };
 
 /**
@@ -809,6 +1504,13 @@ export type MountJson = {
   hostPath?: string;
 
   /**
+   * A file system in memory, for each instance its own.
+   *
+   * @generated from field: bowline.deployments.v1.Tmpfs tmpfs = 6;
+   */
+  tmpfs?: TmpfsJson;
+
+  /**
    * Absolute path inside. For the local runtime relative to the instance's
    * folder, where a link is made.
    *
@@ -822,6 +1524,13 @@ export type MountJson = {
    * @generated from field: bool read_only = 5;
    */
   readOnly?: boolean;
+
+  /**
+   * With a host path: made as a folder where it is missing.
+   *
+   * @generated from field: bool create_host_path = 7;
+   */
+  createHostPath?: boolean;
 };
 
 /**
@@ -829,7 +1538,56 @@ export type MountJson = {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount, {jsonType: MountJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 4);
+  messageDesc(file_bowline_deployments_v1_deployment, 7);
+
+/**
+ * A file system in memory.
+ *
+ * @generated from message bowline.deployments.v1.Tmpfs
+ */
+export type Tmpfs = Message<"bowline.deployments.v1.Tmpfs"> & {
+  /**
+   * Size in bytes. 0: the engine's own.
+   *
+   * @generated from field: uint64 size_bytes = 1;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Mode bits. 0: 1777.
+   *
+   * @generated from field: uint32 mode = 2;
+   */
+  mode: number;
+};
+
+/**
+ * A file system in memory.
+ *
+ * @generated from message bowline.deployments.v1.Tmpfs
+ */
+export type TmpfsJson = {
+  /**
+   * Size in bytes. 0: the engine's own.
+   *
+   * @generated from field: uint64 size_bytes = 1;
+   */
+  sizeBytes?: string;
+
+  /**
+   * Mode bits. 0: 1777.
+   *
+   * @generated from field: uint32 mode = 2;
+   */
+  mode?: number;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.Tmpfs.
+ * Use `create(TmpfsSchema)` to create a new message.
+ */
+export const TmpfsSchema: GenMessage<Tmpfs, {jsonType: TmpfsJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 8);
 
 /**
  * How one knows that an instance works.
@@ -895,6 +1653,13 @@ export type HealthCheck = Message<"bowline.deployments.v1.HealthCheck"> & {
    * @generated from field: google.protobuf.Duration start_period = 7;
    */
   startPeriod?: Duration | undefined;
+
+  /**
+   * The image's own check does not run either. Then no probe is needed.
+   *
+   * @generated from field: bool disabled = 8;
+   */
+  disabled: boolean;
 };
 
 /**
@@ -951,6 +1716,13 @@ export type HealthCheckJson = {
    * @generated from field: google.protobuf.Duration start_period = 7;
    */
   startPeriod?: DurationJson;
+
+  /**
+   * The image's own check does not run either. Then no probe is needed.
+   *
+   * @generated from field: bool disabled = 8;
+   */
+  disabled?: boolean;
 };
 
 /**
@@ -958,7 +1730,7 @@ export type HealthCheckJson = {
  * Use `create(HealthCheckSchema)` to create a new message.
  */
 export const HealthCheckSchema: GenMessage<HealthCheck, {jsonType: HealthCheckJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 5);
+  messageDesc(file_bowline_deployments_v1_deployment, 9);
 
 /**
  * A GET.
@@ -1007,7 +1779,7 @@ export type HttpProbeJson = {
  * Use `create(HttpProbeSchema)` to create a new message.
  */
 export const HttpProbeSchema: GenMessage<HttpProbe, {jsonType: HttpProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 6);
+  messageDesc(file_bowline_deployments_v1_deployment, 10);
 
 /**
  * A connection.
@@ -1042,7 +1814,7 @@ export type TcpProbeJson = {
  * Use `create(TcpProbeSchema)` to create a new message.
  */
 export const TcpProbeSchema: GenMessage<TcpProbe, {jsonType: TcpProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 7);
+  messageDesc(file_bowline_deployments_v1_deployment, 11);
 
 /**
  * A command.
@@ -1077,7 +1849,7 @@ export type ExecProbeJson = {
  * Use `create(ExecProbeSchema)` to create a new message.
  */
 export const ExecProbeSchema: GenMessage<ExecProbe, {jsonType: ExecProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 8);
+  messageDesc(file_bowline_deployments_v1_deployment, 12);
 
 /**
  * What a workload may use.
@@ -1126,7 +1898,7 @@ export type ResourcesJson = {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources, {jsonType: ResourcesJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 9);
+  messageDesc(file_bowline_deployments_v1_deployment, 13);
 
 /**
  * A workload that must be there first.
@@ -1175,7 +1947,7 @@ export type DependencyJson = {
  * Use `create(DependencySchema)` to create a new message.
  */
 export const DependencySchema: GenMessage<Dependency, {jsonType: DependencyJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 10);
+  messageDesc(file_bowline_deployments_v1_deployment, 14);
 
 /**
  * What must hold.
@@ -1230,7 +2002,7 @@ export type Dependency_ConditionJson = "CONDITION_UNSPECIFIED" | "STARTED" | "HE
  * Describes the enum bowline.deployments.v1.Dependency.Condition.
  */
 export const Dependency_ConditionSchema: GenEnum<Dependency_Condition, Dependency_ConditionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_deployments_v1_deployment, 10, 0);
+  enumDesc(file_bowline_deployments_v1_deployment, 14, 0);
 
 /**
  * A job.
@@ -1279,7 +2051,7 @@ export type RunToCompletionJson = {
  * Use `create(RunToCompletionSchema)` to create a new message.
  */
 export const RunToCompletionSchema: GenMessage<RunToCompletion, {jsonType: RunToCompletionJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 11);
+  messageDesc(file_bowline_deployments_v1_deployment, 15);
 
 /**
  * Storage that outlives instances.
@@ -1328,6 +2100,20 @@ export type Volume = Message<"bowline.deployments.v1.Volume"> & {
    * @generated from field: string external_name = 6;
    */
   externalName: string;
+
+  /**
+   * The engine's volume driver. Empty: its own.
+   *
+   * @generated from field: string driver = 7;
+   */
+  driver: string;
+
+  /**
+   * Options of the driver.
+   *
+   * @generated from field: map<string, string> driver_options = 8;
+   */
+  driverOptions: { [key: string]: string };
 };
 
 /**
@@ -1377,6 +2163,20 @@ export type VolumeJson = {
    * @generated from field: string external_name = 6;
    */
   externalName?: string;
+
+  /**
+   * The engine's volume driver. Empty: its own.
+   *
+   * @generated from field: string driver = 7;
+   */
+  driver?: string;
+
+  /**
+   * Options of the driver.
+   *
+   * @generated from field: map<string, string> driver_options = 8;
+   */
+  driverOptions?: { [key: string]: string };
 };
 
 /**
@@ -1384,7 +2184,7 @@ export type VolumeJson = {
  * Use `create(VolumeSchema)` to create a new message.
  */
 export const VolumeSchema: GenMessage<Volume, {jsonType: VolumeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 12);
+  messageDesc(file_bowline_deployments_v1_deployment, 16);
 
 /**
  * A file that workloads mount.
@@ -1412,6 +2212,28 @@ export type File = Message<"bowline.deployments.v1.File"> & {
    * @generated from field: uint32 mode = 3;
    */
   mode: number;
+
+  /**
+   * Name of a secret in `Deployment.sealed_secrets` whose value is its bytes,
+   * instead of `content`. Kept in memory only, where the runtime can.
+   *
+   * @generated from field: string secret = 4;
+   */
+  secret: string;
+
+  /**
+   * Numeric user that it belongs to. Empty: root.
+   *
+   * @generated from field: string uid = 5;
+   */
+  uid: string;
+
+  /**
+   * Numeric group that it belongs to. Empty: root.
+   *
+   * @generated from field: string gid = 6;
+   */
+  gid: string;
 };
 
 /**
@@ -1440,6 +2262,28 @@ export type FileJson = {
    * @generated from field: uint32 mode = 3;
    */
   mode?: number;
+
+  /**
+   * Name of a secret in `Deployment.sealed_secrets` whose value is its bytes,
+   * instead of `content`. Kept in memory only, where the runtime can.
+   *
+   * @generated from field: string secret = 4;
+   */
+  secret?: string;
+
+  /**
+   * Numeric user that it belongs to. Empty: root.
+   *
+   * @generated from field: string uid = 5;
+   */
+  uid?: string;
+
+  /**
+   * Numeric group that it belongs to. Empty: root.
+   *
+   * @generated from field: string gid = 6;
+   */
+  gid?: string;
 };
 
 /**
@@ -1447,7 +2291,7 @@ export type FileJson = {
  * Use `create(FileSchema)` to create a new message.
  */
 export const FileSchema: GenMessage<File, {jsonType: FileJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 13);
+  messageDesc(file_bowline_deployments_v1_deployment, 17);
 
 /**
  * A network between workloads.
@@ -1475,6 +2319,13 @@ export type Network = Message<"bowline.deployments.v1.Network"> & {
    * @generated from field: string external_name = 3;
    */
   externalName: string;
+
+  /**
+   * The engine's network driver. Empty: its own.
+   *
+   * @generated from field: string driver = 4;
+   */
+  driver: string;
 };
 
 /**
@@ -1503,6 +2354,13 @@ export type NetworkJson = {
    * @generated from field: string external_name = 3;
    */
   externalName?: string;
+
+  /**
+   * The engine's network driver. Empty: its own.
+   *
+   * @generated from field: string driver = 4;
+   */
+  driver?: string;
 };
 
 /**
@@ -1510,7 +2368,7 @@ export type NetworkJson = {
  * Use `create(NetworkSchema)` to create a new message.
  */
 export const NetworkSchema: GenMessage<Network, {jsonType: NetworkJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 14);
+  messageDesc(file_bowline_deployments_v1_deployment, 18);
 
 /**
  * A gateway's data plane at one agent.
@@ -1573,7 +2431,7 @@ export type DataPlaneJson = {
  * Use `create(DataPlaneSchema)` to create a new message.
  */
 export const DataPlaneSchema: GenMessage<DataPlane, {jsonType: DataPlaneJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 15);
+  messageDesc(file_bowline_deployments_v1_deployment, 19);
 
 /**
  * Where a data plane listens.
@@ -1654,7 +2512,7 @@ export type ListenerJson = {
  * Use `create(ListenerSchema)` to create a new message.
  */
 export const ListenerSchema: GenMessage<Listener, {jsonType: ListenerJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 16);
+  messageDesc(file_bowline_deployments_v1_deployment, 20);
 
 /**
  * What one product serves at one data plane.
@@ -1761,7 +2619,7 @@ export type RoutesJson = {
  * Use `create(RoutesSchema)` to create a new message.
  */
 export const RoutesSchema: GenMessage<Routes, {jsonType: RoutesJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 17);
+  messageDesc(file_bowline_deployments_v1_deployment, 21);
 
 /**
  * One API service with all that it needs.
@@ -1824,7 +2682,7 @@ export type ServedApiServiceJson = {
  * Use `create(ServedApiServiceSchema)` to create a new message.
  */
 export const ServedApiServiceSchema: GenMessage<ServedApiService, {jsonType: ServedApiServiceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 18);
+  messageDesc(file_bowline_deployments_v1_deployment, 22);
 
 /**
  * When an ended instance is started again. Between starts the wait doubles

@@ -1,0 +1,91 @@
+/** Stacks and their rollouts; a part of tables.ts. */
+import type { Generated } from "kysely";
+import type { Json, JsonDefault } from "./columns.ts";
+
+export interface StacksTable {
+  id: string;
+  organisation_id: string;
+  name: string;
+  cluster_id: string;
+  /** RUNNING, STOPPED or ABSENT. */
+  desired: Generated<string>;
+  state: Generated<string>;
+  reason: Generated<string>;
+  message: Generated<string>;
+  /** The revision that is wanted now. */
+  revision: number;
+  /** The last one whose rollout succeeded; 0: none. */
+  stable_revision: Generated<number>;
+  /** By service: what makes its instances other ones though nothing else changed. */
+  restart_stamps: JsonDefault<Record<string, string>>;
+  /** A RolloutPolicy; empty: the defaults. */
+  policy: Generated<Buffer>;
+  /** CommandLimits; empty: the defaults. */
+  limits: Generated<Buffer>;
+  /** The newest rollout. */
+  rollout_id: Generated<string>;
+  version: Generated<number>;
+  created_by: string;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface StackRevisionsTable {
+  stack_id: string;
+  number: number;
+  /** The Compose model, without contents of secrets. */
+  model: Json;
+  normalised: string;
+  digest: string;
+  stable_at: Generated<Date | null>;
+  created_by: string;
+  created_at: Generated<Date>;
+}
+
+/** What a stack has, or is to have, at one agent. */
+export interface StackTargetsTable {
+  stack_id: string;
+  agent_id: string;
+  deployment_id: string;
+  /** 0: nothing was enqueued yet. */
+  generation: Generated<number>;
+  /** The revision that this generation is of. */
+  revision: Generated<number>;
+  /** Instances by service, as the placement chose; empty: nothing is to be here. */
+  wanted: JsonDefault<Record<string, number>>;
+  /** Of the spec of this generation, without id and generation. */
+  spec_digest: Generated<string>;
+  state: Generated<string>;
+  command_id: Generated<string>;
+  /** The rollout that enqueued this generation. */
+  rollout_id: Generated<string>;
+  reason: Generated<string>;
+  message: Generated<string>;
+  /** Null: not done, or not healthy since. */
+  healthy_since: Generated<Date | null>;
+  updated_at: Generated<Date>;
+}
+
+export interface StackRolloutsTable {
+  id: string;
+  stack_id: string;
+  from_revision: number;
+  to_revision: number;
+  cause: string;
+  state: Generated<string>;
+  reason: Generated<string>;
+  message: Generated<string>;
+  policy: Buffer;
+  /** Which value of each secret it brings, by name: `<secret id>/<version>`. */
+  secrets: JsonDefault<Record<string, string>>;
+  done: Generated<number>;
+  total: Generated<number>;
+  /** From here on the progress deadline counts. */
+  progress_at: Generated<Date>;
+  /** When it is to be looked at; null: when something happens. */
+  due_at: Generated<Date | null>;
+  followed_by: Generated<string>;
+  created_by: string;
+  created_at: Generated<Date>;
+  ended_at: Generated<Date | null>;
+}

@@ -1,0 +1,79 @@
+/**
+ * Stacks: Compose files as versioned resources, rolled out to the agents of a
+ * cluster. @bowline/compose reads them; here they become deployments.
+ *
+ *   stacks.ts          apply, down, stop, start, restart, roll back
+ *   rollouts.ts        steps become commands         steps.ts      which step is next, pure
+ *   placement.ts       which agent gets what, pure   compile.ts    a model's services to a deployment's spec
+ *   compose-source.ts  files to a model, and what is refused
+ *   revisions.ts       models, kept                  plan.ts       what an apply would change
+ *   owner.ts           what outcomes of commands do  due.ts        what time and arriving agents do
+ *   rows.ts, queries.ts, rpc.ts, ports.ts
+ */
+import type { ConnectRouter } from "@connectrpc/connect";
+import type { Resident } from "../clusters/index.ts";
+import type { Owner } from "../commands/index.ts";
+import { createBell } from "../platform/bell.ts";
+import { lookAtOpen, placeStacks, stepDue, untilDue } from "./due.ts";
+import { stackOwner } from "./owner.ts";
+import type { StackPorts } from "./ports.ts";
+import { registerStacks } from "./rpc.ts";
+import { downAll } from "./stacks.ts";
+
+export type { StackPorts } from "./ports.ts";
+
+export interface Stacks {
+  register(router: ConnectRouter): void;
+  /** By the kind of the deployments that this slice owns. */
+  owners: Record<string, Owner>;
+  /** An agent came, or changed so that something may belong to it now. A hint. */
+  agentChanged(): void;
+  /** What a cluster's deletion asks of its stacks. */
+  resident: Resident;
+  /** Takes due steps and places what waits for agents, when told and at an interval; until `signal` aborts. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Without any hint a step is taken this late at most: another replica recorded what made it due. */
+const lookEveryMs = 2_000;
+/** Without any hint an agent gets what belongs to it this late at most. */
+const placeEveryMs = 15_000;
+
+export function createStacks(given: Omit<StackPorts, "ring">): Stacks {
+  const bell = createBell();
+  let agentsChanged = true;
+  const ports: StackPorts = { ...given, ring: () => bell.ring() };
+  return {
+    register: (router) => registerStacks(router, ports),
+    owners: { stack: stackOwner(ports) },
+    agentChanged() {
+      agentsChanged = true;
+      bell.ring();
+    },
+    resident: {
+      remaining: async () => 0, // what is deployed counts as deployments
+      removeAll: (clusterId) => downAll(ports, clusterId),
+      forget: async () => undefined,
+    },
+    async run(signal) {
+      let placedAt = 0;
+      while (!signal.aborted) {
+        const seen = bell.count();
+        let waitMs = lookEveryMs;
+        try {
+          if (agentsChanged) await lookAtOpen(ports); // one that came back may be next
+          await stepDue(ports);
+          if (agentsChanged || performance.now() - placedAt > placeEveryMs) {
+            agentsChanged = false;
+            placedAt = performance.now();
+            await placeStacks(ports);
+          }
+          waitMs = await untilDue(ports, lookEveryMs);
+        } catch (error) {
+          if (!signal.aborted) ports.engine().log.warn({ error }, "stacks were not looked after; tried again");
+        }
+        await bell.wait(seen, waitMs, signal);
+      }
+    },
+  };
+}

@@ -1,0 +1,147 @@
+/**
+ * What outcomes of commands and observed states do to stacks, in the
+ * transaction that records them.
+ *
+ * O1: a handler writes targets and makes the stack's rollout due; it decides
+ *     nothing (H2).
+ * O2: a target that was done stays so while it is converged anew, until that fails.
+ * O3: a removal that did not succeed goes on by itself; the target is there until it did, or its agent is gone for good.
+ */
+import type { CommandState } from "@bowline/db";
+import { sql } from "kysely";
+import type { ChangedCommand, Owner } from "../commands/index.ts";
+import type { Work } from "../platform/transactions.ts";
+import type { StackPorts } from "./ports.ts";
+import { touchStacks } from "./rows.ts";
+
+/** A target's state while its command is in this one; undefined: what it was. */
+export function targetStateOf(state: CommandState): "PENDING" | "APPLYING" | "DONE" | "TARGET_FAILED" | undefined {
+  switch (state) {
+    case "BLOCKED":
+    case "READY":
+    case "ASSIGNED":
+      return "PENDING";
+    case "RETRY_WAIT":
+    case "RUNNING":
+    case "CANCELLING":
+      return "APPLYING";
+    case "SUCCEEDED":
+      return "DONE";
+    case "FAILED":
+    case "CANCELLED":
+    case "EXPIRED":
+    case "LOST":
+      return "TARGET_FAILED";
+    case "SUPERSEDED":
+      return undefined;
+    default:
+      return state satisfies never;
+  }
+}
+
+/** What leaves nothing at the agent: done, or the agent is gone for good. */
+const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
+
+export function stackOwner(ports: StackPorts): Owner {
+  return {
+    async changed(work, commands) {
+      await targetsChanged(
+        work,
+        commands.filter((command) => !command.isRemoval),
+      );
+      await removalsChanged(
+        work,
+        commands.filter((command) => command.isRemoval),
+      );
+      await settle(ports, work, [...new Set(commands.map((command) => command.ownerId))]);
+    },
+    async renewed(work, command) {
+      await sql`
+        UPDATE stack_targets SET command_id = ${command.commandId}, generation = ${command.generation}, reason = '',
+          message = '', updated_at = now(),
+          state = CASE WHEN state = 'REMOVING' OR state = 'DONE' AND NOT ${command.fromNothing} THEN state -- O2
+            ELSE 'PENDING' END
+        WHERE deployment_id = ${command.deploymentId}`.execute(work.tx);
+      await settle(ports, work, [command.ownerId]);
+    },
+    async retired(work, agentId) {
+      const rows = await work.tx
+        .deleteFrom("stack_targets")
+        .where("agent_id", "=", agentId)
+        .returning("stack_id")
+        .execute();
+      await settle(
+        ports,
+        work,
+        rows.map((row) => row.stack_id),
+      );
+    },
+    async progressed(work, commandIds) {
+      const rows = await work.tx
+        .selectFrom("commands")
+        .select("owner_id")
+        .where("id", "=", sql<string>`any(${[...commandIds]})`)
+        .distinct()
+        .execute();
+      await touchStacks(
+        ports.engine(),
+        work,
+        rows.map((row) => row.owner_id),
+      );
+    },
+    async observed(work, deploymentIds) {
+      const { rows } = await sql<{ stack_id: string }>`
+        UPDATE stack_targets AS t SET healthy_since = CASE WHEN h.healthy THEN coalesce(t.healthy_since, now()) END
+        FROM (SELECT d.id, NOT EXISTS (SELECT 1 FROM instances AS i WHERE i.deployment_id = d.id AND NOT (
+            i.phase = 'RUNNING' AND i.health <> 'UNHEALTHY' OR i.phase = 'EXITED' AND i.exit_code = 0)) AS healthy
+          FROM unnest(${[...deploymentIds]}::text[]) AS d (id)) AS h
+        WHERE t.deployment_id = h.id AND t.state = 'DONE' RETURNING t.stack_id`.execute(work.tx);
+      await settle(ports, work, [...new Set(rows.map((row) => row.stack_id))]);
+    },
+  };
+}
+
+async function targetsChanged(work: Work, commands: readonly ChangedCommand[]): Promise<void> {
+  // Of several changes of one command in a transaction the last one counts.
+  const rows = [...new Map(commands.map((command) => [command.id, command])).values()].filter(
+    (command) => targetStateOf(command.state) !== undefined,
+  );
+  if (rows.length === 0) return;
+  const column = <T>(read: (command: ChangedCommand) => T): T[] => rows.map(read);
+  await sql`
+    UPDATE stack_targets AS t SET reason = n.reason, message = n.message, updated_at = now(),
+      state = CASE WHEN t.state = 'DONE' AND n.state <> 'TARGET_FAILED' THEN 'DONE' ELSE n.state END, -- O2
+      healthy_since = CASE WHEN n.state = 'DONE' THEN coalesce(t.healthy_since, now())
+        WHEN n.state = 'TARGET_FAILED' THEN NULL ELSE t.healthy_since END
+    FROM unnest(${column((c) => c.deploymentId)}::text[], ${column((c) => c.generation)}::int[],
+      ${column((c) => targetStateOf(c.state))}::text[], ${column((c) => c.reason)}::text[],
+      ${column((c) => c.message)}::text[]) AS n (deployment_id, generation, state, reason, message)
+    WHERE t.deployment_id = n.deployment_id AND t.generation = n.generation AND t.state <> 'REMOVING'`.execute(work.tx);
+}
+
+async function removalsChanged(work: Work, commands: readonly ChangedCommand[]): Promise<void> {
+  for (const { deploymentId, state, reason, message } of commands) {
+    if (gone.includes(state)) {
+      await work.tx.deleteFrom("stack_targets").where("deployment_id", "=", deploymentId).execute();
+    } else if (state !== "SUPERSEDED") {
+      await work.tx
+        .updateTable("stack_targets")
+        .set({ state: "REMOVING", reason, message, updated_at: sql`now()` })
+        .where("deployment_id", "=", deploymentId)
+        .execute();
+    }
+  }
+}
+
+/** What follows from changed targets: a rollout is due, and a stack that is being removed may be gone. */
+async function settle(ports: StackPorts, work: Work, stackIds: readonly string[]): Promise<void> {
+  if (stackIds.length === 0) return;
+  const ids = [...stackIds];
+  await touchStacks(ports.engine(), work, ids);
+  await sql`
+    UPDATE stacks SET state = 'DELETED', reason = '', message = '' WHERE id = ANY(${ids}) AND state = 'DELETING'
+      AND NOT EXISTS (SELECT 1 FROM stack_targets AS t WHERE t.stack_id = stacks.id)`.execute(work.tx);
+  const { numAffectedRows } = await sql`
+    UPDATE stack_rollouts SET due_at = now() WHERE stack_id = ANY(${ids}) AND ended_at IS NULL`.execute(work.tx);
+  if ((numAffectedRows ?? 0n) > 0n) work.after(() => ports.ring());
+}

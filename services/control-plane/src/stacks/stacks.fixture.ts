@@ -1,0 +1,211 @@
+/**
+ * Stacks over a real database, for the tests of this folder: the slices behind
+ * their interceptors, agents as rows, and the engine's own claims, receipts and
+ * results in their name.
+ */
+import { randomBytes } from "node:crypto";
+import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { encryptionKey } from "@bowline/auth";
+import {
+  CommandReceipt_Disposition,
+  CommandReceiptSchema,
+  DeployResult_Outcome,
+  DeployResultSchema,
+  DeploymentStateSchema,
+} from "@bowline/contract/agent";
+import { ClusterService } from "@bowline/contract/clusters";
+import { type Deployment, DeploymentSchema } from "@bowline/contract/deployments";
+import { type ApplyStackRequestSchema, RolloutService, StackService } from "@bowline/contract/stacks";
+import type { Database } from "@bowline/db";
+import { newId } from "@bowline/kernel";
+import type { Kysely } from "kysely";
+import { clusterPolicy, createClusters, lockClusterForChange, lockClusterForPublish } from "../clusters/index.ts";
+import {
+  claim,
+  type EnginePorts,
+  type PushedCommand,
+  recordReports,
+  recordStates,
+  retireAgent,
+} from "../commands/index.ts";
+import type { Principal } from "../platform/context.ts";
+import { createEvents } from "../platform/events.ts";
+import { inProcess } from "../platform/in-process.ts";
+import { transact } from "../platform/transactions.ts";
+import { createSecrets } from "../secrets/index.ts";
+import { placeStacks, stepDue } from "./due.ts";
+import { createStacks, type StackPorts } from "./index.ts";
+
+const epoch = 1;
+/** More than any test has open at once. */
+const window = 16;
+
+export async function startStacks(db: Kysely<Database>) {
+  const log = { error: () => undefined, warn: () => undefined, info: () => undefined };
+  const events = createEvents(db, log);
+  const organisationId = newId("org");
+  await db.insertInto("organisations").values({ id: organisationId, name: "alpha" }).execute();
+  const principal = (role: "operator" | "provider" | "viewer"): Principal => ({
+    ...{ kind: "service-account", id: `sa ${role}`, name: role, role, organisationId, organisation: "alpha" },
+  });
+  const engine = (): EnginePorts => enginePorts;
+  const clusters = createClusters({
+    ...{ db, events, log, residents: [] },
+    publicUrl: () => "https://bowline.example",
+    countAgents: async () => new Map(),
+    rekeyable: () => Promise.reject(new Error("no token is made here")),
+  });
+  const secrets = createSecrets({ db, events, encryption: encryptionKey(randomBytes(32)) });
+  const given: Omit<StackPorts, "ring"> = {
+    engine,
+    clusterPolicy,
+    lockCluster: lockClusterForPublish,
+    lockClusterForChange,
+    secretVersions: secrets.resolve,
+    keepSecret: secrets.keep,
+  };
+  const stacks = createStacks(given);
+  const ports: StackPorts = { ...given, ring: () => undefined };
+  const enginePorts: EnginePorts = {
+    ...{ db, events, log, random: () => 0 },
+    owners: new Map(Object.entries(stacks.owners)),
+    signals: { wake: () => undefined, cancel: () => undefined, pushAgain: () => undefined, close: () => undefined },
+  };
+  const api = inProcess(
+    (router) => {
+      for (const slice of [clusters, secrets, stacks]) slice.register(router);
+    },
+    {
+      authenticate: async (headers) =>
+        principal((headers.get("authorization") ?? "").replace("Bearer ", "") as "operator" | "provider" | "viewer"),
+    },
+  );
+  const operator = api.as(ClusterService, "operator");
+  const provider = api.as(StackService, "provider");
+  return {
+    db,
+    ports,
+    organisationId,
+    operator,
+    stacks: provider,
+    viewer: api.as(StackService, "viewer"),
+    rollouts: api.as(RolloutService, "provider"),
+    cluster: async (name: string, more: object = {}) => {
+      const { id } = await operator.createCluster({ cluster: { name, runtime: "docker", ...more } });
+      await operator.grantCluster({ id, organisationId });
+      return id;
+    },
+    agent: (clusterId: string, name: string, labels: Record<string, string> = {}) =>
+      agentOf(db, enginePorts, { clusterId, name, labels }),
+    /** Applies Compose text; agents are healthy at once unless the policy says something else. */
+    apply: (
+      name: string,
+      text: string,
+      more: Omit<MessageInitShape<typeof ApplyStackRequestSchema>, "$typeName" | "name" | "source"> & {
+        environment?: Record<string, string>;
+        referred?: { name: string; content: Uint8Array }[];
+      } = {},
+    ) => {
+      const { environment = {}, referred = [], ...rest } = more;
+      return provider.applyStack({
+        ...{ name, policy: { minHealthyTime: { seconds: 0n } } },
+        source: { files: [{ name: "compose.yaml", content: Buffer.from(text) }], environment, referred },
+        ...rest,
+      });
+    },
+    /** What the server does by itself when it is told. */
+    settle: async () => {
+      await db
+        .updateTable("stack_rollouts")
+        .set({ due_at: new Date(0) })
+        .where("ended_at", "is", null)
+        .execute();
+      await stepDue(ports);
+    },
+    placeStacks: () => placeStacks(ports),
+    retire: (agentId: string) =>
+      transact(db, async (work) => {
+        await work.tx.updateTable("agents").set({ state: "RETIRED" }).where("id", "=", agentId).execute();
+        await retireAgent(enginePorts, work, agentId);
+      }),
+  };
+}
+
+export type Stacking = Awaited<ReturnType<typeof startStacks>>;
+export type StackAgent = Awaited<ReturnType<typeof agentOf>>;
+
+async function agentOf(
+  db: Kysely<Database>,
+  engine: EnginePorts,
+  { clusterId, name, labels }: { clusterId: string; name: string; labels: Record<string, string> },
+) {
+  const id = newId("agent");
+  await db
+    .insertInto("agents")
+    .values({
+      ...{ id, name, cluster_id: clusterId, runtime: "docker", runtime_identity: id, signing_key: "{}" },
+      ...{ signing_thumbprint: id, sealing_key: "{}", labels: JSON.stringify(labels) },
+    })
+    .execute();
+  await db
+    .insertInto("sessions")
+    .values({ agent_id: id, id: newId("session"), epoch, replica_id: "r", state: "SERVING" })
+    .execute();
+  let observation = 0;
+  const report = (message: Parameters<typeof recordReports>[1][number]["message"]) =>
+    recordReports(engine, [{ agentId: id, epoch, message }]);
+  const claims = () => transact(db, (work) => claim(engine, work, [{ agentId: id, epoch, window }]));
+  const receive = ({ commandId, attempt }: PushedCommand) =>
+    report(create(CommandReceiptSchema, { commandId, attempt, disposition: CommandReceipt_Disposition.ACCEPTED }));
+  const end = async (command: PushedCommand, outcome: DeployResult_Outcome, reason = "", message = "") => {
+    await receive(command);
+    const { commandId, attempt } = command;
+    await report(create(DeployResultSchema, { commandId, attempt, outcome, reason, message }));
+  };
+  const spec = async (command: Pick<PushedCommand, "deploymentId" | "generation">): Promise<Deployment> => {
+    const row = await db
+      .selectFrom("deployment_generations")
+      .select("spec")
+      .where("deployment_id", "=", command.deploymentId)
+      .where("generation", "=", command.generation)
+      .executeTakeFirstOrThrow();
+    return fromBinary(DeploymentSchema, row.spec);
+  };
+  return {
+    id,
+    name,
+    /** What it gets now. */
+    claim: claims,
+    spec,
+    succeed: (command: PushedCommand) => end(command, DeployResult_Outcome.SUCCEEDED),
+    fail: (command: PushedCommand, reason: string, message = "") =>
+      end(command, DeployResult_Outcome.FAILED, reason, message),
+    /** Says what runs of a deployment. */
+    observe: async (deploymentId: string, generation: number, health: "HEALTHY" | "UNHEALTHY") => {
+      observation += 1;
+      const instances = [{ workload: "web", phase: "RUNNING", health }];
+      await recordStates(engine, { agentId: id, epoch }, observation, [
+        create(DeploymentStateSchema, { deploymentId, generation, instances }),
+      ]);
+    },
+    /** Carries out all that there is for it. Returns the images that it was to run, by command. */
+    workOff: async (): Promise<string[]> => {
+      const done: string[] = [];
+      for (;;) {
+        const claimed = await claims();
+        if (claimed.length === 0) return done;
+        for (const command of claimed) {
+          const { workloads } = await spec(command);
+          done.push(command.reduces && workloads.length === 0 ? "absent" : workloads.map((one) => one.image).join(" "));
+          await end(command, DeployResult_Outcome.SUCCEEDED);
+        }
+      }
+    },
+    online: (serving: boolean) =>
+      db
+        .updateTable("sessions")
+        .set({ state: serving ? "SERVING" : "ENDED" })
+        .where("agent_id", "=", id)
+        .execute(),
+  };
+}
