@@ -12,8 +12,14 @@ const config: Config = {
   globalTeardown: "<rootDir>/libs/testing/src/jest/global-teardown.ts",
   extensionsToTreatAsEsm: [".ts"],
   testMatch: ["<rootDir>/{libs,services,agents,tests,scripts,bench}/**/*.test.ts"],
-  // tests/faults has a command of its own, npm run test:faults, but for its history checker.
-  testPathIgnorePatterns: ["/node_modules/", "<rootDir>/services/console/", "<rootDir>/tests/faults/[^/]+$"],
+  // Commands of their own: npm run test:faults (but for its history checker), and npm run test:docker.
+  testPathIgnorePatterns: [
+    "/node_modules/",
+    "<rootDir>/services/console/",
+    "<rootDir>/tests/faults/[^/]+$",
+    "<rootDir>/tests/conformance/runtimes/docker\\.test\\.ts$",
+    "<rootDir>/tests/e2e/docker-agent\\.test\\.ts$",
+  ],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],
   transform: {
     "\\.ts$": [

@@ -49,6 +49,10 @@ export interface AgentConfig {
   stopWorkloadsOnExit: boolean;
   /** What the runtime may pass on to workloads; it picks. */
   hostEnvironment: Readonly<Record<string, string | undefined>>;
+  /** A Docker agent's engine, as it was given: a local agent may have a DOCKER_HOST that is none of its business. */
+  docker: { host?: string; certificates?: string };
+  /** Whether its containers may mount paths of the host. */
+  allowHostPaths: boolean;
   /** From OTEL_*; undefined: this agent exports no traces. */
   traces: TraceSettings | undefined;
   /** Crash points of fault tests; see kernel/faults.ts. */
@@ -58,6 +62,7 @@ export interface AgentConfig {
 /** What the program was started with cannot be used; the message says what and how it would be right. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
+  readonly reason = "CONFIG_INVALID";
 }
 
 const labelPattern = /^([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=(.{0,255})$/;
@@ -134,6 +139,11 @@ function configOf(flags: Flags, environment: NodeJS.ProcessEnv): AgentConfig {
     keyMaxAgeMs: ageOf(setting(flags["key-max-age"], "BOWLINE_AGENT_KEY_MAX_AGE")),
     stopWorkloadsOnExit: on(flags["stop-workloads-on-exit"], "BOWLINE_STOP_WORKLOADS_ON_EXIT"),
     hostEnvironment: environment,
+    docker: given({
+      host: setting(flags["docker-host"], "DOCKER_HOST"),
+      certificates: setting(flags["docker-cert-path"], "DOCKER_CERT_PATH"),
+    }),
+    allowHostPaths: on(flags["allow-host-paths"], "BOWLINE_ALLOW_HOST_PATHS"),
     traces: tracesOf(environment),
     faults: environment["BOWLINE_FAULT"],
   };
@@ -165,6 +175,11 @@ function tracesOf(environment: NodeJS.ProcessEnv): TraceSettings | undefined {
   } catch (error) {
     throw error instanceof TraceSettingsError ? new ConfigError(error.message) : error;
   }
+}
+
+/** Without what is undefined. */
+function given<T extends object>(values: T): { [K in keyof T]?: NonNullable<T[K]> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
 
 type Flags = ReturnType<typeof parse>;
@@ -200,6 +215,9 @@ export const agentFlags = {
   "log-format": { type: "string" },
   "log-level": { type: "string" },
   "key-max-age": { type: "string" },
+  "docker-host": { type: "string" },
+  "docker-cert-path": { type: "string" },
+  "allow-host-paths": { type: "boolean" },
   "lifeline-stdin": { type: "boolean" },
   "stop-workloads-on-exit": { type: "boolean" },
 } as const satisfies NonNullable<ParseArgsConfig["options"]>;

@@ -33,6 +33,12 @@ const flags: Record<Flag, readonly [argument: string, about: string]> = {
   "key-max-age": ["<age>", "replace keys that are older: 12h, 90d (env: BOWLINE_AGENT_KEY_MAX_AGE; default: never)"],
   "log-format": ["<format>", "json or pretty (env: BOWLINE_LOG_FORMAT; default: pretty on a terminal)"],
   "log-level": ["<level>", "(env: BOWLINE_LOG_LEVEL; default: info)"],
+  "docker-host": [
+    "<address>",
+    "a Docker agent's engine: unix:///… or tcp://host:port (env: DOCKER_HOST; default: unix:///var/run/docker.sock)",
+  ],
+  "docker-cert-path": ["<folder>", "its ca.pem, cert.pem, key.pem, for tcp:// (env: DOCKER_CERT_PATH)"],
+  "allow-host-paths": ["", "containers may mount paths of the host (env: BOWLINE_ALLOW_HOST_PATHS)"],
   "lifeline-stdin": ["", "stop workloads and exit when standard input closes"],
   "stop-workloads-on-exit": ["", "stop what it runs when it stops (env: BOWLINE_STOP_WORKLOADS_ON_EXIT)"],
 };

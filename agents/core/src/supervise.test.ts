@@ -78,6 +78,8 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
     keyMaxAgeMs: 0,
     stopWorkloadsOnExit: false,
     hostEnvironment: {},
+    docker: {},
+    allowHostPaths: false,
     faults: undefined,
     traces: undefined,
   };

@@ -7,12 +7,12 @@
 import { systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
 import type { Workload } from "@bowline/contract/deployments";
-import { watchHealth } from "./health.ts";
+import { tryExec } from "./health.ts";
 import type { LiveRun } from "./launch.ts";
 import { markers } from "./processes.ts";
 import type { AssignedPort } from "@bowline/agent-core/runtimes";
 import type { Times } from "./times.ts";
-import { milliseconds } from "@bowline/agent-core/runtimes";
+import { findPort, milliseconds, reachable, watchHealth } from "@bowline/agent-core/runtimes";
 
 export interface Attended {
   run: LiveRun;
@@ -55,7 +55,14 @@ export function attend(
 
   async function watch(): Promise<void> {
     if (check === undefined) return;
-    const target = { ports, environment: { ...(await environment()), [markers.run]: run.record.run }, workingDir };
+    const surroundings = { environment: { ...(await environment()), [markers.run]: run.record.run }, workingDir };
+    const target = {
+      reach(wanted: string) {
+        const port = findPort(ports, wanted);
+        return port === undefined ? undefined : reachable(port);
+      },
+      exec: (command: readonly string[], limit: AbortSignal) => tryExec(command, surroundings, limit),
+    };
     await watchHealth(check, target, (health, reason) => signal.aborted || on.health(health, reason), signal);
   }
 }

@@ -7,61 +7,17 @@ import type { Readiness } from "@bowline/agent-core/runtimes";
 import type { Exit } from "./launch.ts";
 import { excerpt } from "./logs.ts";
 import type { Phase } from "./phases.ts";
-import { Refusal, isJob } from "@bowline/agent-core/runtimes";
+import { readinessOf as sharedReadiness } from "@bowline/agent-core/runtimes";
 
 /** Lines of output that a failure's message carries, and how long they may be together. */
 const excerptLines = 20;
 const excerptBytes = 2_000;
 
-/**
- * A job is there when it has ended with 0; what has a health check when that
- * passes; everything else when it has run for a moment, or has ended with 0 and
- * is not to start again.
- */
+/** See the shared one; what has ended for good may have ended well. */
 export function readinessOf(instance: Instance): Readiness {
-  const phase = instance.phase();
-  switch (phase.kind) {
-    case "idle":
-    case "starting":
-    case "paused":
-    case "stopping":
-      return { kind: "waiting" };
-    case "running":
-      if (isJob(instance.workload)) return { kind: "waiting" };
-      if (instance.workload.healthCheck === undefined) return { kind: phase.settled ? "ready" : "waiting" };
-      if (phase.health === "UNHEALTHY") return { kind: "failed", refusal: unhealthy(instance, phase.reason) };
-      return { kind: phase.health === "HEALTHY" ? "ready" : "waiting" };
-    case "backing-off":
-      return isJob(instance.workload)
-        ? { kind: "waiting" }
-        : { kind: "failed", refusal: endedEarly(instance, phase.exit) };
-    case "exited":
-      return phase.exit.code === 0 && instance.state.done
-        ? { kind: "ready" }
-        : { kind: "failed", refusal: endedEarly(instance, phase.exit) };
-    default:
-      return phase satisfies never;
-  }
-}
-
-function unhealthy(instance: Instance, reason: string): Refusal {
-  return new Refusal("UNHEALTHY", `${named(instance)} runs, but is not healthy: ${reason}${output(instance)}`, true);
-}
-
-function endedEarly(instance: Instance, exit: Exit): Refusal {
-  if (exit.refused !== undefined) return new Refusal(exit.refused.reason, exit.reason, exit.refused.worthRetry);
-  const reason = exit.overdue === true ? "RUN_TIMEOUT" : "START_FAILED";
-  // A job's result is final for this generation: the same spec gives the same answer.
-  return new Refusal(reason, `${named(instance)} ${exit.reason}${output(instance)}`, !isJob(instance.workload));
-}
-
-function named({ definition, workload }: Instance): string {
-  return `workload ${workload.name}${definition.index === 0 ? "" : ` (instance ${definition.index})`}`;
-}
-
-function output(instance: Instance): string {
-  const text = excerpt(instance.log, instance.logStart(), excerptLines, excerptBytes);
-  return text === "" ? "; it wrote nothing" : `; it wrote:\n${text}`;
+  return sharedReadiness(instance, instance.state.done, () =>
+    excerpt(instance.log, instance.logStart(), excerptLines, excerptBytes),
+  );
 }
 
 export function observeInstance(instance: Instance): ObservedInstance {

@@ -10,8 +10,11 @@ import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
 import {
   claimPorts,
   converge,
+  createObservations,
+  createTurns,
   findPort,
   fixedNumber,
+  folderIdentity,
   isDeploymentId,
   invalid,
   lockFolder,
@@ -23,9 +26,9 @@ import type { ConvergePorts } from "@bowline/agent-core/runtimes";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { discardRecords, holdDeployment, storedDeployments } from "./deployments.ts";
 import type { DeploymentSurroundings, HeldDeployment } from "./deployments.ts";
-import { folderIdentity, runtimeIdentity } from "./identity.ts";
+import { runtimeIdentity } from "./identity.ts";
 import { readLog } from "./logs.ts";
-import { createObservations, observeStrays } from "./observe.ts";
+import { observeStrays } from "./observe.ts";
 import { markers, readBootId } from "./processes.ts";
 import { endStrays } from "./strays.ts";
 import { defaultTimes } from "./times.ts";
@@ -99,7 +102,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
   const times = { ...defaultTimes, ...options.times };
   const base = baseEnvironment(options.hostEnvironment);
   const held = new Map<string, HeldDeployment>();
-  const turns = new Map<string, Promise<unknown>>();
+  const turns = createTurns();
   const observations = createObservations(held);
   const quitting = new AbortController();
 
@@ -141,18 +144,6 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       return environmentOf(workload, definition, { base, secrets, marks });
     },
   };
-
-  /** One thing at a time per deployment. */
-  async function inTurn<T>(deploymentId: string, work: () => Promise<T>): Promise<T> {
-    const before = turns.get(deploymentId) ?? Promise.resolve();
-    const mine = before.then(work, work);
-    turns.set(deploymentId, mine);
-    try {
-      return await mine;
-    } finally {
-      if (turns.get(deploymentId) === mine) turns.delete(deploymentId);
-    }
-  }
 
   const instances = () => [...held.values()].flatMap(({ slots }) => [...slots.values()]);
 
@@ -196,7 +187,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
         const message = `${JSON.stringify(spec.id)} is not a deployment's id`;
         return { kind: "failed", reason: "SPEC_INVALID", message, worthRetry: false };
       }
-      return await inTurn(spec.id, async () => {
+      return await turns.take(spec.id, async () => {
         if (quitting.signal.aborted || signal.aborted) return { kind: "cancelled" };
         if (unreadable.has(spec.id) && spec.desired === Deployment_Desired.ABSENT) {
           await discardRecords(dataDir, spec.id);
@@ -206,6 +197,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
         held.set(spec.id, deployment);
         const ports: ConvergePorts = {
           kind: "local",
+          context: () => undefined,
           digestKey: folder.digestKey,
           openSecrets,
           claimPorts,
@@ -254,7 +246,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       if (quitting.signal.aborted) return; // another runtime may have the folder by now
       quitting.abort();
       clearInterval(cutting);
-      await Promise.allSettled(turns.values());
+      await turns.idle();
       await Promise.all(
         instances().map((instance) => (stopWorkloads ? instance.suspend(closeGraceMs) : instance.letGo())),
       );

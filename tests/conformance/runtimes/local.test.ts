@@ -1,6 +1,5 @@
 /** The local runtime against real processes. */
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,6 +9,7 @@ import { DeploymentSchema } from "@bowline/contract/deployments";
 import { removeFolder, startProcess, temporaryFolder } from "@bowline/testing";
 import { describeRuntime } from "./suite/index.ts";
 import type { Place } from "./suite/place.ts";
+import { describeProcess, processesWith } from "./suite/processes.ts";
 
 const programFile = fileURLToPath(new URL("./program.js", import.meta.url));
 const hostFile = fileURLToPath(new URL("./local-host.ts", import.meta.url));
@@ -43,23 +43,11 @@ async function localPlace(): Promise<Place> {
       await host.ended;
       return { kill };
     },
-    leftovers: async () => [...processesWith(token), ...(await foldersIn(dataDir))],
+    hostAddress: "127.0.0.1",
+    processes: async () => processesWith(token, hostFile),
+    leftovers: async () => [...processesWith(token, hostFile).map(describeProcess), ...(await foldersIn(dataDir))],
     remove: async () => await removeFolder(dataDir),
   };
-}
-
-/** Found by their command lines, so that one that hides from the runtime is still seen. */
-function processesWith(token: string): string[] {
-  const found: string[] = [];
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-      if (command.includes(token) && !command.includes(hostFile)) found.push(`process ${pid} ${command}`);
-    } catch {
-      // It ended while we looked.
-    }
-  }
-  return found;
 }
 
 async function foldersIn(dataDir: string): Promise<string[]> {

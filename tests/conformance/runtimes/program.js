@@ -12,11 +12,14 @@
  * The token only shows whose a process is.
  */
 import { spawn } from "node:child_process";
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { appendFileSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 const [token, mode, ...args] = process.argv.slice(2);
 const startedAt = Date.now();
+/** Its number would not tell: in a container it is always the same. */
+const run = randomUUID();
 
 const forever = () => setInterval(() => {}, 1 << 30);
 
@@ -42,6 +45,7 @@ const orders = {
     return "written";
   },
   store: (url) => (writeFileSync(url.searchParams.get("file"), url.searchParams.get("text")), "stored"),
+  mode: (url) => String(statSync(url.searchParams.get("file")).mode),
   load: (url) => {
     const file = url.searchParams.get("file");
     return existsSync(file) ? readFileSync(file, "utf8") : "";
@@ -59,17 +63,19 @@ function serve() {
     response.setHeader("content-type", "application/json");
     response.end(
       JSON.stringify({
-        pid: process.pid,
+        run,
         startedAt,
         env: process.env,
-        cwd: process.cwd(),
         args: process.argv.slice(2),
       }),
     );
   });
   server.listen(Number(process.env.PORT), () => console.log(`listening ${process.pid}`));
-  process.on("SIGTERM", () => mode === "serve" && process.exit(0));
 }
+
+// In a container it is the first process, which the kernel shields from signals that it does not handle.
+process.on("SIGTERM", () => mode !== "stubborn" && process.exit(mode === "serve" ? 0 : 143));
+process.on("SIGINT", () => process.exit(130));
 
 switch (mode) {
   case "serve":

@@ -5,16 +5,23 @@
  *   converge.ts   makes a spec true           rollout.ts   starts the new, undoes the failed
  *   plan.ts       what is there already       order.ts     who waits for whom
  *   workloads.ts  what a spec may say         ports.ts     numbers on the host
+ *   readiness.ts  whether an instance is there   health.ts   checks by the agent
  *   refusal.ts    why it does not become true
- *   durable.ts, lock.ts   what is kept in a data folder, and by whom
+ *   observations.ts   what watchers are told    turns.ts     one thing at a time
+ *   durable.ts, identity.ts, lock.ts   what is kept in a data folder, and by whom
  */
 export * from "./converge.ts";
 export * from "./durable.ts";
+export * from "./health.ts";
+export * from "./identity.ts";
 export * from "./lock.ts";
 export * from "./members.ts";
+export * from "./observations.ts";
 export * from "./order.ts";
 export * from "./plan.ts";
 export * from "./ports.ts";
+export * from "./readiness.ts";
 export * from "./refusal.ts";
 export * from "./rollout.ts";
+export * from "./turns.ts";
 export * from "./workloads.ts";

@@ -11,6 +11,8 @@ import { digestOf, instanceCount, isJob } from "./workloads.ts";
 export interface PlanPorts {
   /** Key for digests of secrets. */
   digestKey: string;
+  /** What else of a spec makes a definition another one; undefined: nothing. */
+  context(spec: Deployment): unknown;
   /** Throws IMAGE_UNAVAILABLE where it can be seen before a start. */
   findProgram(workload: Workload): void;
   openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
@@ -39,7 +41,10 @@ export async function makePlan<M extends Member>(held: Held<M>, spec: Deployment
   const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
   const secrets = await ports.openSecrets(spec.sealedSecrets, names);
   const digests = new Map(
-    spec.workloads.map((workload) => [workload.name, digestOf(workload, spec, secrets, ports.digestKey)]),
+    spec.workloads.map((workload) => [
+      workload.name,
+      digestOf(workload, spec, secrets, ports.digestKey, ports.context(spec)),
+    ]),
   );
   if (running) {
     for (const workload of spec.workloads) ports.findProgram(workload);

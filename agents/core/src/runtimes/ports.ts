@@ -132,7 +132,12 @@ export function reachable(port: AssignedPort): { host: string; port: number } {
   return { host, port: port.published };
 }
 
-async function chooseFree(address: string, protocol: "tcp" | "udp", taken: (port: number) => boolean): Promise<number> {
+/** A free number on this host. Throws PORT_TAKEN if none is found. */
+export async function chooseFree(
+  address: string,
+  protocol: "tcp" | "udp",
+  taken: (port: number) => boolean,
+): Promise<number> {
   for (let attempt = 0; attempt < dynamicTries; attempt += 1) {
     const candidate = firstDynamic + Math.floor(Math.random() * (lastDynamic - firstDynamic));
     if (!taken(candidate) && (await tryToBind(address, candidate, protocol)) === undefined) return candidate;

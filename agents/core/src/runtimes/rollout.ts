@@ -103,7 +103,10 @@ async function addInstances<M extends Member>(attempt: Attempt<M>, spec: Deploym
       attempt.added.add(instance);
       const others = instance.definition.ports.filter((port) => !heldBy(attempt.leaving, port.published));
       await attempt.ports.claimPorts(workload.name, others); // before anything is stopped for it
-    } else await instance.enter(spec.generation);
+    } else {
+      await instance.enter(spec.generation);
+      if (!held.isCurrent(instance)) attempt.added.add(instance); // an earlier try of this generation left it
+    }
     attempt.instances.set(workload.name, [...(attempt.instances.get(workload.name) ?? []), instance]);
   }
 }

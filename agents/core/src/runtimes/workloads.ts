@@ -163,7 +163,7 @@ function parseSignal(text: string): NodeJS.Signals | undefined {
 
 /**
  * Equal for two specs that make the same process: everything about the
- * workload, the files that it mounts and its secrets; not how many there are,
+ * workload, the files that it mounts, its secrets and `context`; not how many there are,
  * nor what they wait for. `secrets` are in clear text, by name.
  */
 export function digestOf(
@@ -171,6 +171,7 @@ export function digestOf(
   spec: Deployment,
   secrets: Readonly<Record<string, string>>,
   key: string,
+  context: unknown,
 ): string {
   const { count: _count, dependsOn: _dependsOn, ...json } = toJson(WorkloadSchema, workload);
   const files = workload.mounts.map(({ source }) => {
@@ -182,7 +183,7 @@ export function digestOf(
       .update(secrets[secret] ?? "")
       .digest("hex"),
   );
-  return createHash("sha256").update(canonical({ json, files, sealed })).digest("hex");
+  return createHash("sha256").update(canonical({ json, files, sealed, context })).digest("hex");
 }
 
 /** JSON with sorted keys. */

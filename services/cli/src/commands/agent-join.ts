@@ -12,6 +12,7 @@ export function joinCommand(cli: Cli, agent: Command): void {
     summary: "Start an agent here, which dials the server and enrols with a registration token",
     examples: [
       "agent join https://bowline.example.com --token-file token",
+      "agent join https://bowline.example.com --runtime docker --token-file token",
       "agent join http://127.0.0.1:8080 --token-file token --data-dir .bowline-agent --name press-1",
     ],
     more:
@@ -24,6 +25,12 @@ export function joinCommand(cli: Cli, agent: Command): void {
         .choices(["local", "docker", "kubernetes"])
         .default("local"),
     )
+    .option(
+      "--docker-host <address>",
+      "with --runtime docker: unix:///… or tcp://host:port (env: DOCKER_HOST; default: unix:///var/run/docker.sock)",
+    )
+    .option("--docker-cert-path <folder>", "ca.pem, cert.pem, key.pem of a tcp:// engine (env: DOCKER_CERT_PATH)")
+    .option("--allow-host-paths", "containers may mount paths of the host (env: BOWLINE_ALLOW_HOST_PATHS)")
     .option("--token-file <file>", "file with the registration token (env: BOWLINE_REGISTRATION_TOKEN_FILE)")
     .option("--token-stdin", "read the registration token from standard input")
     .option("--name <name>", "its name (env: BOWLINE_AGENT_NAME; default: the host's name)")
@@ -75,7 +82,7 @@ export function joinCommand(cli: Cli, agent: Command): void {
     .option("--lifeline-stdin", "stop workloads and exit when standard input closes");
   join.action(async (url: string, flags: { runtime: "local" | "docker" | "kubernetes" }) => {
     const args = forwarded(cli, join, {
-      paths: ["token-file", "data-dir", "ca-file", "client-cert", "client-key"],
+      paths: ["token-file", "data-dir", "ca-file", "client-cert", "client-key", "docker-cert-path"],
       except: ["runtime"],
     });
     await become(cli, programs.agent(flags.runtime), ["--server", readUrl(url), ...args]);

@@ -21,9 +21,9 @@ export function convergingTests(subject: () => Subject): void {
     const s = subject();
     const spec = s.next([server(s.place)]);
     await s.converge(spec);
-    const { pid } = await s.about("web");
+    const { run } = await s.about("web");
     expect(await s.converge(spec)).toEqual({ kind: "succeeded" });
-    expect((await s.about("web")).pid).toBe(pid);
+    expect((await s.about("web")).run).toBe(run);
     expect((await s.instance("web"))?.restarts).toBe(0);
   });
 
@@ -86,7 +86,9 @@ export function convergingTests(subject: () => Subject): void {
   test("an aborted converge ends as cancelled and leaves nothing running", async () => {
     const s = subject();
     const cancel = new AbortController();
-    const spec = s.next([{ name: "slow", ...s.place.program("sleep"), runToCompletion: {} }]);
+    const spec = s.next([
+      { name: "slow", ...s.place.program("sleep"), runToCompletion: {}, stopGrace: { seconds: 1n } },
+    ]);
     const ending = s.converge(spec, cancel.signal);
     await s.untilInstance("slow", ({ phase }) => phase === "RUNNING");
     cancel.abort();
@@ -97,11 +99,11 @@ export function convergingTests(subject: () => Subject): void {
   test("deployments don't disturb each other", async () => {
     const s = subject();
     await s.run([server(s.place)]);
-    const { pid } = await s.about("web");
+    const { run } = await s.about("web");
     const spec = { ...s.next([server(s.place)]), id: "deployment_neighbour" };
     await s.converge(spec);
     await s.converge({ id: "deployment_neighbour", generation: 9, desired: 4 });
-    expect((await s.about("web")).pid).toBe(pid);
+    expect((await s.about("web")).run).toBe(run);
     expect((await s.runtime.list()).map(({ deploymentId }) => deploymentId)).toEqual([s.id]);
   });
 }

@@ -27,12 +27,16 @@ export interface Place {
   host(specs: DeploymentInit[], fault?: string): Promise<{ end?: ConvergeEnd; kill(): Promise<void> }>;
   /** Image and command that run the suite's program (program.js) with these arguments. */
   program(...args: string[]): Pick<WorkloadInit, "image" | "command">;
+  /** The suite's programs that run here, as this machine sees them. */
+  processes(): Promise<{ pid: number; command: string }[]>;
   /** Everything that runs or is kept for this place, for people; empty after the last ABSENT. */
   leftovers(): Promise<string[]>;
   /** Removes the place, whatever is in it. */
   remove(): Promise<void>;
   /** Wait before the second start of an instance that ended. */
   backoffFirstMs: number;
+  /** Where a port of the host is published when the spec does not say. */
+  hostAddress: string;
   /** Bound of what is kept of an instance's output. */
   logBytes: number;
 }
@@ -110,8 +114,13 @@ export class Subject {
     return await this.ask(workload, `/${order}`, "POST");
   }
 
-  /** What the program says about itself. */
-  async about(workload: string): Promise<{ pid: number; env: Record<string, string>; args: string[]; cwd: string }> {
+  /** SIGKILL for all of the suite's programs, by nobody that the runtime knows. */
+  async killPrograms(): Promise<void> {
+    for (const { pid } of await this.place.processes()) process.kill(pid, "SIGKILL");
+  }
+
+  /** What the program says about itself; `run` is another one for each start. */
+  async about(workload: string): Promise<{ run: string; env: Record<string, string>; args: string[] }> {
     return JSON.parse(await this.ask(workload));
   }
 }

@@ -31,7 +31,7 @@ export function refusingTests(subject: () => Subject): void {
     s.runtime = await s.place.open();
     await s.untilInstance("web", ({ health }) => health === "HEALTHY");
     expect((await s.instance("web"))?.ports).toEqual([
-      { name: "http", container: 8080, address: "127.0.0.1", published: port },
+      { name: "http", container: 8080, address: s.place.hostAddress, published: port },
     ]);
     expect(await s.runtime.upstream(s.id, "web", "8080")).toEqual({ host: "127.0.0.1", port });
     expect(await s.runtime.upstream(s.id, "web", "other")).toBeUndefined();
@@ -41,7 +41,9 @@ export function refusingTests(subject: () => Subject): void {
     [
       "IMAGE_UNAVAILABLE",
       "a program that is not there",
-      () => ({ workloads: [{ name: "web", image: "no/such", command: ["no-such-program-anywhere"] }] }),
+      (s) => ({
+        workloads: [{ name: "web", ...s.place.program("serve"), command: ["no-such-program-anywhere"] }],
+      }),
     ],
     [
       "SPEC_INVALID",
@@ -94,10 +96,10 @@ export function refusingTests(subject: () => Subject): void {
     test(`${what} is ${reason}, and nothing is changed`, async () => {
       const s = subject();
       await s.run([server(s.place)]);
-      const { pid } = await s.about("web");
+      const { run } = await s.about("web");
       const { workloads, rest } = make(s);
       expect(await s.run(workloads, rest)).toMatchObject({ kind: "failed", reason, worthRetry: false });
-      expect((await s.about("web")).pid).toBe(pid);
+      expect((await s.about("web")).run).toBe(run);
       expect((await s.observed())?.instances).toHaveLength(1);
     });
   }

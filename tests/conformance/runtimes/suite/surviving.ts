@@ -24,10 +24,10 @@ export function survivingTests(subject: () => Subject, crashPoints: CrashPoints)
     await host.kill();
 
     s.runtime = await s.place.open();
-    const { pid } = await s.about("web");
+    const { run } = await s.about("web");
     await s.untilInstance("web", ({ health }) => health === "HEALTHY");
     expect(await s.converge(spec)).toEqual({ kind: "succeeded" });
-    expect((await s.about("web")).pid).toBe(pid);
+    expect((await s.about("web")).run).toBe(run);
     expect((await s.observed())?.instances).toMatchObject([{ phase: "RUNNING", restarts: 0 }]);
   });
 
@@ -88,12 +88,12 @@ export function survivingTests(subject: () => Subject, crashPoints: CrashPoints)
   test("an instance that ends while no agent is there is started by the next one", async () => {
     const s = subject();
     await s.run([server(s.place)]);
-    const { pid } = await s.about("web");
+    const { run } = await s.about("web");
     await s.runtime.close({ stopWorkloads: false });
-    process.kill(pid, "SIGKILL");
+    await s.killPrograms();
     s.runtime = await s.place.open();
     await s.untilInstance("web", ({ phase, health }) => phase === "RUNNING" && health === "HEALTHY");
-    expect((await s.about("web")).pid).not.toBe(pid);
+    expect((await s.about("web")).run).not.toBe(run);
   });
 
   test("an adopted instance is watched: when it ends, it is started again", async () => {
@@ -101,17 +101,15 @@ export function survivingTests(subject: () => Subject, crashPoints: CrashPoints)
     await s.run([server(s.place)]);
     await s.runtime.close({ stopWorkloads: false });
     s.runtime = await s.place.open();
-    const { pid } = await s.about("web");
-    process.kill(pid, "SIGKILL");
+    await s.killPrograms();
     await s.untilInstance("web", ({ restarts, health }) => restarts === 1 && health === "HEALTHY");
   });
 
   test("an agent that stops its workloads on exit starts them again later", async () => {
     const s = subject();
     await s.run([server(s.place)]);
-    const { pid } = await s.about("web");
     await s.runtime.close({ stopWorkloads: true });
-    expect(() => process.kill(pid, 0)).toThrow();
+    expect(await s.place.processes()).toEqual([]);
     s.runtime = await s.place.open();
     await s.untilInstance("web", ({ health }) => health === "HEALTHY");
   });

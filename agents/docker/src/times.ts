@@ -1,0 +1,14 @@
+/** The times of the Docker runtime, in ms. One value, so that a test can scale them; an agent uses the defaults. */
+export interface Times {
+  /**
+   * A workload without a health check is there when it ran this long: shorter,
+   * and a program that fails while it loads counts as started; longer, and
+   * every publish waits for it.
+   */
+  settleMs: number;
+  /** Between two attempts to reach an engine that is away: this at first, then doubled up to the other. */
+  reconnectFirstMs: number;
+  reconnectMaxMs: number;
+}
+
+export const defaultTimes: Times = { settleMs: 1_000, reconnectFirstMs: 250, reconnectMaxMs: 5_000 };
