@@ -11,6 +11,7 @@ import {
 } from "@bowline/contract/stacks";
 import { testDatabase } from "@bowline/testing";
 import type { Kysely } from "kysely";
+import { reasonOf } from "../platform/in-process.ts";
 import { startStacks, type Stacking } from "./stacks.fixture.ts";
 
 let db: Kysely<Database>;
@@ -213,7 +214,7 @@ test("a paused rollout begins nothing; resumed, it goes on; aborted, it goes bac
   expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
   const { targets } = await slice.stacks.getStack({ id: stack });
   expect(targets.map((target) => target.services[0]?.image)).toEqual(["web:1", "web:1"]);
-  await expect(slice.rollouts.pauseRollout({ id })).rejects.toThrow(/has ended/);
+  expect(await reasonOf(slice.rollouts.pauseRollout({ id }))).toBe("ROLLOUT_ENDED");
 });
 
 test("down removes it everywhere; who is away owes it until it returns", async () => {
@@ -230,7 +231,7 @@ test("down removes it everywhere; who is away owes it until it returns", async (
     state: Stack_State.DELETING,
     owingAgents: ["b"],
   });
-  await expect(slice.apply(stack, web("web:3"))).rejects.toThrow(/being removed/);
+  expect(await reasonOf(slice.apply(stack, web("web:3")))).toBe("STACK_DELETING");
   await agents[1]?.online(true);
   expect(await agents[1]?.workOff()).toEqual(["absent"]);
   await expect(slice.stacks.getStack({ id: stack })).rejects.toThrow(/no stack/);
@@ -276,7 +277,7 @@ test("stop, start, restart and roll back", async () => {
   expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
   await slice.stacks.restartStack({ id: stack, services: ["web"] });
   expect(await done()).toEqual(["web:2"]);
-  await expect(slice.stacks.restartStack({ id: stack, services: ["webb"] })).rejects.toThrow(/no service webb/);
+  expect(await reasonOf(slice.stacks.restartStack({ id: stack, services: ["webb"] }))).toBe("SERVICE_UNKNOWN");
   await slice.stacks.rollbackStack({ id: stack });
   expect(await done()).toEqual(["web:1"]);
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, state: Stack_State.RUNNING });
@@ -296,7 +297,7 @@ test("a stranger's file gets neither the host's root nor its network nor more ri
   const asks = ["volumes: ['/:/host']", "network_mode: host", "privileged: true", "cap_add: [SYS_ADMIN]", "pid: host"];
   for (const ask of asks) {
     const text = web("web:1", `    ${ask}\n`);
-    await expect(slice.apply(stack, text, { clusterId: cluster })).rejects.toThrow(/policy does not allow/);
+    expect(await reasonOf(slice.apply(stack, text, { clusterId: cluster }))).toBe("COMPOSE_REFUSED_BY_POLICY");
   }
   await expect(slice.stacks.getStack({ id: stack })).rejects.toThrow(/no stack/);
 });
@@ -305,7 +306,8 @@ test("what is wrong with the files is said with its place, and all of it at once
   const content = Buffer.from(web("web:1", "    imagee: x\n    ports: [notaport]\n"));
   const { errors } = await slice.viewer.validateStack({ source: { files: [{ name: "compose.yaml", content }] } });
   expect(errors.map(({ path, line }) => [path, line])).toContainEqual(["services.web.imagee", 4]);
-  await expect(slice.apply("wrong", "services: {}")).rejects.toThrow();
+  const { cluster } = await place("a");
+  expect(await reasonOf(slice.apply("wrong", "services: {}", { clusterId: cluster }))).toBe("COMPOSE_INVALID");
 });
 
 test("the value of a secret that comes with the stack is in no revision, spec or answer, and a new value is a new generation", async () => {
@@ -328,6 +330,15 @@ test("the value of a secret that comes with the stack is in no revision, spec or
   expect(await agents[0]?.claim()).toEqual([]);
   await slice.apply(stack, text, { referred: referred("another one") });
   expect(await agents[0]?.claim()).toHaveLength(1);
+});
+
+test("a stack stays in its cluster, and without a default one a new stack names its own", async () => {
+  const { cluster, stack } = await place("a");
+  const other = await place("b");
+  expect(await reasonOf(slice.apply(stack, web("web:1")))).toBe("NO_DEFAULT_CLUSTER");
+  await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  expect(await reasonOf(slice.apply(stack, web("web:2"), { clusterId: other.cluster }))).toBe("STACK_ELSEWHERE");
+  expect((await slice.apply(stack, web("web:2"))).stack).toMatchObject({ clusterId: cluster, revision: 2 });
 });
 
 test("an apply that is repeated with its key is done once", async () => {
