@@ -38,10 +38,10 @@ export default {
     },
     {
       name: "compose-reads-nothing",
-      comment: "libs/compose gets all text from its caller: YAML and the schema's validator, no node: module.",
+      comment: "libs/compose gets all text from its caller: YAML, the schema's validator, kernel, no node: module.",
       severity: "error",
       from: { path: "^libs/compose/", pathNot: test },
-      to: { pathNot: ["^libs/compose/", `${npm}(yaml|@cfworker/json-schema)/`] },
+      to: { pathNot: ["^libs/(compose|kernel)/", `${npm}(yaml|@cfworker/json-schema)/`] },
     },
     {
       name: "libs-import-no-deployable",

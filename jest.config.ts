@@ -1,6 +1,18 @@
 import type { Config } from "jest";
 
 /**
+ * Files beside their code that take the better part of a minute and more, since every test of theirs kills, starts a
+ * proxy, or makes a database cluster: they run with `npm run test:faults`.
+ */
+export const longRunning: readonly string[] = [
+  "<rootDir>/libs/db/src/backup/backup.test.ts",
+  "<rootDir>/libs/db/src/embedded/embedded.test.ts",
+  "<rootDir>/libs/db/src/embedded/refusals.test.ts",
+  "<rootDir>/tests/conformance/dataplanes/embedded.test.ts",
+  "<rootDir>/tests/conformance/runtimes/local.test.ts",
+];
+
+/**
  * Tests run as ES modules (see `npm run jest`). Three workers also on two cores:
  * suites start servers, agents and databases of their own, and wait for them.
  */
@@ -17,8 +29,8 @@ const config: Config = {
     "/node_modules/",
     "<rootDir>/services/console/",
     "<rootDir>/tests/faults/[^/]+$",
-    "<rootDir>/tests/conformance/runtimes/docker\\.test\\.ts$",
-    "<rootDir>/tests/e2e/docker-agent\\.test\\.ts$",
+    "<rootDir>/tests/docker/",
+    ...longRunning,
   ],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],
   transform: {

@@ -4,7 +4,7 @@
  */
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { failureReasons } from "../agents/core/src/runtime.ts";
+import { failureReasons, remarkReasons } from "../agents/core/src/runtime.ts";
 import { dialReasons } from "../libs/dial/src/reasons.ts";
 import { problem, reasons, type Reason } from "../libs/kernel/src/errors.ts";
 import { failureOf } from "../libs/rest/src/failures.ts";
@@ -57,6 +57,13 @@ export function errorsPage(): string {
       Object.entries(failureReasons)
         .toSorted(([a], [b]) => (a < b ? -1 : 1))
         .map(([name, meaning]) => [`\`${name}\``, meaning]),
+    ),
+    "",
+    "## What a success may say beside",
+    "",
+    ...table(
+      ["Reason", "Meaning"],
+      Object.entries(remarkReasons).map(([name, meaning]) => [`\`${name}\``, meaning]),
     ),
     "",
   ].join("\n");

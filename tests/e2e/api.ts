@@ -11,6 +11,7 @@ import { AuthService, OrganisationService, ServiceAccountService } from "@bowlin
 import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
 import { SecretService } from "@bowline/contract/secrets";
+import { RolloutService, StackService } from "@bowline/contract/stacks";
 
 export interface Api {
   url: string;
@@ -25,7 +26,9 @@ export interface Api {
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
+  rollouts: Client<typeof RolloutService>;
   secrets: Client<typeof SecretService>;
+  stacks: Client<typeof StackService>;
   accounts: Client<typeof ServiceAccountService>;
   tokens: Client<typeof RegistrationTokenService>;
 }
@@ -55,7 +58,9 @@ export function openApi(url: string, token: string, ca?: string): Api {
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),
+    rollouts: createClient(RolloutService, transport),
     secrets: createClient(SecretService, transport),
+    stacks: createClient(StackService, transport),
     accounts: createClient(ServiceAccountService, transport),
     tokens: createClient(RegistrationTokenService, transport),
   };

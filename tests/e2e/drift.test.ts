@@ -22,14 +22,14 @@ async function serving(cluster: string, driftRepair: Repair) {
   await done(agent);
   let observation = 0;
   /** The agent observes its data plane so, in an observation of its own. */
-  const observe = (phase: string, generation = dataPlane.generation) =>
+  const observe = (phase: string, generation = dataPlane.generation, rest: { altered?: boolean } = {}) =>
     agent.state({
       observation: (observation += 1),
       deployments: [
         {
           deploymentId: dataPlane.deploymentId,
           generation,
-          instances: [{ workload: "proxy", phase, health: "HEALTHY" }],
+          instances: [{ workload: "proxy", phase, health: "HEALTHY", ...rest }],
         },
       ],
     });
@@ -56,6 +56,13 @@ test("one observation that differs is no drift, a second one is, and one that fi
   expect(commands).toHaveLength(1);
   observe("RUNNING");
   await until(async () => !(await deployment()).drifted);
+});
+
+test("what runs and was changed by hand is drift", async () => {
+  const { observe, deployment, dataPlane } = await serving("altered", Repair.SHOW);
+  observe("RUNNING", dataPlane.generation, { altered: true });
+  observe("RUNNING", dataPlane.generation, { altered: true });
+  await until(async () => (await deployment()).drifted);
 });
 
 test("drift is repaired by a new command where the policy says so; the fourth time in an hour it is HELD, until somebody enqueues", async () => {

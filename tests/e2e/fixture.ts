@@ -18,6 +18,7 @@ const program = (path: string): string => fileURLToPath(new URL(`../../${path}`,
 export const programs = {
   server: program("services/control-plane/src/main.ts"),
   agent: program("agents/local/src/main.ts"),
+  dockerAgent: program("agents/docker/src/main.ts"),
   cli: program("services/cli/src/main.ts"),
 };
 const dataPlaneProgram = "agents/dataplanes/embedded/src/main.ts";
@@ -96,6 +97,8 @@ export interface AgentOptions {
   flags?: readonly string[];
   env?: Record<string, string>;
   prefix?: readonly string[];
+  /** Default: the agent of the local runtime. */
+  program?: string;
 }
 
 /** Starts an agent; it enrols and connects by itself. */
@@ -103,7 +106,7 @@ export function startAgent(url: string, options: AgentOptions = {}): TestAgent {
   const dataDir = options.dataDir ?? folderOfAnAgent();
   const flags = ["--server", url, "--data-dir", dataDir, "--log-format", "json", ...(options.flags ?? [])];
   const running = startProcess({
-    command: [...(options.prefix ?? []), process.execPath, programs.agent, ...flags],
+    command: [...(options.prefix ?? []), process.execPath, options.program ?? programs.agent, ...flags],
     env: { BOWLINE_REGISTRATION_TOKEN: options.token, ...options.env },
   });
   const agent: TestAgent = {

@@ -138,6 +138,8 @@ test("a secret reaches the upstream; nothing between, no answer, no row, no log 
   expect(await seen()).toBe(first); // until it is published again
   const { publish: again } = await publish();
   expect(await seen()).toBe(second);
+  await api.secrets.setSecretValue({ id: "orders-key", value: `${first}\nX-More: 1` });
+  expect(await reasonOf(publish())).toBe("SECRET_UNFIT");
 
   // The agent and its data plane come back from their disk alone.
   await agent.kill();

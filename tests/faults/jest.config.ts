@@ -1,4 +1,4 @@
-import base from "../../jest.config.ts";
+import base, { longRunning } from "../../jest.config.ts";
 
 /**
  * What takes longer than `npm test` may: replicas that are paused, stores that
@@ -7,7 +7,7 @@ import base from "../../jest.config.ts";
 export default {
   ...base,
   rootDir: new URL("../..", import.meta.url).pathname,
-  testMatch: ["<rootDir>/tests/faults/*.test.ts"],
+  testMatch: ["<rootDir>/tests/faults/*.test.ts", ...longRunning],
   testPathIgnorePatterns: ["/node_modules/"],
   testTimeout: 240_000,
   maxWorkers: 1,

@@ -73,6 +73,7 @@ export class Host {
       upstream: never,
       volumePath: never,
       logs: never,
+      exec: never,
       close: () => Promise.resolve(),
     };
   }

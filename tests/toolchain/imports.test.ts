@@ -82,7 +82,7 @@ const planted: [rule: string, file: string, imports: string][] = [
   ["libs-import-kernel-and-contract", "libs/session/src/a.ts", "@bowline/auth"],
   ["libs-import-kernel-and-contract", "libs/session/src/d.ts", "@bowline/dial"],
   ["compose-reads-nothing", "libs/compose/src/a.ts", "node:fs"],
-  ["compose-reads-nothing", "libs/compose/src/b.ts", "@bowline/kernel"],
+  ["compose-reads-nothing", "libs/compose/src/b.ts", "@bowline/contract"],
   ["libs-import-no-deployable", "libs/session/src/b.ts", "@bowline/agent-core"],
   ["libs-import-no-deployable", "libs/testing/src/a.ts", "@bowline/control-plane"],
   ["testing-is-for-tests", "services/control-plane/src/clusters/a.ts", "@bowline/testing"],

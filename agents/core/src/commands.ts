@@ -1,9 +1,11 @@
-/** What the agent's program does besides being the agent: `--help`, `doctor`, `rotate-key`. */
+/** What the agent's program does besides being the agent: `--help`, `doctor`, `health`, `rotate-key`. */
+import { tell } from "./command-end.ts";
 import { ConfigError, readDoctorConfig, readRequestConfig } from "./config.ts";
 import { reportOf } from "./doctor-report.ts";
 import { diagnose, serverOfFolder } from "./doctor.ts";
+import { runHealth } from "./health-command.ts";
 import { helpText } from "./help.ts";
-import { type CommandEnd, rotateKeyCommand } from "./rotate-command.ts";
+import { rotateKeyCommand } from "./rotate-command.ts";
 
 /** Wrong usage, as the CLI has it. */
 const usageExit = 2;
@@ -22,6 +24,8 @@ export async function runCommand(args: readonly string[]): Promise<number | unde
         const { dataDir, waitMs, output } = readRequestConfig(rest);
         return tell(await rotateKeyCommand(dataDir, waitMs), output);
       }
+      case "health":
+        return await runHealth(rest);
       case "doctor": {
         const { config, output } = readDoctorConfig(rest, serverOfFolder);
         return tell(reportOf(await diagnose(config)), output);
@@ -34,10 +38,4 @@ export async function runCommand(args: readonly string[]): Promise<number | unde
     process.stderr.write(`bowline agent: USAGE: ${error.message}\n`);
     return usageExit;
   }
-}
-
-function tell(end: CommandEnd, output: "text" | "json"): number {
-  if (output === "json") process.stdout.write(`${JSON.stringify(end.json)}\n`);
-  else (end.exitCode === 0 ? process.stdout : process.stderr).write(`${end.text}\n`);
-  return end.exitCode;
 }

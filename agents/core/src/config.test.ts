@@ -37,6 +37,16 @@ test("the token comes from a file or the environment, and a file that is gone is
   expect(() => readConfig([...server, "--token", "bwr_x"], {})).toThrow(ConfigError);
 });
 
+test("what the owner denies comes from flags or the environment, and takes along what would get round it", () => {
+  const denied = (args: string[], environment = {}) => [...readConfig([...server, ...args], environment).deny];
+  expect(denied([])).toEqual([]);
+  expect(denied(["--deny", "exec, published-ports", "--deny", "devices"])).toEqual([
+    ...["exec", "published-ports", "devices", "privileged"],
+  ]);
+  expect(denied([], { BOWLINE_AGENT_DENY: "foreign-containers" })).toEqual(["foreign-containers"]);
+  expect(denied(["--deny", "exec"], { BOWLINE_AGENT_DENY: "devices" })).toEqual(["exec"]);
+});
+
 test("what cannot be used is named", () => {
   const wrong: [string[], string][] = [
     [[], "--server"],
@@ -48,6 +58,8 @@ test("what cannot be used is named", () => {
     [[...server, "--ca-file", "/does/not/exist"], "--ca-file"],
     [[...server, "--token-stdin", "--lifeline-stdin"], "--token-stdin"],
     [[...server, "--colour"], "--colour"],
+    [[...server, "--deny", "exec,root"], "--deny root"],
+    [[...server, "--deny", "host-paths", "--allow-host-paths"], "--allow-host-paths"],
   ];
   for (const [args, named] of wrong) expect(() => readConfig(args, {})).toThrow(named);
 });

@@ -8,6 +8,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { isLoopback, parseFingerprint, proxiesOf, proxyFor, type ProxySettings } from "@bowline/dial";
+import { hostRights, type HostRight, impliedDenials, isHostRight } from "@bowline/kernel";
 import { readTraceSettings, type TraceSettings, TraceSettingsError } from "@bowline/traces";
 import { logLevels, type LogLevel } from "./log.ts";
 import { agentVersion } from "./version.ts";
@@ -53,6 +54,8 @@ export interface AgentConfig {
   docker: { host?: string; certificates?: string };
   /** Whether its containers may mount paths of the host. */
   allowHostPaths: boolean;
+  /** What the host's owner denies, whatever the cluster's policy allows (denials.ts). */
+  deny: ReadonlySet<HostRight>;
   /** From OTEL_*; undefined: this agent exports no traces. */
   traces: TraceSettings | undefined;
   /** Crash points of fault tests; see kernel/faults.ts. */
@@ -143,7 +146,10 @@ function configOf(flags: Flags, environment: NodeJS.ProcessEnv): AgentConfig {
       host: setting(flags["docker-host"], "DOCKER_HOST"),
       certificates: setting(flags["docker-cert-path"], "DOCKER_CERT_PATH"),
     }),
-    allowHostPaths: on(flags["allow-host-paths"], "BOWLINE_ALLOW_HOST_PATHS"),
+    ...rightsOf(
+      on(flags["allow-host-paths"], "BOWLINE_ALLOW_HOST_PATHS"),
+      flags.deny ?? [environment["BOWLINE_AGENT_DENY"] ?? ""],
+    ),
     traces: tracesOf(environment),
     faults: environment["BOWLINE_FAULT"],
   };
@@ -161,6 +167,23 @@ export function readRequestConfig(
     dataDir: dataDirOf(flags["data-dir"], environment),
     waitMs: seconds * 1000,
     output: choice("--output", flags.output ?? "text", ["text", "json"]),
+  };
+}
+
+/** Folder and engine as arguments and environment name them, right or wrong: for what comes before settings are read. */
+export function readPlaces(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = process.env,
+): { dataDir: string; docker: AgentConfig["docker"] } {
+  const flags = parseArgs({ args: [...args], strict: false, options: agentFlags }).values;
+  const text = (flag: keyof typeof agentFlags, variable: string): string | undefined =>
+    typeof flags[flag] === "string" ? flags[flag] : environment[variable] || undefined;
+  return {
+    dataDir: dataDirOf(text("data-dir", "BOWLINE_AGENT_DATA_DIR"), environment),
+    docker: given({
+      host: text("docker-host", "DOCKER_HOST"),
+      certificates: text("docker-cert-path", "DOCKER_CERT_PATH"),
+    }),
   };
 }
 
@@ -218,6 +241,7 @@ export const agentFlags = {
   "docker-host": { type: "string" },
   "docker-cert-path": { type: "string" },
   "allow-host-paths": { type: "boolean" },
+  deny: { type: "string", multiple: true },
   "lifeline-stdin": { type: "boolean" },
   "stop-workloads-on-exit": { type: "boolean" },
 } as const satisfies NonNullable<ParseArgsConfig["options"]>;
@@ -304,6 +328,17 @@ function ageOf(text: string | undefined): number {
   if (count === undefined || ms < leastKeyAgeMs)
     throw new ConfigError(`--key-max-age ${text}: hours or days, like 12h or 90d, at least 1h; 0: never`);
   return ms;
+}
+
+function rightsOf(allowHostPaths: boolean, texts: readonly string[]): Pick<AgentConfig, "allowHostPaths" | "deny"> {
+  const names = texts.flatMap((text) => text.split(",").map((name) => name.trim())).filter((name) => name !== "");
+  const unknown = names.find((name) => !isHostRight(name));
+  if (unknown !== undefined)
+    throw new ConfigError(`--deny ${unknown}: of ${Object.keys(hostRights).join(", ")}, comma-separated`);
+  const deny = impliedDenials(names.filter(isHostRight));
+  if (allowHostPaths && deny.has("host-paths"))
+    throw new ConfigError("--allow-host-paths and --deny host-paths contradict each other; give one");
+  return { allowHostPaths, deny };
 }
 
 function labelsOf(texts: readonly string[]): Record<string, string> {

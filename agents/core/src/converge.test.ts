@@ -106,6 +106,12 @@ test("a second start is run", async () => {
   expect(converged()).toBe(1);
 });
 
+test("what a success says beside is in its result", async () => {
+  const remark = { reason: "GATE_INCONCLUSIVE", message: "gate smoke: no answer in time" } as const;
+  const { run } = await start(async () => ({ kind: "succeeded", remark }));
+  expect(await run()).toMatchObject({ outcome: DeployResult_Outcome.SUCCEEDED, ...remark });
+});
+
 test("a runtime that throws is INTERNAL: the attempt ends, the agent goes on", async () => {
   const { run, journal } = await start(() => Promise.reject(new TypeError("a defect")));
   expect(await run()).toMatchObject({ outcome: DeployResult_Outcome.FAILED, reason: "INTERNAL", message: "a defect" });

@@ -164,6 +164,7 @@ export function createConverger(ports: {
         generation: command.generation,
         outcome: end.kind,
         ...(end.kind === "failed" ? { reason: end.reason, detail: end.message } : {}),
+        ...(end.kind === "succeeded" && end.remark !== undefined ? { remark: end.remark } : {}),
       },
       "command ended",
     );
@@ -259,6 +260,9 @@ export function createConverger(ports: {
       productPublishId: command.productPublishId,
       ...(end.kind === "failed"
         ? { reason: end.reason, message: end.message.slice(0, maxMessageCharacters), worthRetry: end.worthRetry }
+        : {}),
+      ...(end.kind === "succeeded" && end.remark !== undefined
+        ? { reason: end.remark.reason, message: end.remark.message.slice(0, maxMessageCharacters) }
         : {}),
     });
     try {

@@ -36,6 +36,8 @@ export interface Dialler {
   look(report: DialOptions["report"]): Promise<DialTarget>;
   /** Connections for a stream and its calls, or for polls; nothing is dialled before the first of them. */
   dial(kind: TransportKind): AgentTransport;
+  /** Connections for one tunnel; `callEnded` is told of the end of a stream, also where nobody reads what came. */
+  dialTunnel(kind: TransportKind, callEnded: () => void): AgentTransport;
 }
 
 /** The CA that came by its fingerprint, in the data folder. */
@@ -89,13 +91,15 @@ export function createDialler(config: DiallerConfig, log: { info(fields: object,
     }
   }
 
-  const stream = () =>
-    createAgentTransport({ url: server, dial: async (signal) => dialHttp2(await target(signal), { signal }) });
+  const dial = async (signal: AbortSignal) => dialHttp2(await target(signal), { signal });
+  const stream = () => createAgentTransport({ url: server, dial });
   const poll = () => createPollTransport({ url: server, agent: dialledAgent(server, () => target()), stream });
   return {
     target,
     look: (report) => targetOf({ report }, false),
     dial: (kind) => (kind === "poll" ? poll() : stream()),
+    dialTunnel: (kind, callEnded) =>
+      kind === "poll" ? poll() : createAgentTransport({ url: server, dial, callEnded }),
   };
 }
 

@@ -1,7 +1,7 @@
 /** What `doctor` found, for people and for programs. */
+import type { CommandEnd } from "./command-end.ts";
 import type { Diagnosis } from "./doctor.ts";
 import { type DoctorStep, doctorSteps, type StepResult } from "./doctor-steps.ts";
-import type { CommandEnd } from "./rotate-command.ts";
 
 const names: Readonly<Record<DoctorStep, string>> = {
   dns: "DNS",

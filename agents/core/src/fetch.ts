@@ -93,9 +93,10 @@ export function createFetcher(
  * The stored bytes with the sealed values behind them: protobuf reads the two
  * as one message. What the journal keeps is sealed, as it came.
  */
-function withSealed({ spec, sealedSecrets }: FetchedDeployment): Uint8Array {
-  if (Object.keys(sealedSecrets).length === 0) return spec;
-  return Buffer.concat([spec, toBinary(DeploymentSchema, create(DeploymentSchema, { sealedSecrets }))]);
+function withSealed({ spec, sealedSecrets, sealedRegistries }: FetchedDeployment): Uint8Array {
+  if (Object.keys(sealedSecrets).length + Object.keys(sealedRegistries).length === 0) return spec;
+  const sealed = create(DeploymentSchema, { sealedSecrets, sealedRegistries });
+  return Buffer.concat([spec, toBinary(DeploymentSchema, sealed)]);
 }
 
 function read(command: DeployCommand, answer: FetchedDeployment): Fetched {

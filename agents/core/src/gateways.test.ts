@@ -65,7 +65,7 @@ async function setUp() {
       return succeeded;
     },
   } as Partial<Runtime> as Runtime;
-  const openSecret = async (sealed: string): Promise<string> => sealed;
+  const openSecret = async (sealed: string): Promise<Uint8Array> => Buffer.from(sealed);
   const gateways = createGateways({ runtime, dataPlanes: [scripted], journal, log, clock: systemClock, openSecret });
   /** As the converger does after a success. */
   const keep = async (spec: Deployment): Promise<void> => {

@@ -64,7 +64,7 @@ export function createGateways(ports: {
   journal: Journal;
   log: Log;
   clock: Clock;
-  openSecret: (sealed: string) => Promise<string>;
+  openSecret: (sealed: string) => Promise<Uint8Array>;
 }): Gateways {
   const { runtime, journal, log } = ports;
   const classes = new Map(ports.dataPlanes.map((dataPlane) => [dataPlane.name, dataPlane]));
@@ -225,9 +225,11 @@ export function createGateways(ports: {
     const opened: Record<string, string> = {};
     for (const name of Object.keys(spec.secretVersions)) {
       try {
-        opened[name] = await ports.openSecret(spec.sealedSecrets[name] ?? "");
+        const value = new TextDecoder().decode(await ports.openSecret(spec.sealedSecrets[name] ?? ""));
+        if (!headerValue.test(value)) throw new Error("it is no header's value"); // the control plane refuses it before
+        opened[name] = value;
       } catch {
-        log.error({ deployment: spec.id, generation: spec.generation, secret: name }, "a secret cannot be opened");
+        log.error({ deployment: spec.id, generation: spec.generation, secret: name }, "a secret cannot be used");
         return undefined;
       }
     }
@@ -270,13 +272,19 @@ function servedBy(spec: Deployment, secrets: Record<string, string> | undefined)
   return { deploymentId: spec.id, generation: spec.generation, routes: spec.routes, secrets };
 }
 
+/** What backends are sent: no value begins another header. */
+const headerValue = /^[\t\x20-\x7e]*$/;
+
 /** Whether it names secrets. */
 function named(spec: Deployment): boolean {
   return Object.keys(spec.secretVersions).length > 0;
 }
 
 function unopened(spec: Deployment): ConvergeEnd {
-  return failed("SPEC_INVALID", `a secret of ${spec.id} cannot be opened with this agent's key; publish again`);
+  return failed(
+    "SPEC_INVALID",
+    `a secret of ${spec.id} cannot be opened with this agent's key, or is no header; publish again`,
+  );
 }
 
 function unsupported(spec: Deployment): ConvergeEnd {

@@ -1,4 +1,5 @@
 /** `--help` of the agent's program: each flag of config.ts with its variable and default. */
+import { hostRights } from "@bowline/kernel";
 import type { agentFlags } from "./config.ts";
 
 type Flag = keyof typeof agentFlags;
@@ -39,6 +40,10 @@ const flags: Record<Flag, readonly [argument: string, about: string]> = {
   ],
   "docker-cert-path": ["<folder>", "its ca.pem, cert.pem, key.pem, for tcp:// (env: DOCKER_CERT_PATH)"],
   "allow-host-paths": ["", "containers may mount paths of the host (env: BOWLINE_ALLOW_HOST_PATHS)"],
+  deny: [
+    "<rights>",
+    `what nobody gets of this host, whatever the cluster allows: ${Object.keys(hostRights).join(", ")}; comma-separated, may be repeated (env: BOWLINE_AGENT_DENY)`,
+  ],
   "lifeline-stdin": ["", "stop workloads and exit when standard input closes"],
   "stop-workloads-on-exit": ["", "stop what it runs when it stops (env: BOWLINE_STOP_WORKLOADS_ON_EXIT)"],
 };
@@ -52,6 +57,8 @@ export function helpText(): string {
     "  <program> --server <url> [flags]          the agent, until SIGTERM or Ctrl-C",
     "  <program> doctor [flags] [--output json]  takes the steps to the server one by one, and names the first that fails;",
     "                                            changes nothing, also beside an agent that runs",
+    "  <program> health [--data-dir <folder>] [--output json]",
+    "                                            whether the agent that runs there holds a session and its runtime works",
     "  <program> rotate-key [--data-dir <folder>] [--wait 60s] [--output json]",
     "                                            asks the agent that runs there for new keys",
     "",
@@ -64,6 +71,7 @@ export function helpText(): string {
     "  <program> --server https://bowline.example.com --token-file token",
     "  <program> doctor --data-dir /var/lib/bowline",
     "  <program> doctor --server https://bowline.example.com --token-file token --output json",
+    "  <program> health --data-dir /var/lib/bowline",
     "  <program> rotate-key --data-dir /var/lib/bowline --wait 120s",
     "",
     "Exit codes: 0 it was stopped; 1 it failed; 2 wrong usage; 3 not finished in time; 4 refused for good;",

@@ -12,6 +12,9 @@
  *   intake.ts, fetch.ts        from a push to the journal
  *   journal.ts, journal-file.ts   what survives a crash, and where
  *   converge.ts, gateways.ts   from the journal to a result
+ *   denials.ts                 what the host's owner denies
+ *   health.ts                  how it is, for who looks from beside it
+ *   tunnels.ts, container-frames.ts   logs, exec and others' containers, on connections of their own
  *   observe.ts, load.ts        what runs, and how busy the machine is
  *   runtimes/                  what runtimes share (`@bowline/agent-core/runtimes`)
  */

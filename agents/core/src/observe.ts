@@ -172,8 +172,8 @@ export function deploymentState(all: ObservedDeployment): DeploymentState {
 }
 
 /** As far as the instance alone can tell. What is cut off must not be what somebody has to look at. */
-function isAsWanted({ phase, health, exitCode }: ObservedDeployment["instances"][number]): boolean {
-  return phase === "EXITED" ? exitCode === 0 : phase === "RUNNING" && health !== "UNHEALTHY";
+function isAsWanted({ phase, health, exitCode, altered }: ObservedDeployment["instances"][number]): boolean {
+  return phase === "EXITED" ? exitCode === 0 : phase === "RUNNING" && health !== "UNHEALTHY" && altered !== true;
 }
 
 function stateOf(observed: ObservedDeployment, most: number): DeploymentState {

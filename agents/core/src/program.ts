@@ -11,6 +11,7 @@ import { openTraces } from "@bowline/traces";
 import { runCommand } from "./commands.ts";
 import { ConfigError, readConfig, type AgentConfig } from "./config.ts";
 import type { DataPlaneClass } from "./dataplane.ts";
+import { withDenials } from "./denials.ts";
 import { loadIdentity } from "./identity.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Runtime } from "./runtime.ts";
@@ -26,7 +27,7 @@ export async function runProgram(parts: {
   createRuntime(facts: {
     config: AgentConfig;
     log: Log;
-    openSecret: (sealed: string) => Promise<string>;
+    openSecret: (sealed: string) => Promise<Uint8Array>;
   }): Promise<Runtime>;
   dataPlanes: readonly DataPlaneClass[];
 }): Promise<never> {
@@ -64,9 +65,8 @@ export async function runProgram(parts: {
   const traces = await openTraces(config.traces, { log, dropped: () => undefined });
   try {
     const identity = await loadIdentity(config.dataDir);
-    const openSecret = async (sealed: string): Promise<string> =>
-      new TextDecoder().decode(await identity.keys.open(sealed));
-    const runtime = await parts.createRuntime({ config, log, openSecret });
+    const openSecret = (sealed: string): Promise<Uint8Array> => identity.keys.open(sealed);
+    const runtime = withDenials(await parts.createRuntime({ config, log, openSecret }), config.deny);
     try {
       const end = await run(
         { runtime, dataPlanes: parts.dataPlanes, config, identity, openSecret, traces, log },

@@ -2,16 +2,8 @@
 import { join } from "node:path";
 import { readKeyPair, readPrivateFile } from "@bowline/auth";
 import { type Clock, systemClock } from "@bowline/kernel";
+import type { CommandEnd } from "./command-end.ts";
 import { askForRotation, readRequest } from "./rotation-request.ts";
-
-/** What one command of the agent's program says, and how it ends. */
-export interface CommandEnd {
-  exitCode: 0 | 1 | 3 | 4 | 5;
-  /** For people. */
-  text: string;
-  /** For `--output json`: one document. */
-  json: Record<string, unknown>;
-}
 
 const lookEveryMs = 250;
 

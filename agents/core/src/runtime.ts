@@ -11,6 +11,7 @@
  * R3: a failed update leaves the last good generation running, where the two
  *     can run side by side, and says in its reason where they cannot.
  */
+import type { ForeignContainer } from "@bowline/contract/agents";
 import type { Deployment } from "@bowline/contract/deployments";
 
 /** What a runtime says about itself. */
@@ -44,6 +45,8 @@ export interface ObservedInstance {
   ports: readonly { name: string; container: number; address: string; published: number }[];
   /** Why it is as it is, for people. */
   reason: string;
+  /** It runs, but somebody changed it by hand; `reason` says what. Unset: nobody did. */
+  altered?: boolean;
   startedAt?: Date;
 }
 
@@ -76,7 +79,7 @@ export interface ConvergeProgress {
 
 /** How a converge ended. Expected endings are values; misuse and defects throw. */
 export type ConvergeEnd =
-  | { kind: "succeeded" }
+  | { kind: "succeeded"; remark?: Remark }
   | { kind: "failed"; reason: FailureReason; message: string; worthRetry: boolean }
   | { kind: "cancelled" };
 
@@ -88,6 +91,8 @@ export const failureReasons = {
   PORT_TAKEN: "Something else has a published port, or a port of the gateway's listeners.",
   VOLUME_FAILED: "A volume cannot be made.",
   DEPENDENCY_FAILED: "A workload that it depends on failed.",
+  GATE_FAILED: "A gate of the new generation says no; the one before serves on.",
+  DENIED_BY_HOST: "The spec needs what the owner of the host denies the agent (`--deny`); nothing was changed.",
   UNSUPPORTED: "The spec has a feature that this agent does not have.",
   RUN_TIMEOUT: "The attempt took longer than its run timeout.",
   AGENT_CRASHED: "The agent ended three times during the same attempt.",
@@ -102,6 +107,48 @@ export const failureReasons = {
   INTERNAL: "A defect of the agent; its log has more.",
 } as const satisfies Record<string, string>;
 export type FailureReason = keyof typeof failureReasons;
+
+/** What a success may say beside. docs/errors.md is made of this as well. */
+export const remarkReasons = {
+  GATE_INCONCLUSIVE: "It succeeded, but a gate of it could not tell in time whether all is well.",
+} as const satisfies Record<string, string>;
+
+export interface Remark {
+  reason: keyof typeof remarkReasons;
+  message: string;
+}
+
+/** Of a terminal, in characters. */
+export interface TerminalSize {
+  columns: number;
+  rows: number;
+}
+
+/** What is run in an instance, beside what it runs itself. */
+export interface ExecRequest {
+  /** Program and arguments; no shell reads them. */
+  command: readonly string[];
+  /** With a terminal: it then writes to stdout only. */
+  tty: boolean;
+  /** Of the terminal, before the program starts. */
+  size?: TerminalSize;
+}
+
+export type ExecInput = { kind: "stdin"; bytes: Uint8Array } | { kind: "resize"; size: TerminalSize };
+
+/** Why nothing is run. */
+export type ExecRefusal = "INSTANCE_UNKNOWN" | "INSTANCE_NOT_RUNNING" | "UNSUPPORTED" | "DENIED_BY_HOST";
+
+/** `exit` and `refused` come last, and at most one of them. */
+export type ExecOutput =
+  | { kind: "stdout" | "stderr"; bytes: Uint8Array }
+  /** `code` as a shell reports it: 128 + number for a signal, 126 or 127 where the program cannot be started. */
+  | { kind: "exit"; code: number }
+  | { kind: "refused"; reason: ExecRefusal; message: string };
+
+export type ForeignContainers =
+  | { kind: "listed"; containers: readonly ForeignContainer[] }
+  | { kind: "refused"; reason: "DENIED_BY_HOST"; message: string };
 
 export interface Runtime {
   describe(): Promise<RuntimeDescription>;
@@ -131,14 +178,40 @@ export interface Runtime {
    */
   volumePath(deploymentId: string, volume: string): Promise<string | undefined>;
 
-  /** The last `lines` lines that an instance wrote, then new ones while `follow`; ends when `signal` aborts. */
+  /**
+   * The last `lines` lines that an instance wrote, then new ones while `follow`; ends when `signal` aborts. With
+   * `timestamps` each line begins with its time (RFC 3339) and a blank, where the runtime keeps times.
+   */
   logs(
     deploymentId: string,
     workload: string,
     index: number,
-    options: { lines: number; follow: boolean },
+    options: { lines: number; follow: boolean; timestamps?: boolean },
     signal: AbortSignal,
   ): AsyncIterable<Uint8Array>;
+
+  /**
+   * Runs a program in an instance, with the instance's environment, files and limits. The end of `input` is the end
+   * of its stdin. Nothing is read ahead: whoever reads slowly slows the program, and a program that does not read
+   * slows `input`.
+   *
+   * What it started ends when `signal` aborts (or the iteration is left); the iteration then ends without `exit`. It
+   * ends with its instance too. Throws where the runtime cannot be asked.
+   */
+  exec(
+    deploymentId: string,
+    workload: string,
+    index: number,
+    request: ExecRequest,
+    input: AsyncIterable<ExecInput>,
+    signal: AbortSignal,
+  ): AsyncIterable<ExecOutput>;
+
+  /**
+   * Containers on the host that are not its own; only ever read. Throws where the runtime cannot be asked. Unset: it
+   * knows none.
+   */
+  foreignContainers?(signal: AbortSignal): Promise<ForeignContainers>;
 
   /** Lets go of everything that the agent process holds. Workloads go on running unless `stopWorkloads`. */
   close(options: { stopWorkloads: boolean }): Promise<void>;

@@ -51,6 +51,7 @@ import { syncPages } from "./pages.ts";
 import { untilStreamPasses } from "./probe.ts";
 import type { Runtime } from "./runtime.ts";
 import { stateDigestOf } from "./specs.ts";
+import type { Tunnels } from "./tunnels.ts";
 import { agentVersion, protocol } from "./version.ts";
 
 /** How a session ended, for connect.ts. */
@@ -92,6 +93,8 @@ export interface ServePorts {
   lookLater?: () => number;
   /** Told once the session serves, until `over` aborts. */
   serving?: (session: SessionCalls, over: AbortSignal) => void;
+  /** Unset: tunnels are not opened. */
+  tunnels?: Pick<Tunnels, "open">;
   clock: Clock;
   log: Log;
   traces: Traces;
@@ -191,6 +194,9 @@ export async function serve(
         case "drain":
           void leave(message.value.spreadMs);
           break;
+        case "openTunnel":
+          ports.tunnels?.open(message.value, { kind: transport.kind, token: () => authorised.token() });
+          break;
         case "superseded":
           end ??= { kind: "superseded" };
           channel.close();
@@ -204,7 +210,7 @@ export async function serve(
           break;
         }
         default:
-          break; // Answers to heartbeats; credentials and tunnels, which this build has none of; newer words.
+          break; // Answers to heartbeats; credentials, which this build has none of; newer words.
       }
     }
   } finally {

@@ -80,6 +80,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
     hostEnvironment: {},
     docker: {},
     allowHostPaths: false,
+    deny: new Set(),
     faults: undefined,
     traces: undefined,
   };
@@ -89,7 +90,7 @@ async function startAgent(server: ScriptedServer, world: World, dataDir = tempor
       dataPlanes: [],
       config,
       identity: await loadIdentity(dataDir),
-      openSecret: async (sealed) => sealed,
+      openSecret: async (sealed) => Buffer.from(sealed),
       log: createLog({ format: "json", level: "silent" }),
     },
     ending.signal,

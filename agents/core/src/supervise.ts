@@ -1,7 +1,7 @@
 /**
  * An agent's life: what starts in which order, and stops in reverse.
  *
- *   journal → observer → converger with what was under way → data planes → session
+ *   journal → health → observer → converger with what was under way → data planes → session
  *
  * L1: what runs here works without a server: workloads, data planes and
  *     commands that were taken go on before the first dial and while it fails.
@@ -23,6 +23,7 @@ import type { DataPlaneClass } from "./dataplane.ts";
 import { createDialler } from "./dial.ts";
 import { enrol } from "./enrol.ts";
 import { createGateways } from "./gateways.ts";
+import { createHealth } from "./health.ts";
 import type { Enrolled, Identity } from "./identity.ts";
 import { openJournal, type Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
@@ -31,6 +32,7 @@ import { createRotation } from "./rotation.ts";
 import type { Runtime } from "./runtime.ts";
 import { serve } from "./serve.ts";
 import { chooseTransport } from "./transports.ts";
+import { createTunnels, type Tunnels } from "./tunnels.ts";
 
 /** How an agent's life ended. `exitCode`: 0 it was stopped, 4 the server refuses it for good. */
 export type AgentEnd = { exitCode: 0 } | { exitCode: 4; reason: string; message: string };
@@ -41,7 +43,7 @@ export interface AgentParts {
   config: AgentConfig;
   identity: Identity;
   /** Opens what was sealed to this agent. Rejects what was not. */
-  openSecret: (sealed: string) => Promise<string>;
+  openSecret: (sealed: string) => Promise<Uint8Array>;
   log: Log;
   /** Unset: nothing is traced. */
   traces?: Traces;
@@ -55,6 +57,22 @@ const quickStopMs = 3_000;
 const adoptTries = 30;
 const adoptAgainMs = 2_000;
 
+/** What runs beside the rest. */
+function whileRunning(name: string, body: (signal: AbortSignal) => Promise<void>): Stage {
+  return {
+    name,
+    stopWithinMs: quickStopMs,
+    start: async () => {
+      const ending = new AbortController();
+      const running = body(ending.signal);
+      return async () => {
+        ending.abort();
+        await running;
+      };
+    },
+  };
+}
+
 /** Runs until `signal` aborts or the server refuses this agent for good. Does not close the runtime. Throws where its own disk fails. */
 export async function run(parts: AgentParts, signal: AbortSignal): Promise<AgentEnd> {
   const { runtime, dataPlanes, config, identity, log, traces = noTraces, clock = systemClock } = parts;
@@ -63,6 +81,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
   const dialler = createDialler(config, log);
   let journal: Journal | undefined;
   let inOrder: (() => Promise<unknown>) | undefined;
+  let tunnels: Tunnels | undefined;
   try {
     const enrolled = await whoAmI();
     if ("exitCode" in enrolled) return enrolled;
@@ -70,19 +89,10 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     const observer = await createObserver({ runtime, journal, log, clock });
     const gateways = createGateways({ runtime, dataPlanes, journal, log, clock, openSecret: parts.openSecret });
     const converger = createConverger({ runtime, gateways, journal, log, clock, traces });
+    const health = createHealth({ dataDir: config.dataDir, runtime, clock });
     const stages: Stage[] = [
-      {
-        name: "observer",
-        stopWithinMs: quickStopMs,
-        start: async () => {
-          const watching = new AbortController();
-          const watched = observer.run(watching.signal);
-          return async () => {
-            watching.abort();
-            await watched;
-          };
-        },
-      },
+      whileRunning("health", (until) => health.run(until)),
+      whileRunning("observer", (until) => observer.run(until)),
       {
         name: "converger",
         stopWithinMs: convergerStopMs,
@@ -99,6 +109,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     const gatewayClasses = dataPlanes.map(({ name }) => `gateway-class/${name}`);
     const { dataDir, keyMaxAgeMs } = config;
     const rotation = createRotation({ keys: identity.keys, enrolled, dataDir, keyMaxAgeMs, clock, log });
+    tunnels = createTunnels({ runtime, dial: (kind, ended) => dialler.dialTunnel(kind, ended), clock, log });
     const choice = chooseTransport(config.transport, journal.number("polls") === 1);
     const end = await connect(
       {
@@ -116,10 +127,14 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
             {
               config,
               lookLater: () => choice.lookLater(),
-              serving: (session, over) => void rotation.run(session, over),
+              serving: (session, over) => {
+                health.serving(over);
+                void rotation.run(session, over);
+              },
               processId,
               runtime,
               gatewayClasses,
+              ...(tunnels === undefined ? {} : { tunnels }),
               journal: journal as Journal,
               converger,
               observer,
@@ -141,6 +156,7 @@ export async function run(parts: AgentParts, signal: AbortSignal): Promise<Agent
     return end.kind === "stopped" ? { exitCode: 0 } : { exitCode: 4, reason: end.reason, message: end.message };
   } finally {
     over.abort();
+    await tunnels?.close();
     await inOrder?.();
     await journal?.close();
   }

@@ -15,7 +15,9 @@ export interface Inspected {
     FinishedAt: string;
     Health?: { Status: string; Log?: { ExitCode: number; Output: string }[] | null };
   };
-  Config: { Labels: Record<string, string> };
+  /** `Healthcheck`: the spec's, else the image's own. */
+  Config: { Labels: Record<string, string>; Tty: boolean; Healthcheck?: { Test?: string[] | null } | null };
+  HostConfig: Record<string, unknown>;
   NetworkSettings: { Networks: Record<string, { IPAddress: string }> };
 }
 

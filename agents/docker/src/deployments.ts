@@ -15,17 +15,20 @@ import { join } from "node:path";
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import type { ObservedDeployment } from "@bowline/agent-core";
 import {
+  createForwards,
   isMissing,
   newRecord,
   readDurable,
   readinessOf,
   writeDurably,
   type DeploymentRecord,
+  type ForwardSurroundings,
   type Held,
 } from "@bowline/agent-core/runtimes";
 import { WorkloadSchema } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
 import { createInstance, type Instance, type InstanceState, type InstanceSurroundings } from "./instances.ts";
+import { memoryFilesOf } from "./memory.ts";
 import { observeInstance } from "./observe.ts";
 import { assignPorts, startsAgain, type Definition } from "./workloads.ts";
 
@@ -46,7 +49,11 @@ export interface DeploymentSurroundings extends Omit<
   dataDir: string;
   /** Whether a port number belongs to an instance of this runtime already. */
   reserved(port: number): boolean;
+  /** Runs a command inside an instance. */
+  exec: HeldDeployment["exec"];
   changed(deploymentId: string): void;
+  /** What holds its forwards. */
+  forwarderFor(deploymentId: string): Pick<ForwardSurroundings<Instance>, "forwarder" | "target" | "portsAreHere">;
   /** Makes a container of a spec and returns its id. Throws a refusal. */
   createFor(spec: Deployment, definition: Definition, workload: Workload): Promise<string>;
 }
@@ -115,6 +122,7 @@ export async function holdDeployment(
     isCurrent: (instance) => record.current.includes(instance.definition.slot),
     async addSlot(wanted, workload, index, digest, inherited) {
       const slot = `${workload.name}-${index}-${randomBytes(4).toString("hex")}`;
+      const memoryFiles = memoryFilesOf(workload, wanted);
       const definition: Definition = {
         slot,
         deploymentId: id,
@@ -122,6 +130,7 @@ export async function holdDeployment(
         index,
         digest,
         ports: await assignPorts(workload, inherited, (port) => surroundings.reserved(port)),
+        ...(memoryFiles.length === 0 ? {} : { memoryFiles }),
       };
       const state: InstanceState = {
         wish: "stop",
@@ -156,6 +165,11 @@ export async function holdDeployment(
       const good = phase.kind === "exited" && phase.exit.code === 0 && !startsAgain(instance.workload, 0, 0);
       return readinessOf(instance, good, () => instance.output());
     },
+    get forwards() {
+      return forwards;
+    },
+    reach: surroundings.reach,
+    exec: surroundings.exec,
     find(workload, index) {
       const both = [...slots.values()].filter(
         (instance) => instance.definition.index === index && instance.workload.name === workload,
@@ -168,11 +182,22 @@ export async function holdDeployment(
         const instance = held.find(workload.name, definition.index);
         if (instance !== undefined) seen.add(instance);
       }
-      const instances = [...seen].map(observeInstance);
+      const instances = [...seen].map((instance) => {
+        const observed = observeInstance(instance);
+        const reason = [observed.reason, forwards.problem(instance)].filter((text) => text !== "").join("; ");
+        return { ...observed, reason, ports: forwards.shown(instance, observed.ports) };
+      });
       instances.sort((a, b) => (a.workload === b.workload ? a.index - b.index : a.workload < b.workload ? -1 : 1));
       return { deploymentId: id, generation: record.generation, instances, absent: false };
     },
   };
+  const forwards = createForwards(held, {
+    ...surroundings.forwarderFor(id),
+    defaultAddress: "0.0.0.0",
+    reserved: (port) => surroundings.reserved(port),
+    changed: () => surroundings.changed(id),
+    note: (level, message, facts) => surroundings.note(level, message, facts),
+  });
   return held;
 }
 

@@ -9,7 +9,7 @@
  */
 import { request as requestPlain, type IncomingMessage, type RequestOptions } from "node:http";
 import { request as requestTls } from "node:https";
-import type { Readable } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 import { Refusal } from "@bowline/agent-core/runtimes";
 
 /** Of Docker 25; what we use is in 1.40 (19.03) already. */
@@ -53,22 +53,38 @@ export interface CallOptions {
 export interface Engine {
   /** `1.41`. */
   readonly apiVersion: string;
+  /** The engine's own, e.g. `25.0.3`. */
+  readonly version: string;
+  /** Asks for the version anew: an engine that was away may come back as another one. Throws EngineError. */
+  renew(): Promise<void>;
   /** Host name for ports that containers publish on all addresses. */
   readonly hostname: string;
   /** The parsed answer. Throws EngineError. */
   call<T>(method: string, path: string, options?: CallOptions): Promise<T>;
   /** The answer's body, until `signal` aborts. Throws EngineError. */
   stream(method: string, path: string, options: CallOptions & { signal: AbortSignal }): Promise<Readable>;
+  /** The connection itself, for calls that the engine answers by giving it away; closed when `signal` aborts. Throws EngineError. */
+  duplex(path: string, body: object, signal: AbortSignal): Promise<Duplex>;
 }
 
 /** Asks the engine for its version, and pins ours to it (N1). Throws EngineError. */
 export async function openEngine(address: EngineAddress): Promise<Engine> {
   const target = targetOf(address);
-  const { ApiVersion } = (await ask(target, "GET", "/version", {})) as { ApiVersion: string };
-  const apiVersion = pinned(ApiVersion);
+  const offered = async (): Promise<Offered> => (await ask(target, "GET", "/version", {})) as Offered;
+  let theirs = await offered();
+  let apiVersion = pinned(theirs.ApiVersion, theirs.MinAPIVersion);
   const versioned = (path: string): string => `/v${apiVersion}${path}`;
   return {
-    apiVersion,
+    get apiVersion() {
+      return apiVersion;
+    },
+    get version() {
+      return theirs.Version;
+    },
+    async renew() {
+      theirs = await offered();
+      apiVersion = pinned(theirs.ApiVersion, theirs.MinAPIVersion);
+    },
     hostname: target.socketPath === undefined ? String(target.host) : "127.0.0.1",
     call: async <T>(method: string, path: string, options: CallOptions = {}) =>
       (await ask(target, method, versioned(path), options)) as T,
@@ -78,18 +94,39 @@ export async function openEngine(address: EngineAddress): Promise<Engine> {
       response.on("error", () => {}); // whoever reads is told
       return response;
     },
+    duplex: (path, body, signal) => upgrade(target, versioned(path), body, signal),
   };
 }
 
-/** The smaller of the two. Throws for an engine that is too old. */
-export function pinned(theirs: string): string {
-  const [major = 0, minor = 0] = theirs.split(".").map(Number);
-  const before = (a: readonly number[], b: readonly number[]): boolean =>
-    (a[0] ?? 0) - (b[0] ?? 0) < 0 || (a[0] === b[0] && (a[1] ?? 0) < (b[1] ?? 0));
-  if (Number.isNaN(major + minor) || before([major, minor], oldestApi)) {
-    throw new EngineError(0, `the engine offers API ${theirs}; this agent needs ${oldestApi.join(".")} or newer`);
+/** What an engine says about itself. */
+interface Offered {
+  Version: string;
+  ApiVersion: string;
+  MinAPIVersion?: string;
+}
+
+type ApiVersion = readonly [major: number, minor: number];
+
+/** The newest version that both speak. Throws for an engine that is too old, or too new. */
+export function pinned(newest: string, oldest = "1.12"): string {
+  const theirs = { oldest: parsed(oldest), newest: parsed(newest) };
+  if (theirs.newest === undefined || theirs.oldest === undefined || before(theirs.newest, oldestApi)) {
+    throw new EngineError(0, `${offers(oldest, newest)}: the engine is too old`);
   }
-  return (before([major, minor], newestApi) ? [major, minor] : newestApi).join(".");
+  if (before(newestApi, theirs.oldest)) throw new EngineError(0, `${offers(oldest, newest)}: this agent is too old`);
+  return (before(theirs.newest, newestApi) ? theirs.newest : newestApi).join(".");
+}
+
+const offers = (oldest: string, newest: string): string =>
+  `the Docker Engine offers API ${oldest} to ${newest}, this agent speaks ${oldestApi.join(".")} to ${newestApi.join(".")}`;
+
+function parsed(version: string): ApiVersion | undefined {
+  const [, major, minor] = /^(\d+)\.(\d+)$/.exec(version) ?? [];
+  return major === undefined ? undefined : [Number(major), Number(minor)];
+}
+
+function before(a: ApiVersion, b: ApiVersion): boolean {
+  return a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]);
 }
 
 type Target = RequestOptions & { tls: boolean };
@@ -142,8 +179,49 @@ function send(target: Target, method: string, path: string, options: CallOptions
       },
     );
     request.once("error", (error) => {
-      const why = signal?.aborted === true ? "no answer in time, or called off" : error.message;
+      const why = signal?.aborted === true ? "no answer in time, or called off" : refusalOf(error);
       reject(new EngineError(0, `the Docker Engine does not answer: ${why}`));
+    });
+    request.end(bytes);
+  });
+}
+
+/** A container that lacks the socket's group is the mistake that everybody makes once. */
+function refusalOf(error: NodeJS.ErrnoException): string {
+  if (error.code !== "EACCES") return error.message;
+  return `${error.message}: the agent's user needs the group of the socket (docker run --group-add "$(stat -c %g <socket>)")`;
+}
+
+/** Resolves with the connection once the engine has switched it over. */
+function upgrade(target: Target, path: string, body: object, signal: AbortSignal): Promise<Duplex> {
+  const bytes = Buffer.from(JSON.stringify(body));
+  return new Promise((resolve, reject) => {
+    const headers = {
+      ...{ host: "docker", connection: "Upgrade", upgrade: "tcp" },
+      ...{ "content-type": "application/json", "content-length": bytes.length },
+    };
+    const request = (target.tls ? requestTls : requestPlain)(
+      { ...target, method: "POST", path, headers, agent: false, timeout: callWithinMs },
+      (response) => {
+        const refused = (text: string): void => reject(new EngineError(response.statusCode ?? 0, messageOf(text)));
+        textOf(response).then(refused, reject);
+      },
+    );
+    const leave = (): void => void request.destroy(new Error("left"));
+    signal.addEventListener("abort", leave, { once: true });
+    request.once("upgrade", (_response, socket, head) => {
+      signal.removeEventListener("abort", leave);
+      socket.on("error", () => {}); // whoever reads is told
+      socket.setTimeout(0);
+      if (head.length > 0) socket.unshift(head);
+      signal.addEventListener("abort", () => socket.destroy(), { once: true });
+      if (signal.aborted) socket.destroy();
+      resolve(socket);
+    });
+    request.once("timeout", () => request.destroy(new Error("no answer in time")));
+    request.once("error", (error) => {
+      signal.removeEventListener("abort", leave);
+      reject(new EngineError(0, `the Docker Engine cannot be reached: ${error.message}`));
     });
     request.end(bytes);
   });

@@ -6,7 +6,9 @@
  *   workloads.ts   what the engine is told  containers.ts what it says
  *   engine.ts      its API                  observe.ts    its events
  *   config.ts      which engine
- *   images.ts  places.ts (networks, volumes)  archive.ts (files)  creation.ts
+ *   alterations.ts  what people changed by hand
+ *   images.ts  pulls.ts (how far)  places.ts (networks, volumes)  archive.ts (files)  creation.ts
+ *   forwarder.ts  forwarder-body.ts  forwarder-place.ts  what holds ports, where that is no process here
  *   reach.ts  logs.ts  labels.ts
  *
  * main.ts is the agent's program around it.

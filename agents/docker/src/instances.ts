@@ -9,7 +9,10 @@
  *     is made, so that an agent that died in between doubles nothing.
  * I2: what is wished (`run`, `pause`, `stop`) is in the record before it is
  *     done, so that an agent that returns goes on with it.
- * I3: the engine starts again what ended, also without an agent; whoever is
+ * I3: a container is whole only once `made` is in the record: what was made and
+ *     neither recorded nor ever started may lack files and networks, and is made
+ *     again.
+ * I4: the engine starts again what ended, also without an agent; whoever is
  *     asked to stop here is not started again by it.
  *
  * Long because every step of the life reads and writes the one state (I2).
@@ -18,6 +21,7 @@ import { crashPoint, systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
 import { isJob, milliseconds, Refusal, stopGraceMs, watchHealth } from "@bowline/agent-core/runtimes";
 import type { Workload } from "@bowline/contract/deployments";
+import { alterations, madeOf, type Made } from "./alterations.ts";
 import { refusalOf, type Inspected } from "./containers.ts";
 import { EngineError, type Engine } from "./engine.ts";
 import { tailOf } from "./logs.ts";
@@ -36,6 +40,8 @@ export interface InstanceState {
   done: boolean;
   /** An agent that ended took it along; the next one starts it again. */
   suspended: boolean;
+  /** Its container as it was made (I3); unset in records of older agents. */
+  made?: Made | undefined;
 }
 
 export type Phase =
@@ -66,6 +72,10 @@ export interface Instance {
   restarts(): number;
   /** The last lines of its last run, as of its end or its illness. */
   output(): string;
+  /** What somebody changed of its container by hand, for people; empty: nothing. */
+  altered(): string;
+  /** Whether something says that it is healthy: the spec's check, or the image's own. */
+  checked(): boolean;
   /** Makes its container if there is none. Throws a refusal. */
   make(): Promise<void>;
   start(): Promise<void>;
@@ -81,7 +91,7 @@ export interface Instance {
   /** Looks at its container anew. */
   refresh(): Promise<void>;
   /** The engine says that it ended. */
-  died(exitCode: number): Promise<void>;
+  died(id: string, exitCode: number): Promise<void>;
   /** Watches no longer. */
   letGo(): void;
 }
@@ -94,6 +104,10 @@ export interface InstanceSurroundings {
   create(definition: Definition, workload: Workload): Promise<string>;
   /** Id of the container that carries this slot's label. */
   find(definition: Definition): Promise<string | undefined>;
+  /** Makes what its container needs beside itself. Throws a refusal. */
+  beforeStart(definition: Definition): Promise<void>;
+  /** Its container is gone. */
+  removed(definition: Definition): Promise<void>;
   /** Gives free ports that were lost to another program other numbers. */
   renewPorts(definition: Definition): Promise<void>;
   save: () => Promise<void>;
@@ -116,12 +130,18 @@ export function createInstance(
   const { engine, times, changed, save } = surroundings;
   const facts = { deployment: definition.deploymentId, workload: workload.name, index: definition.index };
   const named = `workload ${workload.name}${definition.index === 0 ? "" : ` (instance ${definition.index})`}`;
+  const probe = workload.healthCheck?.disabled === true ? undefined : workload.healthCheck?.probe.case;
+  const byAgent = probe === "http" || probe === "tcp";
   let container = id;
   let seen: Inspected | undefined;
   let doing: "starting" | "stopping" | undefined;
   let refused: Refusal | undefined;
   let health: { state: InstanceHealth; reason: string } = { state: "UNKNOWN", reason: "" };
   let output = "";
+  /** When the run ended of which `output` is, in the engine's words. */
+  let outputOf: string | undefined;
+  /** When the run before our last start ended: what was written later is of that start, or of the engine's own after it. */
+  let endedBefore: string | undefined;
   /** What is done for it while it runs; of one start. */
   let attended: { startedAt: string; ends: AbortController } | undefined;
   let looking: Promise<void> = Promise.resolve();
@@ -135,11 +155,23 @@ export function createInstance(
   async function look(): Promise<void> {
     if (container === undefined) return;
     try {
-      seen = await engine.call<Inspected>("GET", path("/json"));
+      await show(await engine.call<Inspected>("GET", path("/json")));
     } catch (error) {
       if (!(error instanceof EngineError && error.status === 404)) throw error;
       [seen, container] = [undefined, undefined]; // somebody removed it
+      await notice();
     }
+  }
+
+  /** What it wrote is read before anybody hears that it ended: a message has both. */
+  async function show(next: Inspected): Promise<void> {
+    const { Status, FinishedAt } = next.State;
+    const ended = Status === "exited" || Status === "dead" || Status === "restarting";
+    if (ended && doing !== "stopping" && state.wish === "run" && outputOf !== FinishedAt) {
+      await readOutput(next); // the engine may have started it again by now
+      outputOf = FinishedAt;
+    }
+    seen = next;
     await notice();
   }
 
@@ -153,8 +185,13 @@ export function createInstance(
       health = { state: "UNKNOWN", reason: "" };
     }
     if (runs && attended === undefined && StartedAt !== undefined) attend(StartedAt);
-    if (runs && workload.healthCheck?.probe.case === "exec") await noticeCheck(Health);
+    if (runs && checkedByEngine()) await noticeCheck(Health);
     changed();
+  }
+
+  function checkedByEngine(): boolean {
+    const [kind = "NONE"] = seen?.Config.Healthcheck?.Test ?? [];
+    return kind !== "NONE";
   }
 
   async function noticeCheck(told: Inspected["State"]["Health"]): Promise<void> {
@@ -181,7 +218,6 @@ export function createInstance(
     };
     const deadlineMs = milliseconds(workload.runToCompletion?.deadline);
     const { healthCheck } = workload;
-    const byAgent = healthCheck?.probe.case === "http" || healthCheck?.probe.case === "tcp";
     const parts = [
       after(times.settleMs, changed),
       ...(deadlineMs === undefined ? [] : [after(deadlineMs, () => end(Infinity))]),
@@ -204,17 +240,16 @@ export function createInstance(
     }
   }
 
-  async function readOutput(): Promise<void> {
-    if (container === undefined) return;
-    output = await tailOf(engine, container, seen?.State.StartedAt).catch(() => output);
+  async function readOutput(of = seen): Promise<void> {
+    if (of === undefined) return;
+    output = await tailOf(engine, of, endedBefore ?? of.State.StartedAt).catch(() => output);
   }
 
   async function tellEnd(exitCode: number): Promise<void> {
     if (seen === undefined || doing === "stopping" || state.wish !== "run") return;
-    await readOutput();
     const Status = startsAgain(workload, exitCode, seen.RestartCount) ? "restarting" : "exited";
-    seen = { ...seen, State: { ...seen.State, Status, ExitCode: exitCode, FinishedAt: new Date().toISOString() } };
-    await notice();
+    const FinishedAt = new Date().toISOString();
+    await show({ ...seen, State: { ...seen.State, Status, ExitCode: exitCode, FinishedAt } });
   }
 
   function exitOf({ State }: Inspected): Exit {
@@ -271,7 +306,9 @@ export function createInstance(
     for (let attempt = 1; ; attempt += 1) {
       try {
         await instance.make();
+        await surroundings.beforeStart(definition);
         crashPoint("docker.before-start");
+        endedBefore = seen?.State.FinishedAt;
         await engine.call("POST", path("/start"));
         crashPoint("docker.after-start");
         surroundings.note("info", "container started", { ...facts, container });
@@ -294,14 +331,22 @@ export function createInstance(
     seen: () => seen,
     restarts: () => Math.max(0, (seen?.RestartCount ?? 0) - state.restartsBefore),
     output: () => output,
+    altered: () => (seen === undefined || state.made === undefined ? "" : alterations(state.made, seen)),
+    checked: () => checkedByEngine() || byAgent,
     async make() {
       container ??= await surroundings.find(definition); // I1
+      if (container !== undefined && state.made === undefined) {
+        await instance.refresh();
+        if (seen?.State.Status === "created") await instance.remove(); // I3
+      }
       if (container === undefined) {
+        if (state.made !== undefined) await saveState({ made: undefined }); // I3: it was another container's
         crashPoint("docker.before-create");
         container = await surroundings.create(definition, workload);
         crashPoint("docker.after-create");
       }
       await instance.refresh();
+      if (state.made === undefined && seen !== undefined) await saveState({ made: madeOf(seen) });
     },
     async start() {
       const before = phase();
@@ -355,8 +400,11 @@ export function createInstance(
       if (state.wish === "pause" && Status === "running") await engine.call("POST", path("/pause"));
       if (state.wish === "run" && Status === "paused") await engine.call("POST", path("/unpause"));
       if (Status === "created") return await instance.remove(); // its files may be missing
-      const ends = Status === "exited" && state.wish === "run" && !isJob(workload);
-      if (state.suspended || (ends && startsAgain(workload, 0, 0))) return await instance.start();
+      const ended = Status === "exited" && state.wish === "run" && !isJob(workload);
+      const { State, RestartCount } = seen ?? { State: { ExitCode: 0 }, RestartCount: 0 };
+      // Also what the engine could not start after a restart of the host: its files in memory were gone.
+      const again = ended && startsAgain(workload, State.ExitCode, RestartCount);
+      if (state.suspended || again) return await instance.start();
       await instance.refresh();
     },
     async remove() {
@@ -365,14 +413,15 @@ export function createInstance(
         await gone(engine.call("DELETE", path(""), { query: { force: true, v: true } }));
       }
       [container, seen] = [undefined, undefined];
+      await surroundings.removed(definition);
     },
     refresh() {
       looking = looking.then(look, look);
       return looking;
     },
-    died(exitCode) {
-      // In line with the looks: the next start is seen after this end was told.
-      const told = (): Promise<void> => tellEnd(exitCode);
+    died(id, exitCode) {
+      // In line with the looks: the next start is seen after this end was told. A late word may be of the one before.
+      const told = async (): Promise<void> => await (id === container ? tellEnd(exitCode) : look());
       looking = looking.then(told, told);
       return looking;
     },

@@ -4,23 +4,35 @@
 import { systemClock } from "@bowline/kernel";
 import type { InstancePhase, ObservedDeployment, ObservedInstance } from "@bowline/agent-core";
 import type { Listed } from "./containers.ts";
-import { linesOf, type Engine } from "./engine.ts";
+import { EngineError, linesOf, type Engine } from "./engine.ts";
 import type { Instance, Phase } from "./instances.ts";
 import { filterOf, labels } from "./labels.ts";
 import type { Times } from "./times.ts";
 
-/** Something happened to a container of ours. */
+/** Something happened to a container of ours, or to a network and some container. */
 export interface EngineEvent {
   action: string;
+  /** Empty for a network's. */
   deploymentId: string;
   slot: string;
+  container: string;
   exitCode: number;
 }
 
+/** What is listened for. Of a network's events no label says whose container it is: whoever listens knows its own. */
+const listened = {
+  type: ["container", "network"],
+  event: [
+    ...["start", "die", "pause", "unpause", "stop", "destroy", "oom", "update", "health_status"],
+    ...["connect", "disconnect"],
+  ],
+};
+
 /** As the engine writes it, one line each. */
 interface RawEvent {
+  Type: string;
   Action: string;
-  Actor: { Attributes: Record<string, string> };
+  Actor: { ID: string; Attributes: Record<string, string> };
 }
 
 /**
@@ -38,14 +50,20 @@ export async function followEvents(
   let waitMs = times.reconnectFirstMs;
   while (!signal.aborted) {
     let why = "the Docker Engine ended the connection";
+    const silent = new AbortController();
+    const ends = AbortSignal.any([signal, silent.signal]);
     try {
-      const filters = JSON.stringify({ type: ["container"], label: [`${labels.agent}=${agent}`] });
-      const stream = await engine.stream("GET", "/events", { query: { filters }, signal });
+      await engine.renew();
+      const query = { filters: JSON.stringify(listened) };
+      const stream = await engine.stream("GET", "/events", { query, signal: ends });
       await on.connected();
       waitMs = times.reconnectFirstMs;
+      void ping(engine, times, silent, ends);
       for await (const line of linesOf(stream)) {
-        const { Action, Actor } = JSON.parse(line) as RawEvent;
+        const { Type, Action, Actor } = JSON.parse(line) as RawEvent;
+        if (Type === "container" && Actor.Attributes[labels.agent] !== agent) continue; // a stranger's
         on.event({
+          container: Type === "container" ? Actor.ID : (Actor.Attributes["container"] ?? ""),
           action: Action.split(":")[0] ?? "",
           deploymentId: Actor.Attributes[labels.deployment] ?? "",
           slot: Actor.Attributes[labels.slot] ?? "",
@@ -53,8 +71,11 @@ export async function followEvents(
         });
       }
     } catch (error) {
-      why = error instanceof Error ? error.message : String(error);
+      const text = error instanceof Error ? error.message : String(error);
+      why = error instanceof EngineError ? text : `${why}: ${text}`;
     }
+    if (silent.signal.aborted) why = String(silent.signal.reason);
+    silent.abort();
     if (signal.aborted) return;
     on.away(why);
     await systemClock.sleep(waitMs, signal);
@@ -62,11 +83,23 @@ export async function followEvents(
   }
 }
 
+/** A line that is dead says nothing, and neither does an engine that hangs: asked now and then, its silence counts. */
+async function ping(engine: Engine, times: Times, silent: AbortController, ends: AbortSignal): Promise<void> {
+  while (!ends.aborted) {
+    await systemClock.sleep(times.pingEveryMs, ends);
+    if (ends.aborted) return;
+    try {
+      await engine.call("GET", "/_ping", { withinMs: times.pingWithinMs, signal: ends });
+    } catch (error) {
+      silent.abort(error instanceof Error ? error.message : String(error));
+    }
+  }
+}
+
 /** What an event says about a container that we hold. */
-export async function noticed(instance: Instance, { action, exitCode }: EngineEvent): Promise<void> {
-  const looked = ["start", "pause", "unpause", "stop", "destroy", "oom", "health_status"];
-  if (action === "die") await instance.died(exitCode);
-  else if (looked.includes(action)) await instance.refresh();
+export async function noticed(instance: Instance, { action, container, exitCode }: EngineEvent): Promise<void> {
+  if (action === "die") await instance.died(container, exitCode);
+  else await instance.refresh();
 }
 
 /** Containers with this agent's label whose slot nobody holds: their record is lost, or was never finished. */
@@ -111,6 +144,8 @@ export function observeStrays(strays: readonly Listed[]): ObservedDeployment[] {
 export function observeInstance(instance: Instance): ObservedInstance {
   const { definition, workload } = instance;
   const phase = instance.phase();
+  const altered = instance.altered();
+  const changes = altered === "" ? "" : `changed by hand: ${altered}`;
   const exit = "exit" in phase ? phase.exit : undefined;
   return {
     workload: workload.name,
@@ -123,7 +158,8 @@ export function observeInstance(instance: Instance): ObservedInstance {
     ports: definition.ports
       .filter(({ published }) => published !== 0)
       .map(({ name, container, address, published }) => ({ name, container, address, published })),
-    reason: phase.kind === "running" ? phase.reason : (exit?.reason ?? ""),
+    reason: phase.kind === "running" ? [changes, phase.reason].filter(Boolean).join("; ") : (exit?.reason ?? ""),
+    ...(phase.kind === "running" && altered !== "" ? { altered: true } : {}),
     ...(phase.kind === "running" ? { startedAt: new Date(phase.startedAt) } : {}),
   };
 }

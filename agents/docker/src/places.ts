@@ -1,6 +1,12 @@
-/** What containers of a deployment share: its networks and its volumes. */
-import { Refusal } from "@bowline/agent-core/runtimes";
-import type { Deployment } from "@bowline/contract/deployments";
+/**
+ * What containers of a deployment share: its networks and its volumes.
+ *
+ * P1: a network cannot be changed, so its name says what it is: another kind of
+ *     network is another one, beside the old until that has no container left.
+ * P2: a volume cannot be changed either, and has data: it is refused.
+ */
+import { invalid, Refusal } from "@bowline/agent-core/runtimes";
+import type { Deployment, Workload } from "@bowline/contract/deployments";
 import { EngineError, type Engine } from "./engine.ts";
 import { filterOf, labels, nameOf, specLabels } from "./labels.ts";
 
@@ -13,12 +19,46 @@ export interface Owner {
   agent: string;
 }
 
-/** Names on the engine of the networks that every container of a deployment is in. */
+/** A network as a container joins it. */
+export interface Joined {
+  /** Its name on the engine. */
+  network: string;
+  /** Names by which the container is found there. */
+  aliases: string[];
+}
+
+/** The networks that a workload is in: those that it names, else all. */
+export function networksOf(
+  agent: string,
+  spec: Pick<Deployment, "id" | "networks">,
+  workload: Pick<Workload, "name" | "networks">,
+): Joined[] {
+  if (workload.networks.length === 0)
+    return networkNames(agent, spec).map((network) => ({ network, aliases: [workload.name] }));
+  return workload.networks.map(({ network, aliases }) => {
+    const known = spec.networks.find(({ name }) => name === network);
+    if (known === undefined)
+      throw invalid(`workload ${workload.name}: it is in a network ${network}, which the spec does not have`);
+    return { network: networkName(agent, spec.id, known), aliases: [...new Set([workload.name, ...aliases])] };
+  });
+}
+
+/** Names on the engine of a deployment's networks. */
 export function networkNames(agent: string, spec: Pick<Deployment, "id" | "networks">): string[] {
   if (spec.networks.length === 0) return [nameOf(agent, spec.id, ownNetwork)];
-  return spec.networks.map(({ name, externalName }) =>
-    externalName === "" ? nameOf(agent, spec.id, name) : externalName,
-  );
+  return spec.networks.map((network) => networkName(agent, spec.id, network));
+}
+
+function networkName(agent: string, deploymentId: string, network: Kind & { name: string }): string {
+  return network.externalName || nameOf(agent, deploymentId, `${network.name}${kindOf(network)}`);
+}
+
+type Kind = Pick<Deployment["networks"][number], "internal" | "driver" | "externalName">;
+
+/** What a network is that is not a usual one, as its name says it (P1); names of a spec have no dot. */
+export function kindOf({ internal, driver, externalName }: Kind): string {
+  if (externalName !== "") return "";
+  return `${internal ? ".internal" : ""}${driver === "" ? "" : `.${driver.replaceAll(/[^a-zA-Z0-9_.-]/g, "_")}`}`;
 }
 
 export function volumeName(agent: string, deploymentId: string, volume: string): string {
@@ -26,18 +66,21 @@ export function volumeName(agent: string, deploymentId: string, volume: string):
 }
 
 export async function makeNetworks({ engine, agent }: Owner, spec: Deployment): Promise<void> {
-  const wanted = spec.networks.length === 0 ? [{ name: ownNetwork, internal: false, externalName: "" }] : spec.networks;
-  for (const { name, internal, externalName } of wanted) {
-    const path = `/networks/${encodeURIComponent(externalName || nameOf(agent, spec.id, name))}`;
-    if (await isThere(engine, path)) continue;
+  const wanted =
+    spec.networks.length === 0 ? [{ name: ownNetwork, internal: false, externalName: "", driver: "" }] : spec.networks;
+  for (const network of wanted) {
+    const { name, internal, externalName, driver } = network;
+    const Name = networkName(agent, spec.id, network);
+    if (await isThere(engine, `/networks/${encodeURIComponent(Name)}`)) continue;
     if (externalName !== "")
       throw new Refusal("START_FAILED", `network ${name}: the host has no network ${externalName}`, true);
     try {
       await engine.call("POST", "/networks/create", {
         body: {
-          Name: nameOf(agent, spec.id, name),
+          Name,
           CheckDuplicate: true,
           Internal: internal,
+          ...(driver === "" ? {} : { Driver: driver }),
           Labels: { ...specLabels(spec), ...marks(agent, spec.id, name) },
         },
       });
@@ -50,16 +93,31 @@ export async function makeNetworks({ engine, agent }: Owner, spec: Deployment): 
 
 /** Throws VOLUME_FAILED. */
 export async function makeVolumes({ engine, agent }: Owner, spec: Deployment): Promise<void> {
-  for (const { name, externalName } of spec.volumes) {
+  for (const { name, externalName, driver, driverOptions } of spec.volumes) {
     try {
-      if (externalName !== "") await engine.call("GET", `/volumes/${encodeURIComponent(externalName)}`);
-      else
-        await engine.call("POST", "/volumes/create", {
+      if (externalName !== "") {
+        await engine.call("GET", `/volumes/${encodeURIComponent(externalName)}`);
+        continue;
+      }
+      const made = await engine.call<{ Driver: string; Options: Record<string, string> | null }>(
+        "POST",
+        "/volumes/create",
+        {
           body: {
             Name: volumeName(agent, spec.id, name),
+            ...(driver === "" ? {} : { Driver: driver }),
+            DriverOpts: driverOptions,
             Labels: { ...specLabels(spec), ...marks(agent, spec.id, name) },
           },
-        });
+        },
+      );
+      // Where one of that name was there it is what it was, and the engine does not say so.
+      if (made.Driver !== (driver || made.Driver) || !sameOptions(made.Options ?? {}, driverOptions))
+        throw new Refusal(
+          "VOLUME_FAILED",
+          `volume ${name}: it is there with another driver or other options, which cannot be changed: give it another name, or remove the old one with its data`,
+          false,
+        ); // P2
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
       throw new Refusal("VOLUME_FAILED", `volume ${name}: ${error.message}`, true);
@@ -93,6 +151,11 @@ export async function removeVolumes(
     // A volume that nobody remembers was kept once: only an explicit wish removes it.
     if (all || keeping[Labels[labels.name] ?? ""] === false) await gone(engine.call("DELETE", `/volumes/${Name}`));
   }
+}
+
+function sameOptions(one: Readonly<Record<string, string>>, other: Readonly<Record<string, string>>): boolean {
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => one[name] === other[name]);
 }
 
 function marks(agent: string, deploymentId: string, name: string): Record<string, string> {

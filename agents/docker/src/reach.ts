@@ -32,14 +32,18 @@ export function probed(
   instance: Instance,
   wanted: string,
 ): { host: string; port: number } | undefined {
+  return (address.host.startsWith("unix:") && inNetwork(instance, wanted)) || reach(engine, address, instance, wanted);
+}
+
+/** Where a port of an instance is found on the engine's host, whichever network it is in. */
+export function inNetwork(instance: Instance, wanted: string): { host: string; port: number } | undefined {
   const port = findPort(instance.definition.ports, wanted);
   const host = addressOf(instance);
-  if (port !== undefined && host !== undefined && address.host.startsWith("unix:"))
-    return { host, port: port.container };
-  return reach(engine, address, instance, wanted);
+  return port === undefined || host === undefined ? undefined : { host, port: port.container };
 }
 
 function addressOf(instance: Instance): string | undefined {
+  if (instance.workload.container?.networkMode === "host") return "127.0.0.1"; // its ports are the host's
   const networks = Object.values(instance.seen()?.NetworkSettings.Networks ?? {});
   return networks.find(({ IPAddress }) => IPAddress !== "")?.IPAddress;
 }

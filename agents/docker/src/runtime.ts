@@ -17,12 +17,15 @@ import {
   createObservations,
   createTurns,
   folderIdentity,
+  forwarderProcess,
   invalid,
   isDeploymentId,
   lockFolder,
   makeFolder,
-  unsupported,
+  openAll,
+  secretNamesOf,
   type ConvergePorts,
+  type OpenSecret,
 } from "@bowline/agent-core/runtimes";
 import { Deployment_Desired, type Deployment } from "@bowline/contract/deployments";
 import type { Listed } from "./containers.ts";
@@ -35,13 +38,27 @@ import {
   type HeldDeployment,
 } from "./deployments.ts";
 import { openEngine, type EngineAddress } from "./engine.ts";
-import { pullAll, type RegistryAuth } from "./images.ts";
+import { execIn } from "./exec.ts";
+import { listForeign } from "./foreign.ts";
+import { forwarderPlace, type EngineInfo } from "./forwarder-place.ts";
+import { forwarderContainer, noForwarder, removeForwarders } from "./forwarder.ts";
+import { pullAll, type Credential } from "./images.ts";
 import type { Instance } from "./instances.ts";
-import { filterOf, labels } from "./labels.ts";
+import { filterOf, forwarderSlot, labels } from "./labels.ts";
 import { readLog } from "./logs.ts";
+import { type Memory, memoryName, memoryPlaces, openMemory, refuseWithoutMemory } from "./memory.ts";
 import { followEvents, listStrays, noticed, observeStrays } from "./observe.ts";
-import { gone, makeNetworks, makeVolumes, networkNames, removeNetworks, removeVolumes, volumeName } from "./places.ts";
-import { probed, reach } from "./reach.ts";
+import {
+  gone,
+  kindOf,
+  makeNetworks,
+  makeVolumes,
+  networkNames,
+  removeNetworks,
+  removeVolumes,
+  volumeName,
+} from "./places.ts";
+import { inNetwork, probed, reach } from "./reach.ts";
 import { defaultTimes, type Times } from "./times.ts";
 import { checkDockerSpec, hostPort } from "./workloads.ts";
 
@@ -54,15 +71,17 @@ export interface DockerRuntimeOptions {
   /** Where the control plane is; a label for people. */
   installation?: string;
   /** Opens a sealed secret. Unset: workloads with secrets are refused as UNSUPPORTED. */
-  openSecret?: (sealed: string) => Promise<string>;
+  openSecret?: OpenSecret;
   /** Whether workloads may mount paths of the host. Default: they may not. */
   allowHostPaths?: boolean;
-  /** Default: none has any. */
-  registryAuth?: RegistryAuth;
   /** As reported; the control plane's placement holds to it. Default 0: no limit known. */
   instanceLimit?: number;
   /** Bound of each of the two log files of a container, in bytes. Default 8 MiB. */
   logBytes?: number;
+  /** Where files of secrets may be kept in memory. Default: /run, /dev/shm. None: they are copied into the containers. */
+  memoryPlaces?: readonly string[];
+  /** Forwarders are containers of this image. Unset: processes, or containers of the agent's own image (forwarder-place.ts). */
+  forwarderImage?: string;
   /** For tests. */
   times?: Partial<Times>;
 }
@@ -101,23 +120,23 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
   const turns = createTurns();
   const observations = createObservations(held);
   const quitting = new AbortController();
-  const info = await engine.call<{ ID: string; ServerVersion: string }>("GET", "/info");
+  const info = await engine.call<EngineInfo>("GET", "/info");
+  const forwarders = await forwarderPlace(engine, options.engine, info, options.forwarderImage);
+  const passesOn = forwarders.kind !== "none";
+  if (forwarders.kind === "none") log.warn({ why: forwarders.why }, "this agent has no forwarders");
+  // Those of an agent that was a container, with this data folder.
+  if (forwarders.kind === "process") await removeForwarders(engine, { [labels.agent]: folder.id });
   let away = "";
+  let memory: Memory | undefined;
 
-  async function openSecrets(
-    sealed: Readonly<Record<string, string>>,
-    names: readonly string[],
-  ): Promise<Record<string, string>> {
-    if (names.length > 0 && openSecret === undefined) throw unsupported("this agent cannot open secrets");
-    const opened: Record<string, string> = {};
-    for (const name of names) {
-      try {
-        opened[name] = (await openSecret?.(sealed[name] ?? "")) ?? "";
-      } catch {
-        throw invalid(`the secret ${name} is not sealed to this agent`); // why is nobody's business
-      }
+  async function openRegistry({ sealedRegistries }: Deployment, registry: string): Promise<Credential | undefined> {
+    const sealed = sealedRegistries[registry];
+    if (sealed === undefined || openSecret === undefined) return undefined;
+    try {
+      return JSON.parse(new TextDecoder().decode(await openSecret(sealed))) as Credential;
+    } catch {
+      throw invalid(`the credential of ${registry} is not sealed to this agent`); // why is nobody's business
     }
-    return opened;
   }
 
   const surroundings: DeploymentSurroundings = {
@@ -127,8 +146,27 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     note: (level, message, facts) => log[level](facts, message),
     changed: (deploymentId) => observations.changed(deploymentId),
     reserved: (port) =>
-      instances().some(({ definition }) => definition.ports.some(({ published }) => published === port)),
+      instances().some(({ definition }) => definition.ports.some(({ published }) => published === port)) ||
+      [...held.values()].some(({ record }) => (record.forwards ?? []).some(({ published }) => published === port)),
+    exec: (instance, command, signal) =>
+      execIn(
+        engine,
+        instance.seen()?.Id,
+        { command, tty: false },
+        (async function* () {})(), // nothing is said to it
+        AbortSignal.any([signal, quitting.signal]),
+        (why) => log.warn({ deployment: instance.definition.deploymentId, why }, "a gate's command is not ended"),
+      ),
     reach: (instance, port) => probed(engine, options.engine, instance, port),
+    forwarderFor(deploymentId) {
+      const path = join(dataDir, "forwarders", deploymentId);
+      if (forwarders.kind === "process") return { forwarder: forwarderProcess(path), portsAreHere: true };
+      if (forwarders.kind === "none")
+        return { forwarder: noForwarder(deploymentId, owner, forwarders.why), portsAreHere: false };
+      const given = { ...owner, installation: options.installation ?? "", place: forwarders };
+      const forwarder = forwarderContainer(deploymentId, dataDir, given);
+      return { forwarder, target: inNetwork, portsAreHere: forwarders.portsAreHere };
+    },
     async find({ deploymentId, slot }) {
       const filters = filterOf({
         [labels.agent]: folder.id,
@@ -138,13 +176,16 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
       const [found] = await engine.call<Listed[]>("GET", "/containers/json", { query: { all: true, filters } });
       return found?.Id;
     },
+    beforeStart: async (definition) => memory?.fill(definition),
+    removed: async (definition) => memory?.forget(definition),
     async createFor(spec, definition, workload) {
-      const names = workload.secrets.map(({ secret }) => secret);
-      const secrets = await openSecrets(spec.sealedSecrets, names);
+      const secrets = await openAll(openSecret, spec.sealedSecrets, secretNamesOf(workload, spec));
+      await memory?.fill(definition);
       const given = {
         agent: folder.id,
         installation: options.installation ?? "",
         secrets,
+        memoryMounts: memory?.mounts(definition),
         logBytes: options.logBytes ?? defaultLogBytes,
       };
       return await createContainer(engine, spec, definition, workload, given);
@@ -152,7 +193,10 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
   };
 
   const instances = (): Instance[] => [...held.values()].flatMap(({ slots }) => [...slots.values()]);
-  const holds = (deploymentId: string, slot: string): boolean => held.get(deploymentId)?.slots.has(slot) ?? false;
+  const holds = (deploymentId: string, slot: string): boolean => {
+    const deployment = held.get(deploymentId);
+    return deployment !== undefined && (slot === forwarderSlot || deployment.slots.has(slot));
+  };
 
   /** What cannot be read must not keep everything else from running; its containers show as strays. */
   for (const id of await storedDeployments(dataDir)) {
@@ -163,7 +207,13 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
       log.error({ deployment: id, error: String(error) }, "a deployment's record cannot be read");
     }
   }
+  memory = await openMemory(engine, {
+    ...{ agent: folder.id, openSecret, securityOptions: info.SecurityOptions ?? [] },
+    held: new Set(instances().map(({ definition }) => memoryName(definition))),
+    places: options.memoryPlaces ?? memoryPlaces,
+  });
   await Promise.all(instances().map((instance) => instance.resume()));
+  for (const { forwards } of held.values()) forwards.resume();
 
   const following = followEvents(
     engine,
@@ -174,11 +224,13 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
         away = "";
         await Promise.all(instances().map((instance) => instance.refresh()));
       },
-      event: ({ action, deploymentId, slot, exitCode }) => {
-        const instance = held.get(deploymentId)?.slots.get(slot);
+      event: (event) => {
+        const instance =
+          held.get(event.deploymentId)?.slots.get(event.slot) ??
+          instances().find((one) => one.seen()?.Id === event.container);
         if (instance === undefined) return;
-        noticed(instance, { action, deploymentId, slot, exitCode }).catch((error: unknown) =>
-          log.warn({ deployment: deploymentId, action, error: String(error) }, "a container is not looked at"),
+        noticed(instance, event).catch((error: unknown) =>
+          log.warn({ ...event, error: String(error) }, "a container is not looked at"),
         );
       },
       away(why) {
@@ -194,24 +246,30 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     return {
       kind: "docker",
       digestKey: folder.digestKey,
-      openSecrets,
+      openSecrets: (sealed, names) => openAll(openSecret, sealed, names),
       hostPort,
       context: ({ networks, volumes }) => ({
-        networks: networks.map(({ name, internal, externalName }) => [name, internal, externalName]),
+        networks: networks.map((network) => {
+          const kind = kindOf(network);
+          return [network.name, network.internal, network.externalName, ...(kind === "" ? [] : [kind])];
+        }),
         volumes: volumes.map(({ name, externalName }) => [name, externalName]).filter(([, outside]) => outside !== ""),
       }),
-      check: (checked) => checkDockerSpec(checked, options.allowHostPaths ?? false),
+      check(checked) {
+        checkDockerSpec(checked, options.allowHostPaths ?? false, passesOn);
+        if (memory === undefined) refuseWithoutMemory(checked);
+      },
       async claimPorts() {}, // the engine says so at the start: its host may be another one
       findProgram() {}, // so does it about programs
       async endStrays() {
         const strays = await listStrays(engine, folder.id, holds, spec.id);
         for (const { Id } of strays) await gone(engine.call("DELETE", `/containers/${Id}`, { query: { force: true } }));
       },
-      async prepare(wanted, report, cancel) {
+      async prepare(wanted, making, report, cancel) {
         deployment.begin(wanted);
         await makeNetworks(owner, wanted);
         await makeVolumes(owner, wanted);
-        await pullAll(engine, wanted, options.registryAuth ?? (() => undefined), report, cancel);
+        await pullAll(engine, wanted, making, (registry) => openRegistry(wanted, registry), report, cancel);
       },
       async clear(volumes, all) {
         await removeNetworks(owner, spec.id, []);
@@ -224,10 +282,23 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     async describe() {
       return {
         kind: "docker",
-        version: `Docker ${info.ServerVersion}, API ${engine.apiVersion}`,
+        version: `Docker ${engine.version}, API ${engine.apiVersion}`,
         identity: `docker:${createHash("sha256").update(`bowline-docker:${info.ID}`).digest("hex").slice(0, 16)}:${folder.id}`,
         capabilities: [
-          ...["images", "networks", "limits", "volumes", "pause", "jobs", "logs", "health-checks"],
+          ...[
+            "images",
+            "container-options",
+            "networks",
+            "limits",
+            "volumes",
+            "pause",
+            "jobs",
+            "logs",
+            "exec",
+            "health-checks",
+            "foreign-containers",
+          ],
+          ...(passesOn ? ["forwards"] : []),
           ...(options.allowHostPaths === true ? ["host-paths"] : []),
           ...(openSecret === undefined ? [] : ["secrets"]),
         ],
@@ -290,17 +361,35 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     },
 
     logs: (deploymentId, workload, index, wanted, signal) =>
-      readLog(engine, () => held.get(deploymentId)?.find(workload, index)?.seen()?.Id, wanted, signal),
+      readLog(engine, () => held.get(deploymentId)?.find(workload, index)?.seen(), wanted, signal),
+
+    exec: (deploymentId, workload, index, request, input, signal) =>
+      execIn(
+        engine,
+        held.get(deploymentId)?.find(workload, index)?.seen()?.Id,
+        request,
+        input,
+        AbortSignal.any([signal, quitting.signal]),
+        (why) => log.warn({ deployment: deploymentId, workload, index, why }, "an exec is not ended"),
+      ),
+
+    async foreignContainers(signal) {
+      const containers = await listForeign(engine, folder.id, AbortSignal.any([signal, quitting.signal]));
+      return { kind: "listed", containers };
+    },
 
     async close({ stopWorkloads }) {
       if (quitting.signal.aborted) return; // another runtime may have the folder by now
       quitting.abort();
       await turns.idle();
+      const forwards = [...held.values()].map((deployment) => deployment.forwards);
+      await Promise.all(forwards.map((each) => (stopWorkloads ? each.suspend() : each.letGo())));
       for (const instance of instances()) instance.letGo();
       if (stopWorkloads) await Promise.all(instances().map((instance) => instance.suspend(closeGraceMs)));
       for (const instance of instances()) instance.letGo();
       await following;
       observations.close();
+      await memory?.close();
       await lock.release();
     },
   };

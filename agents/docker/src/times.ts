@@ -9,6 +9,16 @@ export interface Times {
   /** Between two attempts to reach an engine that is away: this at first, then doubled up to the other. */
   reconnectFirstMs: number;
   reconnectMaxMs: number;
+  /** How often an engine is asked whether it is there: a fraction of the minute after which people should know. */
+  pingEveryMs: number;
+  /** How long it may take to answer; one under load takes seconds. */
+  pingWithinMs: number;
 }
 
-export const defaultTimes: Times = { settleMs: 1_000, reconnectFirstMs: 250, reconnectMaxMs: 5_000 };
+export const defaultTimes: Times = {
+  settleMs: 1_000,
+  reconnectFirstMs: 250,
+  reconnectMaxMs: 5_000,
+  pingEveryMs: 15_000,
+  pingWithinMs: 15_000,
+};

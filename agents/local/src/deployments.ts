@@ -1,6 +1,7 @@
 /**
  * What this runtime holds of one deployment, in memory and on disk.
  *
+ *     forwarders/<id>/                            its forwarder, where it has one
  *     deployments/<id>/record.json                what holds, at which generation
  *     deployments/<id>/instances/<slot>/          one definition of one instance:
  *         instance.json state.json run.json       definition, wish, living run
@@ -21,13 +22,20 @@ import { fromJson, toJson } from "@bufbuild/protobuf";
 import type { ObservedDeployment } from "@bowline/agent-core";
 import {
   assignPorts,
+  createForwards,
+  forwarderProcess,
+  findPort,
   isMissing,
   makeFolder,
   newRecord,
+  numberBehind,
+  reachable,
   readDurable,
   removeFolder,
   renewTaken,
   writeDurably,
+  secretNamesOf,
+  type Opened,
 } from "@bowline/agent-core/runtimes";
 import type { DeploymentRecord, Held } from "@bowline/agent-core/runtimes";
 import { WorkloadSchema } from "@bowline/contract/deployments";
@@ -46,7 +54,11 @@ export interface DeploymentSurroundings extends Omit<InstanceSurroundings, "chan
   logBytes: number;
   /** Whether a port number belongs to an instance of this runtime already. */
   reserved(port: number): boolean;
+  /** Runs a command inside an instance. */
+  exec: HeldDeployment["exec"];
   changed(deploymentId: string): void;
+  /** Values by name. Throws a refusal. */
+  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Opened>;
 }
 
 export interface HeldDeployment extends Held<Instance> {
@@ -112,7 +124,8 @@ export async function holdDeployment(
       const slot = `${workload.name}.${index}.${randomBytes(4).toString("hex")}`;
       const slotFolder = join(instancesFolder, slot);
       await makeFolder(slotFolder);
-      await fillFolder(surroundings.dataDir, join(slotFolder, "folder"), workload, spec);
+      const secrets = await surroundings.openSecrets(spec.sealedSecrets, secretNamesOf(workload, spec));
+      await fillFolder(surroundings.dataDir, join(slotFolder, "folder"), workload, spec, secrets);
       const definition: Definition = {
         slot,
         deploymentId: id,
@@ -120,7 +133,7 @@ export async function holdDeployment(
         index,
         generation: spec.generation,
         digest,
-        ports: await assignPorts(workload, inherited, (port) => surroundings.reserved(port)),
+        ports: await assignPorts(workload, inherited, (port) => surroundings.reserved(port), numberBehind(spec)),
         sealedSecrets: Object.fromEntries(
           workload.secrets.map(({ secret }) => [secret, spec.sealedSecrets[secret] ?? ""]),
         ),
@@ -144,6 +157,14 @@ export async function holdDeployment(
       return () => listeners.delete(listener);
     },
     readiness: readinessOf,
+    get forwards() {
+      return forwards;
+    },
+    reach({ definition }, wanted) {
+      const port = findPort(definition.ports, wanted);
+      return port === undefined ? undefined : reachable(port);
+    },
+    exec: surroundings.exec,
     find(workload, index) {
       const both = [...slots.values()].filter(
         ({ definition }) => definition.index === index && definition.workload.name === workload,
@@ -156,11 +177,23 @@ export async function holdDeployment(
         const instance = held.find(definition.workload.name ?? "", definition.index);
         if (instance !== undefined) seen.add(instance);
       }
-      const instances = [...seen].map(observeInstance);
+      const instances = [...seen].map((instance) => {
+        const observed = observeInstance(instance);
+        const reason = [observed.reason, forwards.problem(instance)].filter((text) => text !== "").join("; ");
+        return { ...observed, reason, ports: forwards.shown(instance, observed.ports) };
+      });
       instances.sort((a, b) => (a.workload === b.workload ? a.index - b.index : a.workload < b.workload ? -1 : 1));
       return { deploymentId: id, generation: record.generation, instances, absent: false };
     },
   };
+  const forwards = createForwards(held, {
+    forwarder: forwarderProcess(join(surroundings.dataDir, "forwarders", id)),
+    portsAreHere: true,
+    defaultAddress: "127.0.0.1",
+    reserved: (port) => surroundings.reserved(port),
+    changed: () => surroundings.changed(id),
+    note: (level, message, facts) => surroundings.note(level, message, facts),
+  });
   return held;
 }
 

@@ -20,12 +20,12 @@ import { crashPoint, systemClock } from "@bowline/kernel";
 import type { InstanceHealth } from "@bowline/agent-core";
 import type { Workload } from "@bowline/contract/deployments";
 import { attend } from "./attention.ts";
-import { Refusal, isJob, stopGraceMs, stopSignal, writeDurably } from "@bowline/agent-core/runtimes";
+import { Refusal, isAlive, isJob, stopGraceMs, stopSignal, writeDurably } from "@bowline/agent-core/runtimes";
 import { adopt, forgetRun } from "./launch.ts";
 import type { Exit, LiveRun } from "./launch.ts";
 import type { LogFile } from "./logs.ts";
 import type { InstanceState, Phase } from "./phases.ts";
-import { endRun, freezeRun, isAlive, killRun, sendToRun } from "./processes.ts";
+import { endRun, freezeRun, killRun, sendToRun } from "./processes.ts";
 import type { RunIdentity } from "./processes.ts";
 import { decide } from "./restarts.ts";
 import { startRun } from "./starting.ts";
@@ -37,6 +37,8 @@ export interface Instance {
   readonly definition: Definition;
   readonly workload: Workload;
   readonly log: LogFile;
+  /** Where its process begins. */
+  readonly workingDir: string;
   readonly state: Readonly<InstanceState>;
   phase(): Phase;
   /** Position in the log at which the last run's output begins. */
@@ -219,6 +221,7 @@ export function createInstance(
     definition,
     workload,
     log,
+    workingDir,
     state,
     phase: () => phase,
     logStart: () => logStart,

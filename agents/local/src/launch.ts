@@ -24,8 +24,8 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { crashPoint } from "@bowline/kernel";
 import type { FailureReason } from "@bowline/agent-core";
-import { readDurable, writeDurably } from "@bowline/agent-core/runtimes";
-import { isAlive, markedProcesses, markers, readStat } from "./processes.ts";
+import { isAlive, readDurable, readStat, writeDurably } from "@bowline/agent-core/runtimes";
+import { markedProcesses, markers } from "./processes.ts";
 import type { RunIdentity } from "./processes.ts";
 
 /** How a run ended. */

@@ -11,7 +11,15 @@
  *     session of its own is still found.
  * P3: nothing is signalled that fails both; a zombie counts as gone.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import {
+  allProcesses,
+  isDead,
+  readEnvironment,
+  readStat,
+  send,
+  type ProcessIdentity,
+  type ProcessStat,
+} from "@bowline/agent-core/runtimes";
 import { systemClock } from "@bowline/kernel";
 
 /** Environment variables that mark what a runtime started. */
@@ -24,88 +32,9 @@ export const markers = {
   run: "BOWLINE_RUN",
   /** Set for a health check's command: it belongs to a run, but is not its leader. */
   probe: "BOWLINE_PROBE",
+  /** Names one exec, see exec.ts; it carries its run's marker and that of a probe as well. */
+  exec: "BOWLINE_EXEC",
 } as const;
-
-export interface ProcessStat {
-  pid: number;
-  /** `R`, `S`, `T`, `Z`, … as in proc(5). */
-  state: string;
-  parent: number;
-  group: number;
-  session: number;
-  /** Clock ticks after boot; text, because it is only compared. */
-  startTime: string;
-}
-
-/** What a run is known by after the agent has forgotten it (P1). */
-export interface ProcessIdentity {
-  pid: number;
-  startTime: string;
-  bootId: string;
-}
-
-/** Undefined if there is no such process. */
-export function readStat(pid: number): ProcessStat | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch {
-    return undefined; // it has ended: that is the answer
-  }
-  // The name in brackets may hold anything, brackets and spaces included.
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return {
-    pid,
-    state: fields[0] ?? "",
-    parent: Number(fields[1]),
-    group: Number(fields[2]),
-    session: Number(fields[3]),
-    startTime: fields[19] ?? "",
-  };
-}
-
-/** Undefined if it has ended or belongs to another user. */
-export function readEnvironment(pid: number): Map<string, string> | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/environ`, "utf8");
-  } catch {
-    return undefined; // ended, or not ours to read: then it is not ours at all
-  }
-  const variables = new Map<string, string>();
-  for (const entry of text.split("\0")) {
-    const equals = entry.indexOf("=");
-    if (equals > 0) variables.set(entry.slice(0, equals), entry.slice(equals + 1));
-  }
-  return variables;
-}
-
-export function readBootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
-}
-
-/** True while exactly this process lives (P1). */
-export function isAlive(identity: ProcessIdentity, bootId: string): boolean {
-  if (identity.bootId !== bootId) return false;
-  const stat = readStat(identity.pid);
-  return stat !== undefined && stat.startTime === identity.startTime && !isDead(stat);
-}
-
-function isDead(stat: ProcessStat): boolean {
-  return stat.state === "Z" || stat.state === "X";
-}
-
-/** All living processes of this machine. */
-export function allProcesses(): ProcessStat[] {
-  const processes: ProcessStat[] = [];
-  for (const name of readdirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid)) continue;
-    const stat = readStat(pid);
-    if (stat !== undefined && !isDead(stat)) processes.push(stat);
-  }
-  return processes;
-}
 
 /** A living process that a runtime with this data folder started, or a child of one. */
 export interface MarkedProcess extends ProcessStat {
@@ -141,8 +70,8 @@ export interface RunIdentity extends ProcessIdentity {
   groupIsOurs: boolean;
 }
 
-/** A living process and the marker of its run, if it has one. */
-type Scanned = ProcessStat & { run: string | undefined };
+/** A living process and the markers that it has. */
+type Scanned = ProcessStat & { runtime: string | undefined; run: string | undefined; exec: string | undefined };
 
 /**
  * All of this machine's processes. Callers of one turn of the event loop share
@@ -153,7 +82,13 @@ function scan(): Promise<Scanned[]> {
   scanning ??= new Promise((resolve) => {
     setImmediate(() => {
       scanning = undefined;
-      resolve(allProcesses().map((stat) => ({ ...stat, run: readEnvironment(stat.pid)?.get(markers.run) })));
+      resolve(
+        allProcesses().map((stat) => {
+          const variables = readEnvironment(stat.pid);
+          const [runtime, run, exec] = [markers.runtime, markers.run, markers.exec].map((name) => variables?.get(name));
+          return { ...stat, runtime, run, exec };
+        }),
+      );
     });
   });
   return scanning;
@@ -169,14 +104,16 @@ export async function members(run: RunIdentity): Promise<ProcessStat[]> {
   );
 }
 
-/** Sends a signal; false if nobody was there to get it. */
-export function send(target: number, signal: NodeJS.Signals): boolean {
-  try {
-    process.kill(target, signal);
-    return true;
-  } catch {
-    return false; // ended in between, or now owned by another user
-  }
+/** The living processes of an exec: by its marker and, while its leader is our child, by the leader's group and session. */
+export async function execMembers(exec: string, leader: number | undefined): Promise<ProcessStat[]> {
+  return (await scan()).filter(
+    (found) => found.exec === exec || (leader !== undefined && (found.group === leader || found.session === leader)),
+  );
+}
+
+/** The living processes of all execs of a runtime. */
+export async function allExecMembers(runtimeId: string): Promise<ProcessStat[]> {
+  return (await scan()).filter((found) => found.runtime === runtimeId && found.exec !== undefined);
 }
 
 /** To a run: its group at once, then members that left the group. */
@@ -212,15 +149,20 @@ export async function endRun(run: RunIdentity, signal: NodeJS.Signals, graceMs: 
 }
 
 /** SIGKILL for all of a run until nothing is left. Returns what did not end within 10 s. */
-export async function killRun(run: RunIdentity): Promise<number[]> {
+export function killRun(run: RunIdentity): Promise<number[]> {
+  return killAll(() => members(run), run.groupIsOurs ? run.pid : undefined);
+}
+
+/** SIGKILL for what `find` finds, and for a group, until nothing is left. Returns what did not end within 10 s. */
+export async function killAll(find: () => Promise<ProcessStat[]>, group?: number): Promise<number[]> {
   const killEnds = performance.now() + killLimitMs;
   let lookMs = lookFirstMs;
   for (;;) {
-    const left = await members(run);
+    const left = await find();
     if (left.length === 0) return [];
     // All are frozen before any is killed: what forks faster than we look cannot get away.
     for (const stat of left) send(stat.pid, "SIGSTOP");
-    if (run.groupIsOurs) send(-run.pid, "SIGKILL");
+    if (group !== undefined) send(-group, "SIGKILL");
     for (const stat of left) send(stat.pid, "SIGKILL");
     if (performance.now() > killEnds) return left.map((stat) => stat.pid);
     await systemClock.sleep(lookMs);

@@ -1,7 +1,8 @@
 /** What only the local runtime does; what all do is in tests/conformance/runtimes. */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "@jest/globals";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
@@ -13,6 +14,8 @@ import type { LocalRuntimeOptions } from "./runtime.ts";
 
 type Spec = Exclude<MessageInitShape<typeof DeploymentSchema>, Deployment>;
 type WorkloadInit = NonNullable<Spec["workloads"]>[number];
+
+const forwarderProgram = fileURLToPath(new URL("../../forwarder/src/main.ts", import.meta.url));
 
 const id = "deployment_local";
 const quiet = { info: () => {}, warn: () => {}, error: () => {} };
@@ -87,7 +90,9 @@ test("an id that is a path is SPEC_INVALID and touches nothing", async () => {
 
 test("a secret reaches the process, and no file", async () => {
   const dataDir = temporaryFolder();
-  const runtime = await open(dataDir, { openSecret: async (sealed) => sealed.replace("sealed-", "open-") });
+  const runtime = await open(dataDir, {
+    openSecret: async (sealed) => Buffer.from(sealed.replace("sealed-", "open-")),
+  });
   const workload = {
     name: "web",
     command: ["sh", "-c", 'test "$KEY" = open"-"sesame && sleep 1000'],
@@ -101,8 +106,29 @@ test("a secret reaches the process, and no file", async () => {
   await absent(runtime);
 });
 
+test("a secret as a file is where the process looks for it, byte for byte, for the agent's user alone, and goes with it", async () => {
+  const dataDir = temporaryFolder();
+  const value = Buffer.from([0, 255, 128, 10, 65]); // no text
+  const runtime = await open(dataDir, { openSecret: async () => value });
+  const workload = {
+    name: "web",
+    command: ["sh", "-c", '[ "$(od -An -tu1 <run/secrets/db | tr -d "\\n")" = "   0 255 128  10  65" ] && sleep 1000'],
+    mounts: [{ source: { case: "file" as const, value: "db" }, path: "/run/secrets/db" }],
+  };
+  const spec = { workloads: [workload], files: [{ name: "db", secret: "k", mode: 0o444 }] };
+  expect(await converge(runtime, { ...spec, sealedSecrets: { k: "sealed" } })).toEqual({ kind: "succeeded" });
+  const holding = () =>
+    readdirSync(dataDir, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name))
+      .filter((path) => readFileSync(path).includes(value));
+  expect(holding().map((path) => (statSync(path).mode & 0o777).toString(8))).toEqual(["400"]);
+  await absent(runtime);
+  expect(holding()).toEqual([]);
+});
+
 test("a secret sealed anew with the same value restarts nothing; another value does", async () => {
-  const runtime = await open(undefined, { openSecret: async (sealed) => sealed.split(":")[1] ?? "" });
+  const runtime = await open(undefined, { openSecret: async (sealed) => Buffer.from(sealed.split(":")[1] ?? "") });
   const workloads = [{ ...sleeper, secrets: [{ variable: "KEY", secret: "k" }] }];
   const startedAt = async () => (await runtime.list())[0]?.instances[0]?.startedAt;
   await converge(runtime, { workloads, sealedSecrets: { k: "salt1:value" } });
@@ -217,4 +243,39 @@ test("another process cannot use the folder; its end frees it, however it ends",
   other.kill("SIGKILL");
   await other.ended;
   expect(await (await open(dataDir)).list()).toEqual([]);
+});
+
+test("a forwarder of another version is replaced when the agent starts, and one of its own version is not", async () => {
+  const dataDir = temporaryFolder();
+  const answers = "require('http').createServer((_, r) => r.end('here')).listen(process.env.PORT, '127.0.0.1')";
+  const spec: Spec = {
+    workloads: [
+      { name: "web", command: [process.execPath, "-e", answers], ports: [{ name: "http", container: 8080 }] },
+    ],
+    forwards: [{ name: "http", published: 0, backends: [{ workload: "web", port: "http" }] }],
+  };
+  const first = await open(dataDir);
+  expect(await converge(first, spec)).toEqual({ kind: "succeeded" });
+  const folder = join(dataDir, "forwarders", id);
+  const status = () => JSON.parse(readFileSync(join(folder, "status.json"), "utf8")) as { pid: number; build: string };
+  const { pid, build } = status();
+  await first.close({ stopWorkloads: false });
+  const second = await open(dataDir);
+  expect(await converge(second, { ...spec, generation: 2 })).toEqual({ kind: "succeeded" });
+  expect(status().pid).toBe(pid);
+  await second.close({ stopWorkloads: false });
+
+  process.kill(pid, "SIGKILL");
+  await until(() => !isRunning(pid));
+  const older = startProcess({ command: ["node", forwarderProgram, folder, "older"] });
+  await until(() => status().build === "older", { withinMs: 30_000 });
+  const third = await open(dataDir);
+  expect(await older.ended).toEqual({ code: 0, signal: null });
+  const served = async () => {
+    const port = (await third.list())[0]?.instances[0]?.ports[0]?.published;
+    return await (await fetch(`http://127.0.0.1:${port}/`)).text();
+  };
+  expect(await until(served, { withinMs: 30_000 })).toBe("here");
+  expect(status().build).toBe(build);
+  await absent(third);
 });

@@ -13,23 +13,24 @@ import {
   createObservations,
   createTurns,
   findPort,
-  fixedNumber,
   folderIdentity,
   isDeploymentId,
-  invalid,
   lockFolder,
   makeFolder,
+  numberBehind,
+  openAll,
   reachable,
-  unsupported,
+  readBootId,
 } from "@bowline/agent-core/runtimes";
-import type { ConvergePorts } from "@bowline/agent-core/runtimes";
+import type { ConvergePorts, OpenSecret } from "@bowline/agent-core/runtimes";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { discardRecords, holdDeployment, storedDeployments } from "./deployments.ts";
 import type { DeploymentSurroundings, HeldDeployment } from "./deployments.ts";
+import { endExecs, execIn } from "./exec.ts";
 import { runtimeIdentity } from "./identity.ts";
 import { readLog } from "./logs.ts";
 import { observeStrays } from "./observe.ts";
-import { markers, readBootId } from "./processes.ts";
+import { markers } from "./processes.ts";
 import { endStrays } from "./strays.ts";
 import { defaultTimes } from "./times.ts";
 import type { Times } from "./times.ts";
@@ -47,7 +48,7 @@ export interface LocalRuntimeOptions {
    */
   hostEnvironment?: Readonly<Record<string, string | undefined>>;
   /** Opens a sealed secret. Unset: workloads with secrets are refused as UNSUPPORTED. */
-  openSecret?: (sealed: string) => Promise<string>;
+  openSecret?: OpenSecret;
   /** As reported; the control plane's placement holds to it. Default 0: no limit known. */
   instanceLimit?: number;
   /** Bound of each of the two log files of an instance, in bytes. Default 8 MiB. */
@@ -106,22 +107,6 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
   const observations = createObservations(held);
   const quitting = new AbortController();
 
-  async function openSecrets(
-    sealed: Readonly<Record<string, string>>,
-    names: readonly string[],
-  ): Promise<Record<string, string>> {
-    if (names.length > 0 && openSecret === undefined) throw unsupported("this agent cannot open secrets");
-    const opened: Record<string, string> = {};
-    for (const name of names) {
-      try {
-        opened[name] = (await openSecret?.(sealed[name] ?? "")) ?? "";
-      } catch {
-        throw invalid(`the secret ${name} is not sealed to this agent`); // why is nobody's business
-      }
-    }
-    return opened;
-  }
-
   const surroundings: DeploymentSurroundings = {
     runtimeId: folder.id,
     bootId: readBootId(),
@@ -133,10 +118,19 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
     reserved: (port) =>
       [...held.values()].some(({ slots }) =>
         [...slots.values()].some(({ definition }) => definition.ports.some(({ published }) => published === port)),
+      ) || [...held.values()].some(({ record }) => (record.forwards ?? []).some(({ published }) => published === port)),
+    exec: (instance, command, signal) =>
+      execIn(
+        instance,
+        (one) => surroundings.environment(one.definition, one.workload),
+        { command, tty: false },
+        (async function* () {})(), // nothing is said to it
+        AbortSignal.any([signal, quitting.signal]),
       ),
+    openSecrets: (sealed, names) => openAll(openSecret, sealed, names),
     async environment(definition, workload) {
       const { deploymentId, index, generation } = definition;
-      const secrets = await openSecrets(definition.sealedSecrets, Object.keys(definition.sealedSecrets));
+      const secrets = await openAll(openSecret, definition.sealedSecrets, Object.keys(definition.sealedSecrets));
       const marks = {
         [markers.runtime]: folder.id,
         [markers.instance]: `${deploymentId}/${workload.name}/${index}/${generation}`,
@@ -157,7 +151,9 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
       log.error({ deployment: id, error: String(error) }, "a deployment's records cannot be read");
     }
   }
+  await endExecs(folder.id);
   await Promise.all(instances().map((instance) => instance.resume()));
+  for (const { forwards } of held.values()) forwards.resume();
   const cutting = setInterval(() => {
     for (const instance of instances()) instance.log.cut();
   }, times.logCutMs);
@@ -174,7 +170,9 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
           "pause",
           "jobs",
           "logs",
+          "exec",
           "health-checks",
+          "forwards",
           ...(openSecret === undefined ? [] : ["secrets"]),
         ],
         instanceLimit: options.instanceLimit ?? 0,
@@ -199,9 +197,9 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
           kind: "local",
           context: () => undefined,
           digestKey: folder.digestKey,
-          openSecrets,
+          openSecrets: (sealed, names) => openAll(openSecret, sealed, names),
           claimPorts,
-          hostPort: fixedNumber,
+          hostPort: numberBehind(spec),
           check: checkLocalSpec,
           findProgram: (workload) =>
             findProgram(workload, workload.environment["PATH"] ?? base["PATH"] ?? "", undefined),
@@ -242,11 +240,22 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
     logs: (deploymentId, workload, index, wanted, signal) =>
       readLog(() => held.get(deploymentId)?.find(workload, index)?.log, wanted, signal),
 
+    exec: (deploymentId, workload, index, request, input, signal) =>
+      execIn(
+        held.get(deploymentId)?.find(workload, index),
+        (instance) => surroundings.environment(instance.definition, instance.workload),
+        request,
+        input,
+        AbortSignal.any([signal, quitting.signal]),
+      ),
+
     async close({ stopWorkloads }) {
       if (quitting.signal.aborted) return; // another runtime may have the folder by now
       quitting.abort();
       clearInterval(cutting);
       await turns.idle();
+      const forwards = [...held.values()].map((deployment) => deployment.forwards);
+      await Promise.all(forwards.map((each) => (stopWorkloads ? each.suspend() : each.letGo())));
       await Promise.all(
         instances().map((instance) => (stopWorkloads ? instance.suspend(closeGraceMs) : instance.letGo())),
       );

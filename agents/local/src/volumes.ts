@@ -2,13 +2,13 @@
  * Volumes, files and the folder that an instance sees.
  *
  * A volume is a folder below the data folder; a mount is a link to it in the
- * instance's own folder, a file is a copy there. Removing an instance removes
- * links; what they point to goes only with its deployment.
+ * instance's own folder, a file is a copy there, that of a secret with mode
+ * 0400. Removing an instance removes links; what they point to goes only with its deployment.
  */
 import { chmod, lstat, mkdir, readdir, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
-import { errorCode, isMissing, makeFolder, mountTarget, Refusal } from "@bowline/agent-core/runtimes";
+import { errorCode, isMissing, makeFolder, mountTarget, type Opened, Refusal } from "@bowline/agent-core/runtimes";
 
 /** Mode of a file whose spec says none. */
 const defaultFileMode = 0o444;
@@ -67,6 +67,7 @@ export async function fillFolder(
   folder: string,
   workload: Workload,
   spec: Pick<Deployment, "id" | "files">,
+  secrets: Opened,
 ): Promise<void> {
   await makeFolder(folder);
   for (const { source, path } of workload.mounts) {
@@ -77,9 +78,13 @@ export async function fillFolder(
       await symlink(volumeFolder(dataDir, spec.id, source.value), target);
     } else if (source.case === "file") {
       const file = spec.files.find(({ name }) => name === source.value);
-      await writeFile(target, file?.content ?? new Uint8Array());
+      const secret = file?.secret ?? "";
+      const content = secret === "" ? file?.content : secrets[secret];
+      // Of a secret only the agent's user reads, whatever the spec says: here that is the process's, too.
+      const others = secret === "" ? 0o555 : 0o500;
+      await writeFile(target, content ?? new Uint8Array(), { mode: 0o600 });
       // Writing is never allowed, as with every runtime; the owner may always read.
-      await chmod(target, ((file?.mode === 0 ? undefined : file?.mode) ?? defaultFileMode) & 0o555);
+      await chmod(target, ((file?.mode === 0 ? undefined : file?.mode) ?? defaultFileMode) & others);
     }
   }
 }

@@ -10,8 +10,17 @@
  */
 import { accessSync, constants as access, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
-import { checkSpec, fixedNumber, isJob, portEnvironment, Refusal, unsupported } from "@bowline/agent-core/runtimes";
-import type { AssignedPort } from "@bowline/agent-core/runtimes";
+import {
+  checkSpec,
+  isJob,
+  numberBehind,
+  portEnvironment,
+  refuseContainerOptions,
+  Refusal,
+  secretText,
+  unsupported,
+} from "@bowline/agent-core/runtimes";
+import type { AssignedPort, Opened } from "@bowline/agent-core/runtimes";
 import { RestartPolicy } from "@bowline/contract/deployments";
 import type { Deployment, Workload, WorkloadJson } from "@bowline/contract/deployments";
 
@@ -43,7 +52,8 @@ export function needsExitCode(workload: Workload): boolean {
 /** Throws a refusal for the first thing that the spec says wrong, or that processes cannot do. */
 export function checkLocalSpec(spec: Deployment): void {
   for (const workload of spec.workloads) checkCommand(workload);
-  checkSpec(spec, fixedNumber);
+  checkSpec(spec, numberBehind(spec), { forwards: true });
+  refuseContainerOptions(spec);
   for (const { name, externalName, storageClass } of spec.volumes) {
     if (externalName !== "") throw unsupported(`volume ${name}: the local runtime has no external volumes`);
     if (storageClass !== "") throw unsupported(`volume ${name}: the local runtime has no storage classes`);
@@ -78,11 +88,11 @@ export function environmentOf(
   definition: Definition,
   given: {
     base: Readonly<Record<string, string>>;
-    secrets: Readonly<Record<string, string>>;
+    secrets: Opened;
     marks: Readonly<Record<string, string>>;
   },
 ): Record<string, string> {
-  const secrets = workload.secrets.map(({ variable, secret }) => [variable, given.secrets[secret] ?? ""]);
+  const secrets = workload.secrets.map(({ variable, secret }) => [variable, secretText(given.secrets, secret)]);
   const { PORT, ...ports } = portEnvironment(definition.ports);
   return {
     ...given.base,

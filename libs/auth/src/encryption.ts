@@ -9,7 +9,7 @@
  * The place that it is kept in (`context`, e.g. `signing_keys/<kid>`) is
  * authenticated too: a value moved to another row does not decrypt.
  */
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from "node:crypto";
 import { createPrivateFile, readPrivateFile } from "./private-files.ts";
 
 export interface EncryptionKey {
@@ -37,6 +37,12 @@ export function encrypt(key: EncryptionKey, plaintext: Uint8Array, context: stri
   const cipher = createCipheriv("aes-256-gcm", key.bytes, nonce, { authTagLength: tagBytes });
   cipher.setAAD(authenticated(header, context));
   return new Uint8Array(Buffer.concat([header, cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]));
+}
+
+/** HMAC-SHA-256 with a key that is derived for this use of it: who lacks the key cannot try texts on it. */
+export function keyedHash(key: EncryptionKey, text: string, context: string): Uint8Array {
+  const derived = hkdfSync("sha256", key.bytes, new Uint8Array(), `bowline hash ${context}`, keyBytes);
+  return new Uint8Array(createHmac("sha256", Buffer.from(derived)).update(text).digest());
 }
 
 /** Id of the key that made it; undefined if this is none of ours. For rotation. */

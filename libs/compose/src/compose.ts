@@ -1,13 +1,21 @@
-/** `include` and `extends`: one file's tree out of several. */
+/**
+ * `include` and `extends`: one file's tree out of several.
+ *
+ *   folders.ts  where relative paths of those files start
+ */
 import { canonicalService } from "./canonical.ts";
+import { plainPath } from "./contents.ts";
+import { readEnvFile } from "./envfile.ts";
+import { folderOf, relocated } from "./folders.ts";
 import { MAX_EXTENDS, MAX_INCLUDES } from "./limits.ts";
 import { canonical, merge, mergeServices, settle } from "./merge.ts";
-import { readYaml, type Budget } from "./read.ts";
+import { costOf, readYaml, spend, type Budget } from "./read.ts";
 import type { Path, Place, Report } from "./report.ts";
 import { checkSchema } from "./schema.ts";
 import { substitute, type Substitution } from "./substitute.ts";
 import { nearest } from "./suggest.ts";
 import { mappingOf, textOf, withEntry, type Mapping, type Tree } from "./tree.ts";
+import { Unreadable } from "./unreadable.ts";
 
 /** What the files of one call share. */
 export interface Loading {
@@ -18,8 +26,11 @@ export interface Loading {
   readonly contentOf: (path: string) => string | undefined;
 }
 
-/** One file's documents: interpolated, checked against the schema, included, extended, merged. */
-export function loadFile(name: string, text: string, loading: Loading, depth = 0): Mapping | undefined {
+/**
+ * One file's documents: interpolated, checked against the schema, included, extended, merged. Its relative paths start
+ * at `folder`.
+ */
+export function loadFile(name: string, text: string, loading: Loading, depth = 0, folder = ""): Mapping | undefined {
   const { report } = loading;
   let file: Mapping | undefined;
   for (const tree of readYaml(name, text, loading.budget, report)) {
@@ -29,7 +40,7 @@ export function loadFile(name: string, text: string, loading: Loading, depth = 0
     }
     const document = substitute(tree, loading.substitution, report) as Mapping;
     if (!checkSchema(withoutReset(document), report)) continue;
-    const whole = extendAll(canonical(document), loading, depth);
+    const whole = extendAll(relocated(canonical(document), folder), loading, depth);
     const all = included(whole, loading, depth);
     file = file === undefined ? all : (merge(file, all) as Mapping);
   }
@@ -61,22 +72,55 @@ function included(file: Mapping, loading: Loading, depth: number): Mapping {
 
 function includedOne(item: Tree, path: Path, loading: Loading, depth: number): Mapping | undefined {
   const { report, contentOf } = loading;
-  const given = item.kind === "mapping" ? item.entries.get("path") : item;
-  const paths = given?.kind === "sequence" ? given.items : given === undefined ? [] : [given];
+  const field = (key: string) => (item.kind === "mapping" ? texts(item.entries.get(key)) : []);
+  const names = item.kind === "mapping" ? field("path") : texts(item);
+  const [given] = field("project_directory");
+  const folder = given === undefined ? folderOf(names[0]?.text ?? "") : plainPath(given.text);
+  const own = { ...loading, substitution: surrounded(folder, field("env_file"), path, loading) };
   let all: Mapping | undefined;
-  for (const one of paths) {
-    const name = one.kind === "scalar" ? textOf(one) : "";
+  for (const { text: name, at } of names) {
     const text = contentOf(name);
     if (text === undefined || depth >= MAX_INCLUDES) {
       const message =
         text === undefined ? `the file ${name} was not given` : `more than ${MAX_INCLUDES} files inside each other`;
-      report.error("INCLUDE_UNSUPPORTED", one.at, path, message, "Give the file too (-f), or write its services here.");
+      report.error("INCLUDE_UNSUPPORTED", at, path, message, "Give the file too (-f), or write its services here.");
       continue;
     }
-    const file = loadFile(name, text, loading, depth + 1);
+    const file = loadFile(name, text, own, depth + 1, folder === "." ? "" : folder);
     if (file !== undefined) all = all === undefined ? file : (merge(all, file) as Mapping);
   }
   return all;
+}
+
+function texts(tree: Tree | undefined): { text: string; at: Place }[] {
+  if (tree?.kind === "sequence") return tree.items.flatMap(texts);
+  return tree?.kind === "scalar" && tree.value !== null ? [{ text: textOf(tree), at: tree.at }] : [];
+}
+
+/** Variables of env files that an include names, or of `.env` in its folder; those of the whole stack come first. */
+function surrounded(
+  folder: string,
+  named: readonly { text: string; at: Place }[],
+  path: Path,
+  { substitution, contentOf, report }: Loading,
+): Substitution {
+  // At the first file's folder it is the stack's own.
+  const implied = folder === "" || folder === "." ? [] : [{ text: `${folder}/.env`, at: undefined }];
+  const found: Record<string, string> = Object.create(null);
+  for (const { text: name, at } of named.length > 0 ? named : implied) {
+    const text = name === "/dev/null" ? "" : contentOf(name);
+    const where = at ?? { file: name, line: 0, column: 0 };
+    if (text === undefined && at !== undefined)
+      report.error("FILE_MISSING", at, path, `the env file ${name} was not given`, "Give its content with the stack.");
+    try {
+      const around = { ...found, ...substitution.variables };
+      for (const [key, value] of readEnvFile(text ?? "", around, false)) found[key] = value;
+    } catch (error) {
+      if (!(error instanceof Unreadable)) throw error;
+      report.error("VALUE_INVALID", where, path, `${name}: ${error.message}`, error.advice);
+    }
+  }
+  return { ...substitution, variables: { ...found, ...substitution.variables } };
 }
 
 /** What is included may be used, not changed: the same name twice is a mistake. */
@@ -154,6 +198,8 @@ function extend(
     return rest;
   }
   const whole = extend(wanted, canonicalService(base), source, loading, depth, [...seen, key]);
+  const { nodes, chars } = costOf(whole);
+  spend(loading.budget, nodes, chars, at, path, report);
   return {
     ...mergeServices(settle(whole) as Mapping, rest),
     ...(service.tag === undefined ? {} : { tag: service.tag }),
@@ -176,7 +222,9 @@ function otherFile(name: string, at: Place, path: Path, loading: Loading, depth:
   for (const tree of readYaml(name, text, loading.budget, loading.report)) {
     if (tree.kind !== "mapping") continue;
     const document = substitute(tree, loading.substitution, loading.report) as Mapping;
-    return checkSchema(withoutReset(document), loading.report) ? canonical(document) : undefined;
+    return checkSchema(withoutReset(document), loading.report)
+      ? relocated(canonical(document), folderOf(name))
+      : undefined;
   }
   return undefined;
 }

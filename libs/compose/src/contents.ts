@@ -4,8 +4,11 @@
  * a relative bind mount works where its file travels with the stack: as a
  * config, which is a copy.
  */
+import { readEnvFile } from "./envfile.ts";
+import type { Variables } from "./interpolate.ts";
 import { MAX_CONTENT_BYTES } from "./limits.ts";
 import type { Config, FileMount, Mount } from "./model.ts";
+import { Unreadable } from "./unreadable.ts";
 
 /** Contents by path, and which were looked for in vain. */
 export class Contents {
@@ -15,6 +18,8 @@ export class Contents {
   readonly made = new Map<string, Config>();
   readonly #given = new Map<string, Uint8Array>();
   readonly #names = new Map<string, string>();
+  /** By path and format: a file is read once, however many services name it, and however they spell it. */
+  readonly #envFiles = new Map<string, ReadonlyMap<string, string> | Unreadable>();
 
   constructor(contents: Readonly<Record<string, string | Uint8Array>>) {
     for (const [path, content] of Object.entries(contents))
@@ -30,6 +35,25 @@ export class Contents {
   textOf(path: string): string | undefined {
     const found = this.bytesOf(path);
     return found === undefined ? undefined : new TextDecoder().decode(found);
+  }
+
+  /** The variables of an env file; undefined where it was not given. Throws Unreadable. `variables` are those of the call. */
+  envFile(path: string, variables: Variables, raw: boolean): ReadonlyMap<string, string> | undefined {
+    const key = JSON.stringify([plainPath(path), raw]);
+    let read = this.#envFiles.get(key);
+    if (read === undefined) {
+      const text = this.textOf(path);
+      if (text === undefined) return undefined;
+      try {
+        read = readEnvFile(text, variables, raw);
+      } catch (error) {
+        if (!(error instanceof Unreadable)) throw error;
+        read = error;
+      }
+      this.#envFiles.set(key, read);
+    }
+    if (read instanceof Unreadable) throw read;
+    return read;
   }
 
   /**
@@ -66,7 +90,7 @@ export class Contents {
 }
 
 /** `./a//b/../c` as `a/c`. */
-function plainPath(path: string): string {
+export function plainPath(path: string): string {
   const parts: string[] = [];
   for (const part of path.split("/"))
     if (part === ".." && parts.length > 0 && parts.at(-1) !== "..") parts.pop();

@@ -4,20 +4,11 @@ import type { Amounts, Constraint, Restart, RolloutSettings, Service } from "./m
 import { Unreadable } from "./unreadable.ts";
 import { set, type Reader } from "./reader.ts";
 import { textOf } from "./tree.ts";
-import { cpuMillis, durationMs, integer, ratio, sizeBytes } from "./units.ts";
+import { cpuMillis, durationMs, integer, sizeBytes } from "./units.ts";
 
 type Deployed = Pick<
   Service,
-  | "mode"
-  | "job"
-  | "replicas"
-  | "limits"
-  | "reservations"
-  | "update"
-  | "rollback"
-  | "constraints"
-  | "maxReplicasPerAgent"
-  | "restart"
+  "mode" | "job" | "replicas" | "limits" | "reservations" | "update" | "constraints" | "maxReplicasPerAgent" | "restart"
 >;
 
 /** `deploy`, and the older keys that say the same. */
@@ -33,7 +24,6 @@ export function readDeploy(service: Reader): Deployed {
     );
   const job = mode.endsWith("-job");
   const update = deploy?.child("update_config");
-  const rollback = deploy?.child("rollback_config");
   return {
     mode: mode.startsWith("global") ? "global" : "replicated",
     job,
@@ -43,9 +33,11 @@ export function readDeploy(service: Reader): Deployed {
       memory: "mem_limit",
       pids: "pids_limit",
     }),
-    reservations: amounts(service, deploy?.child("resources")?.child("reservations"), { memory: "mem_reservation" }),
-    ...(update === undefined ? {} : { update: readRollout(update, true) }),
-    ...(rollback === undefined ? {} : { rollback: readRollout(rollback, false) }),
+    reservations: set({
+      memoryBytes: amounts(service, deploy?.child("resources")?.child("reservations"), { memory: "mem_reservation" })
+        .memoryBytes,
+    }),
+    ...(update === undefined ? {} : { update: readRollout(update) }),
     constraints: readConstraints(deploy?.child("placement")),
     ...set({
       maxReplicasPerAgent: deploy
@@ -91,23 +83,10 @@ function amounts(
   });
 }
 
-function readRollout(config: Reader, update: boolean): RolloutSettings {
-  const action = config.word("failure_action") ?? "pause";
-  const allowed = update ? ["pause", "continue", "rollback"] : ["pause", "continue"];
-  if (!allowed.includes(action))
-    config.error(
-      "VALUE_INVALID",
-      "failure_action",
-      `${JSON.stringify(action)} is no action`,
-      `Use ${allowed.join(", ")}.`,
-    );
+function readRollout(config: Reader): RolloutSettings {
   return {
     parallelism: config.value("parallelism", (text) => integer(text, 0, MAX_REPLICAS)) ?? 1,
     delayMs: config.value("delay", durationMs) ?? 0,
-    failureAction: action === "continue" ? "continue" : action === "rollback" ? "rollback" : "pause",
-    // The specification's default: how long an instance is looked at.
-    monitorMs: config.value("monitor", durationMs) ?? 5000,
-    maxFailureRatio: config.value("max_failure_ratio", ratio) ?? 0,
     order: config.word("order") === "start-first" ? "start-first" : "stop-first",
   };
 }
@@ -117,9 +96,19 @@ const constraintForm = 'Write "node.labels.NAME == VALUE", "node.hostname == NAM
 function readConstraints(placement: Reader | undefined): Constraint[] {
   return (placement?.list("constraints") ?? []).flatMap((item, index) => {
     if (item.kind !== "scalar" || placement === undefined) return [];
-    return placement.attempt(["constraints", index], item.at, () => constraint(textOf(item))) ?? [];
+    const text = textOf(item);
+    if (isOfRole.test(text)) {
+      const where = [...placement.path, "constraints", index];
+      const advice = "Every agent may have it. To pin it, give agents a label: node.labels.NAME == VALUE.";
+      placement.report.warn("VALUE_IGNORED", item.at, where, `agents have no roles: ${text} keeps none out`, advice);
+      return [];
+    }
+    return placement.attempt(["constraints", index], item.at, () => constraint(text)) ?? [];
   });
 }
+
+/** Managers and workers are a swarm's; each agent is like the others. */
+const isOfRole = /^\s*node\.role\s*(==|!=)\s*(manager|worker)\s*$/;
 
 function constraint(text: string): Constraint {
   const [, key = "", operator = "", value = ""] = /^\s*([\w.\-/]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*$/.exec(text) ?? [];
@@ -130,7 +119,7 @@ function constraint(text: string): Constraint {
   if (key === "node.hostname") return { kind: "hostname", ...common };
   if (key === "node.platform.os") return { kind: "platform.os", ...common };
   if (key === "node.platform.arch") return { kind: "platform.arch", ...common };
-  const why = key === "node.role" ? "agents have no roles" : `${key} is nothing that agents have`;
+  const why = `${key} is nothing that agents have`;
   throw new Unreadable(`${JSON.stringify(text)} cannot be placed: ${why}`, `Give the agent a label. ${constraintForm}`);
 }
 
@@ -152,13 +141,18 @@ function readRestart(service: Reader, policy: Reader | undefined, job: boolean):
         `${JSON.stringify(condition)} is no condition`,
         "Use any, on-failure or none.",
       );
+    const counts = job || condition === "on-failure";
+    const maxAttempts = policy.value("max_attempts", (text) => integer(text, 0, 1_000_000));
+    if (!counts && maxAttempts !== undefined)
+      policy.warn(
+        "VALUE_IGNORED",
+        "max_attempts",
+        `max_attempts has no effect with ${condition}`,
+        "It counts with condition: on-failure.",
+      );
     return {
       policy: known[condition as keyof typeof known] ?? "always",
-      ...set({
-        maxAttempts: policy.value("max_attempts", (text) => integer(text, 0, 1_000_000)),
-        delayMs: policy.value("delay", durationMs),
-        windowMs: policy.value("window", durationMs),
-      }),
+      ...set({ maxAttempts: counts ? maxAttempts : undefined }),
     };
   }
   const restart = service.word("restart") ?? "no";

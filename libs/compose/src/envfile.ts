@@ -2,6 +2,9 @@
  * The content of an env file: `NAME=value` lines, comments, quotes, `export`.
  * Unquoted and double-quoted values are interpolated, single-quoted ones are
  * not; a quoted value may go over several lines. `raw` takes each line as it is.
+ *
+ * F1: the work grows as the file does, whatever is in it: each line is looked
+ *     at once, also below a quote that never ends.
  */
 import { interpolate, InterpolationError, type Variables } from "./interpolate.ts";
 import { Unreadable } from "./unreadable.ts";
@@ -43,12 +46,16 @@ export function readEnvFile(
     let value = rest.trimStart();
     const quote = value[0];
     if (quote === '"' || quote === "'") {
-      while (end(value, quote) < 0 && at + 1 < lines.length) value += `\n${lines[(at += 1)]}`;
-      const closes = end(value, quote);
+      const parts = [value.slice(1)];
+      let closes = end(parts[0] ?? "", quote);
+      while (closes < 0 && at + 1 < lines.length) {
+        parts.push(lines[(at += 1)] ?? "");
+        closes = end(parts.at(-1) ?? "", quote);
+      }
       if (closes < 0) throw new Unreadable(`line ${first} has a quote without its end`, "Close the quote.");
-      const inner = value.slice(1, closes);
+      const inner = [...parts.slice(0, -1), (parts.at(-1) ?? "").slice(0, closes)].join("\n");
       value = quote === "'" ? inner : unescaped(inner);
-    } else value = value.replace(/(^|\s)#.*$/, "").trimEnd();
+    } else value = withoutComment(value);
     if (quote !== "'") value = expanded(value, context, first);
     found.set(key, value);
     if (!Object.hasOwn(variables, key)) context.variables[key] = value;
@@ -56,12 +63,19 @@ export function readEnvFile(
   return found;
 }
 
-function end(value: string, quote: string): number {
-  for (let at = 1; at < value.length; at += 1) {
-    if (value[at] === "\\" && quote === '"') at += 1;
-    else if (value[at] === quote) return at;
+/** Where a quoted value ends in one of its lines; a backslash before the line's end escapes nothing of the next. */
+function end(line: string, quote: string): number {
+  for (let at = 0; at < line.length; at += 1) {
+    if (line[at] === "\\" && quote === '"') at += 1;
+    else if (line[at] === quote) return at;
   }
   return -1;
+}
+
+/** No pattern up to the end of the line: signs that end a line for a pattern only would be tried from each `#` (F1). */
+function withoutComment(value: string): string {
+  const comment = value.search(/(?:^|\s)#/);
+  return (comment < 0 ? value : value.slice(0, comment)).trimEnd();
 }
 
 function unescaped(text: string): string {

@@ -12,6 +12,8 @@ export interface Surroundings {
   readonly variables: Readonly<Record<string, string>>;
   /** The files that came with the stack. */
   readonly given: Contents;
+  /** What the services so far have taken of a limit of the whole stack. */
+  readonly spent: { environment: number };
   /** Names of configs that the files declare. */
   readonly declared: ReadonlySet<string>;
   /** Where relative host paths begin; undefined: they are refused. */

@@ -19,7 +19,6 @@ export function readHealthcheck(service: Reader): Healthcheck | undefined {
       timeoutMs: check.value("timeout", durationMs),
       retries: check.value("retries", (text) => integer(text, 0, 1_000_000)),
       startPeriodMs: check.value("start_period", durationMs),
-      startIntervalMs: check.value("start_interval", durationMs),
     }),
   };
 }

@@ -3,6 +3,7 @@
  * refused by the cluster's policy (policy.ts). Whatever reaches the host goes
  * through an ask.
  */
+import { asksOfService, type AskIn, type HostFields } from "./asks.ts";
 import type { Ask, Service } from "./model.ts";
 import { Unreadable } from "./unreadable.ts";
 import type { Reader } from "./reader.ts";
@@ -23,6 +24,15 @@ export class Asked {
     this.asks.push(readOnly === undefined ? ask : { ...ask, readOnly });
   }
 
+  /** One of the model that was read here. */
+  askIn(reader: Reader, { kind, value, path, readOnly }: AskIn): void {
+    const [key, next] = path;
+    const parent = typeof key === "string" ? reader.child(key) : undefined;
+    const place =
+      typeof next === "string" && parent !== undefined ? parent.at(next) : reader.at(String(key ?? "external"));
+    this.ask(kind, value, place, [...reader.path, ...path], readOnly);
+  }
+
   /** A path of the host, made absolute and plain; relative ones need the project's folder. */
   hostPath(source: string, readOnly: boolean, place: Place, path: Path, projectDirectory?: string): string {
     try {
@@ -38,12 +48,17 @@ export class Asked {
 }
 
 function absolutePath(source: string, projectDirectory: string | undefined): string {
-  if (/^[A-Za-z]:[\\/]|^\\/.test(source) || source.startsWith("~") || source.includes("\0"))
+  if (source.startsWith("~"))
+    throw new Unreadable(
+      `${JSON.stringify(source)} is in somebody's home folder, and an agent has none`,
+      "Write the whole path of the hosts, such as /home/me/data, or use a named volume.",
+    );
+  if (/^[A-Za-z]:[\\/]|^\\/.test(source) || source.includes("\0"))
     throw new Unreadable(`${JSON.stringify(source)} is no absolute path of a Linux host`, "Use a named volume.");
   if (!source.startsWith("/") && projectDirectory === undefined)
     throw new Unreadable(
       `${JSON.stringify(source)} is relative, and an agent has no folder of the project`,
-      "For data use a named volume; for a file that the container reads a config (configs: … file: …); else an absolute path.",
+      "For data use a named volume; for a file that the container reads a config (configs: … file: …); else say in which folder of the hosts it is (--host-directory).",
     );
   const parts: string[] = [];
   for (const part of (source.startsWith("/") ? source : `${projectDirectory}/${source}`).split("/"))
@@ -52,59 +67,25 @@ function absolutePath(source: string, projectDirectory: string | undefined): str
   return `/${parts.join("/")}`;
 }
 
-/** Kernel parameters of the container's own namespaces. */
-const ownSysctls = /^(net\.|kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\.)/;
-
-type HostFields = Pick<
-  Service,
-  | "networkMode"
-  | "privileged"
-  | "capAdd"
-  | "devices"
-  | "securityOptions"
-  | "cgroupParent"
-  | "cgroup"
-  | "pid"
-  | "ipc"
-  | "uts"
-  | "userns"
->;
-
-/** The fields of a service that reach out of its container. */
-export function hostAsks(service: Reader, asked: Asked): HostFields {
-  const ask = (kind: Ask["kind"], key: string, value: string, index?: number) =>
-    asked.ask(
-      kind,
-      value,
-      service.at(key),
-      index === undefined ? [...service.path, key] : [...service.path, key, index],
-    );
-  const privileged = service.flag("privileged");
-  if (privileged) ask("privileged", "privileged", "privileged");
-  const capAdd = service.texts("cap_add").map((capability) => capability.toUpperCase().replace(/^CAP_/, ""));
-  capAdd.forEach((capability, index) => ask("capability", "cap_add", capability, index));
-  const devices = readDevices(service);
-  devices.forEach((device, index) => ask("device", "devices", device.split(":")[0] ?? device, index));
-  const securityOptions = service.texts("security_opt");
-  securityOptions.forEach((option, index) => {
-    if (!/^no-new-privileges([:=]true)?$/.test(option)) ask("security_option", "security_opt", option, index);
-  });
+/** The fields of a service that reach out of its container, and what they ask. */
+export function hostAsks<Read extends Pick<HostFields, "sysctls" | "logging">>(
+  service: Reader,
+  asked: Asked,
+  read: Read,
+): HostFields & Read {
   const cgroupParent = service.word("cgroup_parent");
-  if (cgroupParent !== undefined) ask("cgroup", "cgroup_parent", cgroupParent);
-  const cgroup = service.word("cgroup");
-  if (cgroup === "host") ask("cgroup", "cgroup", "host");
-  for (const name of Object.keys(service.record("sysctls")))
-    if (!ownSysctls.test(name)) asked.ask("sysctl", name, service.at("sysctls"), [...service.path, "sysctls", name]);
-  return {
-    privileged,
-    capAdd,
-    devices,
-    securityOptions,
+  const fields = {
+    ...read,
+    privileged: service.flag("privileged"),
+    capAdd: service.texts("cap_add").map((capability) => capability.toUpperCase().replace(/^CAP_/, "")),
+    devices: readDevices(service),
+    securityOptions: service.texts("security_opt"),
     ...(cgroupParent === undefined ? {} : { cgroupParent }),
-    ...(cgroup === undefined ? {} : { cgroup }),
-    ...namespaces(service, ask),
-    ...networkMode(service, ask),
+    ...namespaces(service),
+    ...networkMode(service),
   };
+  for (const ask of asksOfService(fields)) asked.askIn(service, ask);
+  return fields;
 }
 
 /** `SOURCE:TARGET:PERMISSIONS`. */
@@ -121,11 +102,8 @@ function readDevices(service: Reader): string[] {
   });
 }
 
-type AskKey = (kind: Ask["kind"], key: string, value: string) => void;
-
 /** Namespaces that are not the container's own. */
-function namespaces(service: Reader, ask: AskKey): Pick<Service, "pid" | "ipc" | "uts" | "userns"> {
-  const own: Readonly<Record<string, readonly string[]>> = { ipc: ["private", "shareable", "none"] };
+function namespaces(service: Reader): Pick<Service, "pid" | "ipc" | "uts" | "userns"> {
   const found: Record<string, string> = {};
   for (const [key, field] of [
     ["pid", "pid"],
@@ -135,7 +113,6 @@ function namespaces(service: Reader, ask: AskKey): Pick<Service, "pid" | "ipc" |
   ] as const) {
     const value = service.word(key);
     if (value === undefined) continue;
-    found[field] = value;
     if (value.startsWith("service:"))
       service.error(
         "UNSUPPORTED_VALUE",
@@ -143,19 +120,15 @@ function namespaces(service: Reader, ask: AskKey): Pick<Service, "pid" | "ipc" |
         "a namespace of another service",
         "Services may run on different hosts; use a network.",
       );
-    else if (!(own[key] ?? []).includes(value)) ask("host_namespace", key, `${field}=${value}`);
+    else found[field] = value;
   }
   return found;
 }
 
-function networkMode(service: Reader, ask: AskKey): Pick<Service, "networkMode"> {
+function networkMode(service: Reader): Pick<Service, "networkMode"> {
   const mode = service.word("network_mode");
   if (mode === undefined || mode === "bridge" || mode === "default") return {};
-  if (mode === "none") return { networkMode: mode };
-  if (mode === "host" || mode.startsWith("container:")) {
-    ask("host_network", "network_mode", mode);
-    return { networkMode: mode };
-  }
+  if (mode === "none" || mode === "host" || mode.startsWith("container:")) return { networkMode: mode };
   const advice = mode.startsWith("service:")
     ? "Services may run on different hosts: attach both to a network and use the service's name."
     : "Use networks, or network_mode: none.";

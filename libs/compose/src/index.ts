@@ -10,9 +10,10 @@
  *   support.ts      what becomes of every key; support-check.ts says it
  *   service.ts, deploy.ts, health.ts, ports.ts, mounts.ts, host.ts, envfile.ts,
  *   resources.ts, attach.ts   the parts of the model (model.ts)
- *   policy.ts       what a cluster allows of what a file asks of the host
+ *   asks.ts         what a model asks of the host; policy.ts: what a cluster allows of it
  *   diff.ts, print.ts   two models compared; one model as YAML
  */
+export { asksOf } from "./asks.ts";
 export * from "./diff.ts";
 export { readEnvFile } from "./envfile.ts";
 export * from "./limits.ts";

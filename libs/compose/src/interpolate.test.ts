@@ -129,6 +129,25 @@ test("a raw env file is taken as it is", () => {
   expect(Object.fromEntries(readEnvFile(`A="x" $B #c\n`, {}, true))).toEqual({ A: `"x" $B #c` });
 });
 
+test.each([
+  ["a quote that never ends", `A="${"x\n".repeat(512 * 1024)}`],
+  ["backslashes before each line's end", `A="${"\\\n".repeat(512 * 1024)}`],
+  ["signs of comments before what ends a line for patterns only", `A=x${" #".repeat(512 * 1024)}\u2028\nB C`],
+])("an env file of a megabyte is looked at once: %s", (_, text) => {
+  expect(() => readEnvFile(text, {}, false)).toThrow(/^line [12] /);
+});
+
+test("a quoted value over several lines ends where its quote does, whatever is escaped at ends of lines", () => {
+  const lines = ['A="one\\', 'two\\" three', '" # gone', "B='\\", "' # gone", 'C="\\\\"', 'D="x'];
+  expect(() => readEnvFile(lines.join("\n"), {}, false)).toThrow("line 7 has a quote without its end");
+  expect(Object.fromEntries(readEnvFile(`${lines.join("\n")}"`, {}, false))).toEqual({
+    A: 'one\\\ntwo" three\n',
+    B: "\\\n",
+    C: "\\",
+    D: "x",
+  });
+});
+
 test.each(["= 1", "A B", 'A="open', "A=${B"])("the env file line %j is refused with its number", (line) => {
   expect(() => readEnvFile(`OK=1\n${line}`, {}, false)).toThrow("line 2");
 });

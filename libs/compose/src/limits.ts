@@ -30,6 +30,23 @@ export const MAX_PORT_RANGE = 1000;
 /** Characters that interpolation makes of one set of files: a short text can name a long variable often. */
 export const MAX_INTERPOLATED_CHARS = 4 * 1024 * 1024;
 
+/**
+ * Characters of strings after aliases and `extends` are expanded: an alias of a long string is short. Without aliases
+ * there are no more than MAX_TEXT_CHARS.
+ */
+export const MAX_EXPANDED_CHARS = 4 * 1024 * 1024;
+
+/**
+ * Characters that env files and variables bring into environments, counted for each service that names them: a few
+ * words name a file of 1 MiB. It is what one message to an agent holds; 500 services with 8 KiB each stay below.
+ */
+export const MAX_ENVIRONMENT_CHARS = 4 * 1024 * 1024;
+
+/**
+ * Bytes of all configs and secrets of a stack: many may name one file. Twice what one request brings.
+ */
+export const MAX_CONTENTS_BYTES = 8 * 1024 * 1024;
+
 /** `${A:-${B:-…}}` inside each other; people nest three. */
 export const MAX_INTERPOLATION_DEPTH = 32;
 

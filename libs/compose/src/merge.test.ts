@@ -146,6 +146,48 @@ test("include brings the services of a file that was given", () => {
   expect(stack.volumes).toMatchObject([{ name: "d" }]);
 });
 
+test("relative paths of a file that is extended from or included start at its folder, or where the include says", () => {
+  const below =
+    "services: {b: {image: i, env_file: b.env, volumes: ['./d:/d', '../e:/e', 'v:/v'], configs: [c]}}\nvolumes: {v: }\nconfigs: {c: {file: ./c.txt}}";
+  const contents = {
+    ...{ "below/b.yaml": below, "below/b.env": "FROM=below", "below/c.txt": "below" },
+    ...{ "b.env": "FROM=top", "c.txt": "top" },
+    "below/again.yaml": "include: [deep/x.yaml]",
+    "below/deep/x.yaml": "services: {x: {image: x, volumes: [{type: bind, source: ../d, target: /d}]}}",
+  };
+  const given = { contents, projectDirectory: "/srv" };
+  const sources = (service: Service) => service.mounts.map((mount) => ("source" in mount ? mount.source : mount.kind));
+  const extended = stackOf(
+    [
+      "services: {a: {extends: {file: below/b.yaml, service: b}, configs: !reset [], volumes: ['./f:/f']}}\nvolumes: {v: }",
+    ],
+    given,
+  );
+  expect(extended.services).toMatchObject([{ name: "a", environment: { FROM: "below" } }]);
+  expect(extended.services.map(sources)).toEqual([["/srv/below/d", "/srv/e", "volume", "/srv/f"]]);
+  const included = stackOf(["include: [./below/b.yaml, below/again.yaml]"], given);
+  expect(included.services.map(sources)).toEqual([["/srv/below/d", "/srv/e", "volume"], ["/srv/below/d"]]);
+  expect(included.configs).toMatchObject([{ name: "c", source: { content: "below" } }]);
+  const elsewhere = stackOf(["include: [{path: below/b.yaml, project_directory: .}]"], given);
+  expect(elsewhere.services).toMatchObject([{ environment: { FROM: "top" } }]);
+  expect(elsewhere.services.map(sources)).toEqual([["/srv/d", "/e", "volume"]]);
+});
+
+test("an included file has variables of its own: of the env file that the include names, else of .env in its folder", () => {
+  const image = (include: string, variables: Record<string, string> = {}) =>
+    stackOf([`include: [${include}]`], {
+      variables,
+      contents: {
+        "sub/x.yaml": "services: {x: {image: 'x:${TAG:-none}'}}",
+        ...{ "sub/.env": "TAG=implied", "v.env": "V=na\nTAG=${V}med" },
+      },
+    }).services[0]?.image;
+  expect(image("sub/x.yaml")).toBe("x:implied");
+  expect(image("sub/x.yaml", { TAG: "stack" })).toBe("x:stack");
+  expect(image("{path: sub/x.yaml, env_file: v.env}")).toBe("x:named");
+  expect(image("{path: sub/x.yaml, project_directory: .}")).toBe("x:none");
+});
+
 test.each([
   ["services: {a: {image: i, extends: b}, b: {extends: a}}", "EXTENDS_INVALID", "services.b.extends"],
   ["services: {base: {image: i}, a: {extends: bsae}}", "EXTENDS_INVALID", "services.a.extends"],
@@ -153,8 +195,10 @@ test.each([
   ["include: [no.yaml]\nservices: {a: {image: i}}", "INCLUDE_UNSUPPORTED", "include[0]"],
   ["include: [same.yaml]\nservices: {a: {image: i}}", "CONFLICT", "include[0]"],
   ["include: [loop.yaml]\nservices: {a: {image: i}}", "INCLUDE_UNSUPPORTED", "include[0]"],
+  ["include: [{path: same.yaml, env_file: no.env}]", "FILE_MISSING", "include[0]"],
+  ["include: [{path: same.yaml, env_file: bad.env}]", "VALUE_INVALID", "include[0]"],
 ])("%s is refused as %s", (text, reason, path) => {
-  const contents = { "same.yaml": "services: {a: {image: j}}", "loop.yaml": "include: [loop.yaml]" };
+  const contents = { "same.yaml": "services: {a: {image: j}}", "loop.yaml": "include: [loop.yaml]", "bad.env": "=" };
   const { errors } = parseCompose({ name: "x", files: [{ name: "f", text }], contents });
   expect(errors.map((error) => [error.reason, error.path])).toContainEqual([reason, path]);
 });

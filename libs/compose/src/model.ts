@@ -49,9 +49,8 @@ export interface Service {
   readonly job: boolean;
   readonly replicas: number;
   readonly limits: Amounts;
-  readonly reservations: Amounts;
+  readonly reservations: Pick<Amounts, "memoryBytes">;
   readonly update?: RolloutSettings;
-  readonly rollback?: RolloutSettings;
   readonly constraints: readonly Constraint[];
   readonly maxReplicasPerAgent?: number;
   readonly restart: Restart;
@@ -83,7 +82,6 @@ export interface Service {
   readonly devices: readonly string[];
   readonly securityOptions: readonly string[];
   readonly cgroupParent?: string;
-  readonly cgroup?: string;
   readonly pid?: string;
   readonly ipc?: string;
   readonly uts?: string;
@@ -115,8 +113,6 @@ export type Mount =
       readonly volume: string;
       readonly target: string;
       readonly readOnly: boolean;
-      /** Nothing of the image is copied into an empty volume. */
-      readonly noCopy: boolean;
     }
   | {
       readonly kind: "bind";
@@ -162,7 +158,6 @@ export interface Healthcheck {
   readonly timeoutMs?: number;
   readonly retries?: number;
   readonly startPeriodMs?: number;
-  readonly startIntervalMs?: number;
 }
 
 /** What it may use, or is kept for it. Undefined: no limit. */
@@ -172,14 +167,11 @@ export interface Amounts {
   readonly pids?: number;
 }
 
-/** `update_config` and `rollback_config`. */
+/** `update_config`. */
 export interface RolloutSettings {
   /** 0: all at once. */
   readonly parallelism: number;
   readonly delayMs: number;
-  readonly failureAction: "pause" | "continue" | "rollback";
-  readonly monitorMs: number;
-  readonly maxFailureRatio: number;
   readonly order: "stop-first" | "start-first";
 }
 
@@ -196,8 +188,6 @@ export interface Constraint {
 export interface Restart {
   readonly policy: "always" | "on-failure" | "never";
   readonly maxAttempts?: number;
-  readonly delayMs?: number;
-  readonly windowMs?: number;
 }
 
 /** A named volume. */
@@ -228,9 +218,7 @@ export interface Secret {
 /** A config. */
 export interface Config {
   readonly name: string;
-  readonly source:
-    | { readonly kind: "given"; readonly content: string; readonly encoding: "utf8" | "base64" }
-    | { readonly kind: "external"; readonly name: string };
+  readonly source: { readonly kind: "given"; readonly content: string; readonly encoding: "utf8" | "base64" };
 }
 
 /** Something that a file asks of the host; the cluster's policy says whether it may. */
@@ -246,8 +234,9 @@ export interface Ask {
     | "cgroup"
     | "sysctl"
     | "external"
-    | "driver";
-  /** What exactly: the path, the capability, `pid=host`, `volume:NAME`, … */
+    | "driver"
+    | "published_port";
+  /** What exactly: the path, the capability, the port (`0/tcp`: any that is free), `pid=host`, `volume:NAME`, … */
   readonly value: string;
   /** With a host path or a device: whether it is asked for reading only. */
   readonly readOnly?: boolean;

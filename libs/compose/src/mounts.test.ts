@@ -80,10 +80,10 @@ test("mounts: named, anonymous, tmpfs, in both forms", () => {
   - {type: tmpfs, target: /tmp1, tmpfs: {size: 1m, mode: 01777}}
 tmpfs: ['/tmp2:size=64k,mode=700', /tmp3]`;
   expect(service(keys, {}, "volumes: {data: }").mounts).toEqual([
-    { kind: "volume", volume: "data", target: "/data", readOnly: false, noCopy: false },
-    { kind: "volume", volume: "data", target: "/ro", readOnly: true, noCopy: true },
-    { kind: "volume", volume: "", target: "/anonymous", readOnly: false, noCopy: false },
-    { kind: "volume", volume: "data", target: "/long", readOnly: true, noCopy: true },
+    { kind: "volume", volume: "data", target: "/data", readOnly: false },
+    { kind: "volume", volume: "data", target: "/ro", readOnly: true },
+    { kind: "volume", volume: "", target: "/anonymous", readOnly: false },
+    { kind: "volume", volume: "data", target: "/long", readOnly: true },
     { kind: "tmpfs", target: "/tmp1", sizeBytes: 1048576, mode: 0o1777 },
     { kind: "tmpfs", target: "/tmp2", sizeBytes: 65536, mode: 0o700 },
     { kind: "tmpfs", target: "/tmp3" },
@@ -93,7 +93,12 @@ tmpfs: ['/tmp2:size=64k,mode=700', /tmp3]`;
 test.each([
   ["volumes: ['a:relative']", "VALUE_INVALID services.web.volumes[0]"],
   ["volumes: ['a:/x/../../y']", "VALUE_INVALID services.web.volumes[0]"],
-  ["volumes: ['a:/x:whatever']", "VALUE_INVALID services.web.volumes[0]"],
+  ["volumes: ['a:/x:rshared']", "VALUE_INVALID services.web.volumes[0]"],
+  ["volumes: ['a:/x:ro,subpath=b']", "VALUE_INVALID services.web.volumes[0]"],
+  [
+    "volumes: [{type: bind, source: /a, target: /x, bind: {propagation: rshared}}]",
+    "VALUE_INVALID services.web.volumes[0]",
+  ],
   ["volumes: [':/x']", "VALUE_INVALID services.web.volumes[0]"],
   ["volumes: ['a:/']", "VALUE_INVALID services.web.volumes[0]"],
   ["volumes: ['/x', 'a:/x/']", "CONFLICT services.web.volumes[1]"],
@@ -105,6 +110,34 @@ test.each([
   ["volumes: ['C:\\here:/x']", "HOST_PATH_RELATIVE services.web.volumes[0]"],
 ])("%s is refused", (keys, fault) => {
   expect(faults(keys, {}, "volumes: {a: }")).toEqual([fault]);
+});
+
+test("options of mounts that change nothing pass, those that are lost are told; what an engine does anyway is not", () => {
+  const told = (keys: string) =>
+    parse(`services:\n  web:\n    image: nginx\n    ${keys}`).warnings.map(({ path, message }) => `${path} ${message}`);
+  expect(
+    told("volumes: ['/a:/b:ro,rprivate', {type: bind, source: /a, target: /c, bind: {propagation: private}}]"),
+  ).toEqual([]);
+  expect(
+    told("volumes: ['/a:/b:roz', '/a:/c:ro,rslave', {type: bind, source: /a, target: /d, bind: {propagation: slave}}]"),
+  ).toEqual([
+    'services.web.volumes[0] "roz", which is no option of a mount, has no effect',
+    ...["[1] the propagation rslave", "[2] the propagation slave"].map(
+      (what) => `services.web.volumes${what} (what the host mounts there later is not seen inside) has no effect`,
+    ),
+  ]);
+  expect(told("ports: [{target: 80, published: '80', mode: host}]")).toEqual([]);
+  expect(told("ports: [{target: 80, published: '80', mode: ingress}]")).toEqual([
+    "services.web.ports[0].mode mode has no effect here",
+  ]);
+  expect(told("runtime: runc")).toEqual([]);
+  expect(faults("runtime: nvidia")).toEqual(["UNSUPPORTED_KEY services.web.runtime"]);
+});
+
+test("a host path that cannot be says why: a home folder, a variable that is empty", () => {
+  const [home, empty] = parse("services: {web: {image: i, volumes: ['~/x:/x', '${NO}:/y']}}").errors;
+  expect(home).toMatchObject({ reason: "HOST_PATH_RELATIVE", advice: expect.stringContaining("/home/") });
+  expect(empty?.message).toContain("a variable may be empty");
 });
 
 test("a relative bind mount whose files came with the stack becomes configs", () => {

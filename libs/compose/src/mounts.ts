@@ -21,7 +21,15 @@ const ignoredOptions: Readonly<Record<string, string>> = {
   cached: "the consistency cached",
   delegated: "the consistency delegated",
   consistent: "the consistency consistent",
+  nocopy: "nocopy",
+  private: "", // what an engine does anyway
+  rprivate: "",
+  slave: "the propagation slave (what the host mounts there later is not seen inside)",
+  rslave: "the propagation rslave (what the host mounts there later is not seen inside)",
 };
+
+/** Options that would change what a container may do or sees, and that no runtime has. */
+const refusedOptions = /^(r?shared|subpath=.*)$/;
 
 /** One entry of `volumes`. */
 export function readMount(entry: Tree): ReadMount {
@@ -63,34 +71,38 @@ function shortMount(text: string): ReadMount {
   const drive =
     /^[A-Za-z]$/.test(parts[0] ?? "") && ((parts[1] ?? "").startsWith("\\") || (parts[2] ?? "").startsWith("/"));
   if (drive) parts.splice(0, 2, `${parts[0]}:${parts[1]}`);
-  if (parts.length > 3 || parts.includes("")) throw new Unreadable(`${JSON.stringify(text)} is no mount`, shortForm);
+  if (parts.length > 3 || parts.includes("")) {
+    const why = parts.includes("") ? ": there is nothing beside a colon; a variable may be empty" : "";
+    throw new Unreadable(`${JSON.stringify(text)} is no mount${why}`, shortForm);
+  }
   const [first = "", second, options = ""] = parts;
   if (second === undefined || (parts.length === 2 && !second.startsWith("/") && first.startsWith("/"))) {
     const flags = flagsOf(second ?? "", text);
     return {
-      mount: { kind: "volume", volume: "", target: targetPath(first), readOnly: flags.readOnly, noCopy: flags.noCopy },
+      mount: { kind: "volume", volume: "", target: targetPath(first), readOnly: flags.readOnly },
       ignored: flags.ignored,
     };
   }
-  const { readOnly, noCopy, ignored } = flagsOf(options, text);
+  const { readOnly, ignored } = flagsOf(options, text);
   const target = targetPath(second);
   const mount: Mount = isHostPath(first)
     ? { kind: "bind", source: first, target, readOnly, createHostPath: true }
-    : { kind: "volume", volume: first, target, readOnly, noCopy };
+    : { kind: "volume", volume: first, target, readOnly };
   return { mount, ignored };
 }
 
-function flagsOf(options: string, text: string): { readOnly: boolean; noCopy: boolean; ignored: string[] } {
-  const flags = { readOnly: false, noCopy: false, ignored: [] as string[] };
+function flagsOf(options: string, text: string): { readOnly: boolean; ignored: string[] } {
+  const flags = { readOnly: false, ignored: [] as string[] };
   for (const option of options === "" ? [] : options.split(",")) {
     if (option === "ro") flags.readOnly = true;
-    else if (option === "nocopy") flags.noCopy = true;
     else if (Object.hasOwn(ignoredOptions, option)) flags.ignored.push(ignoredOptions[option] ?? "");
-    else
+    else if (refusedOptions.test(option))
       throw new Unreadable(
         `the option ${JSON.stringify(option)} of ${JSON.stringify(text)} is not supported`,
-        "Use ro, rw or nocopy.",
+        "Use ro or rw.",
       );
+    // As Compose does, which says nothing of it.
+    else flags.ignored.push(`${JSON.stringify(option)}, which is no option of a mount,`);
   }
   return { ...flags, ignored: flags.ignored.filter((option) => option !== "") };
 }
@@ -121,13 +133,14 @@ function longMount(entry: Mapping): ReadMount {
   if (type === "bind") {
     if (source === "") throw new Unreadable("the bind mount has no source", "Add source: a path of the host.");
     const createHostPath = flag(part("bind"), "create_host_path", true);
-    return { mount: { kind: "bind", source, ...common, createHostPath }, ignored: [] };
+    const propagation = scalar(part("bind"), "propagation");
+    const { ignored } = flagsOf(propagation === undefined ? "" : textOf(propagation), "propagation");
+    return { mount: { kind: "bind", source, ...common, createHostPath }, ignored };
   }
   if (type === "volume") {
     if (isHostPath(source))
       throw new Unreadable(`${JSON.stringify(source)} is no name of a volume`, "Use type: bind for a path.");
-    const noCopy = flag(part("volume"), "nocopy", false);
-    return { mount: { kind: "volume", volume: source, ...common, noCopy }, ignored: [] };
+    return { mount: { kind: "volume", volume: source, ...common }, ignored: [] };
   }
   if (type === "tmpfs") {
     const size = scalar(part("tmpfs"), "size");

@@ -1,5 +1,6 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
+import { Contents } from "./contents.ts";
 import { MAX_SERVICES } from "./limits.ts";
 import type { Service } from "./model.ts";
 import { parseCompose, type ComposeInput, type ParsedStack } from "./parse.ts";
@@ -56,6 +57,25 @@ test("a variable that is not set is a warning, said once", () => {
   ]);
 });
 
+test("of many variables that nobody sets one warning tells", () => {
+  const { warnings } = parse("services: {a: {image: i, environment: [A, B, C, D, E, F, G, H=1]}}");
+  expect(warnings).toMatchObject([
+    {
+      reason: "VARIABLE_UNSET",
+      path: "services.a.environment",
+      message: expect.stringContaining("A, B, C, D, E and 2 more"),
+    },
+  ]);
+});
+
+test("times and sizes are read with every unit that there is", () => {
+  const { healthcheck, limits } = service(
+    "healthcheck: {test: x, interval: 2000000ns, timeout: 3000µs, start_period: 1h1m1s}\nmem_limit: 1PiB",
+  );
+  expect(healthcheck).toMatchObject({ intervalMs: 2, timeoutMs: 3, startPeriodMs: 3_661_000 });
+  expect(limits).toEqual({ memoryBytes: 1024 ** 5 });
+});
+
 test("env files come below the environment, in their order", () => {
   const contents = { "a.env": "A=1\nB=1\nC=${X}", ".env": "B=2\nD=2" };
   const keys = "env_file: [a.env, {path: ./.env}, {path: none.env, required: false}]\nenvironment: {D: 3}";
@@ -66,9 +86,40 @@ test("env files come below the environment, in their order", () => {
   ]);
 });
 
+test("an env file is read once, however its path is spelt, and its faults are each mention's", () => {
+  const given = new Contents({ "./conf/a.env": "A=${X}", b: "1 = 2" });
+  expect(given.envFile("conf/a.env", { X: "x" }, false)).toBe(
+    given.envFile("./conf/../conf//a.env", { X: "x" }, false),
+  );
+  expect(given.envFile("conf/a.env", {}, true)?.get("A")).toBe("${X}");
+  const text = "services: {a: {image: i, env_file: b}, c: {image: i, env_file: ./b}}";
+  const { errors } = parse(text, { contents: { b: "1 = 2" } });
+  expect(errors.map(({ message }) => message)).toEqual(["b: line 1 is no NAME=value", "./b: line 1 is no NAME=value"]);
+});
+
+test("few words that name a large thing often are refused before it is there so often", () => {
+  const large = "x".repeat(400_000);
+  const many = (keys: string) => Array.from({ length: 50 }, (_, n) => `  s${n}: {image: i, ${keys}}`).join("\n");
+  const spellings = Array.from({ length: 20 }, (_, n) => `${"./".repeat(n)}e`).join(", ");
+  const reasons = (text: string) =>
+    parse(text, { contents: { e: `A=${large}` }, variables: { LONG: large } }).errors.map(
+      ({ reason, path }) => `${reason} ${path}`,
+    );
+  expect(reasons(`services:\n${many(`env_file: [${spellings}]`)}`)).toEqual(["TOO_LARGE services.s0.env_file"]);
+  expect(reasons(`services:\n${many("environment: [LONG]")}`)).toEqual(["TOO_LARGE services.s10.environment"]);
+  expect(reasons(`x-a: &a "${large}"\nservices:\n${many("labels: {a: *a}")}`)).toEqual([
+    "TOO_LARGE services.s9.labels.a",
+  ]);
+  expect(reasons(`services:\n  b: {image: i, labels: {a: "${large}"}}\n${many("extends: b")}`)).toEqual([
+    "TOO_LARGE services.s9.extends",
+  ]);
+  const configs = Array.from({ length: 50 }, (_, n) => `  c${n}: {file: e}`).join("\n");
+  expect(reasons(`services: {a: {image: i}}\nconfigs:\n${configs}`)).toEqual(["TOO_LARGE configs.c20.file"]);
+});
+
 test.each([
   [
-    "healthcheck: {test: curl -f x, interval: 1m30s, timeout: 500ms, retries: 3, start_period: 2h, start_interval: 1.5s}",
+    "healthcheck: {test: curl -f x, interval: 1m30s, timeout: 500ms, retries: 3, start_period: 2h}",
     {
       disabled: false,
       test: { shell: true, command: ["curl -f x"] },
@@ -76,7 +127,6 @@ test.each([
       timeoutMs: 500,
       retries: 3,
       startPeriodMs: 7_200_000,
-      startIntervalMs: 1500,
     },
   ],
   ["healthcheck: {test: [CMD, a, b]}", { disabled: false, test: { shell: false, command: ["a", "b"] } }],
@@ -110,10 +160,9 @@ test("deploy: counts, resources, settings of rollouts, constraints", () => {
   const keys = `deploy:
   mode: global
   replicas: 3
-  resources: {limits: {cpus: '0.5', memory: 512M, pids: 10}, reservations: {cpus: 0.25, memory: 64m}}
-  update_config: {parallelism: 2, delay: 10s, failure_action: rollback, monitor: 1m, max_failure_ratio: 0.1, order: start-first}
-  rollback_config: {}
-  restart_policy: {condition: on-failure, delay: 5s, max_attempts: 3, window: 2m}
+  resources: {limits: {cpus: '0.5', memory: 512M, pids: 10}, reservations: {memory: 64m}}
+  update_config: {parallelism: 2, delay: 10s, order: start-first}
+  restart_policy: {condition: on-failure, max_attempts: 3}
   placement:
     constraints: [node.labels.region == eu, node.hostname != press-1, 'node.platform.arch==amd64']
     max_replicas_per_node: 1`;
@@ -122,24 +171,9 @@ test("deploy: counts, resources, settings of rollouts, constraints", () => {
     job: false,
     replicas: 3,
     limits: { cpuMillis: 500, memoryBytes: 512 * 1024 * 1024, pids: 10 },
-    reservations: { cpuMillis: 250, memoryBytes: 64 * 1024 * 1024 },
-    update: {
-      parallelism: 2,
-      delayMs: 10_000,
-      failureAction: "rollback",
-      monitorMs: 60_000,
-      maxFailureRatio: 0.1,
-      order: "start-first",
-    },
-    rollback: {
-      parallelism: 1,
-      delayMs: 0,
-      failureAction: "pause",
-      monitorMs: 5000,
-      maxFailureRatio: 0,
-      order: "stop-first",
-    },
-    restart: { policy: "on-failure", maxAttempts: 3, delayMs: 5000, windowMs: 120_000 },
+    reservations: { memoryBytes: 64 * 1024 * 1024 },
+    update: { parallelism: 2, delayMs: 10_000, order: "start-first" },
+    restart: { policy: "on-failure", maxAttempts: 3 },
     constraints: [
       { kind: "label", label: "region", operator: "==", value: "eu" },
       { kind: "hostname", operator: "!=", value: "press-1" },
@@ -171,18 +205,32 @@ test.each([
   expect(service(keys).restart).toEqual(expected);
 });
 
+test("a role of a swarm keeps no agent out, and that is told", () => {
+  const { stack, warnings, errors } = parseCompose({
+    name: "x",
+    files: [
+      {
+        name: "f.yaml",
+        text: "services: {web: {image: i, deploy: {placement: {constraints: [node.role == manager, node.labels.a == b]}}}}",
+      },
+    ],
+  });
+  expect(errors).toEqual([]);
+  expect(stack?.services[0]?.constraints).toMatchObject([{ label: "a", value: "b" }]);
+  expect(warnings).toMatchObject([
+    { reason: "VALUE_IGNORED", path: "services.web.deploy.placement.constraints[0]", line: 1 },
+  ]);
+});
+
 test.each([
   ["deploy: {mode: other}", "VALUE_INVALID services.web.deploy.mode"],
   ["deploy: {replicas: 100000}", "VALUE_INVALID services.web.deploy.replicas"],
   [
-    "deploy: {placement: {constraints: [node.role == manager]}}",
+    "deploy: {placement: {constraints: [node.id == manager]}}",
     "VALUE_INVALID services.web.deploy.placement.constraints[0]",
   ],
   ["deploy: {placement: {constraints: [a]}}", "VALUE_INVALID services.web.deploy.placement.constraints[0]"],
-  [
-    "deploy: {update_config: {max_failure_ratio: 2}}",
-    "VALUE_INVALID services.web.deploy.update_config.max_failure_ratio",
-  ],
+  ["deploy: {update_config: {parallelism: -1}}", "VALUE_INVALID services.web.deploy.update_config.parallelism"],
   ["restart: sometimes", "VALUE_INVALID services.web.restart"],
   ["mem_limit: 1 apple", "VALUE_INVALID services.web.mem_limit"],
   ["cpus: 1e3x", "VALUE_INVALID services.web.cpus"],
@@ -314,6 +362,7 @@ test.each([
   ["services: {a: {image: i, network_mode: host, networks: [n]}}\nnetworks: {n: }", "CONFLICT services.a.networks"],
   ["services: {a: {user: u}}", "IMAGE_MISSING services.a"],
   ["services: {a: {image: '-x'}}", "VALUE_INVALID services.a.image"],
+  ["services: {a: {image: i, labels: [bowline.stack=b]}}", 'NAME_INVALID services.a.labels["bowline.stack"]'],
   ["services: {}", "SERVICES_MISSING services"],
   ["services: {a: {image: i, profiles: [p]}}", "SERVICES_MISSING services"],
   ["", "SERVICES_MISSING "],
@@ -321,6 +370,9 @@ test.each([
   ["services: {a: {image: i}}\nsecrets: {s: {environment: NO}}", "VARIABLE_REQUIRED secrets.s.environment"],
   ["services: {a: {image: i}}\nsecrets: {s: {file: a, environment: b}}", "CONFLICT secrets.s.environment"],
   ["services: {a: {image: i}}\nsecrets: {s: {}}", "VALUE_INVALID secrets.s"],
+  ["services: {a: {image: i}}\nconfigs: {c: {external: true}}", "UNSUPPORTED_KEY configs.c.external"],
+  ["services: {a: {image: i}}\nconfigs: {c: {external: {name: d}}}", "UNSUPPORTED_KEY configs.c.external"],
+  ["services: {a: {image: i}}\nconfigs: {c: {external: {}}}", "VALUE_INVALID configs.c"],
   ["services: {a: {image: i}}\nsecrets: {s: {external: true}}", "EXTERNAL_MISSING secrets.s.external"],
   ["services: {a: {image: '${A'}}", "INTERPOLATION_INVALID services.a.image"],
   ["services: {a: {image: '${A:?}'}}", "VARIABLE_REQUIRED services.a.image"],

@@ -27,8 +27,8 @@ export interface ComposeInput {
   readonly profiles?: readonly string[];
   /** Env files, files of secrets and configs, included and extended files, by the path that the Compose file has. */
   readonly contents?: Readonly<Record<string, string | Uint8Array>>;
-  /** Secrets and configs that exist outside. Unset: not checked here. */
-  readonly externals?: { readonly secrets?: readonly string[]; readonly configs?: readonly string[] };
+  /** Secrets that exist outside. Unset: not checked here. */
+  readonly externals?: { readonly secrets?: readonly string[] };
   /** The folder on the host where relative host paths begin. Unset: they are refused. */
   readonly projectDirectory?: string;
 }
@@ -156,10 +156,12 @@ function normalise(
   const name = nameOf(input, project, report);
   const volumes = readVolumes(project, asked);
   const networks = readNetworks(project, asked);
-  const secrets = readSecrets(project, { variables, bytesOf, externals: input.externals?.secrets }, contents);
-  const configs = readConfigs(project, { variables, bytesOf, externals: input.externals?.configs });
+  const origins = { variables, bytesOf, externals: input.externals?.secrets, spent: { contents: 0 } };
+  const secrets = readSecrets(project, origins, contents);
+  const configs = readConfigs(project, origins);
   const names = (list: readonly { name: string }[]) => new Set(list.map((one) => one.name));
-  const around = { variables, given, declared: names(configs), projectDirectory: input.projectDirectory };
+  const spent = { environment: 0 };
+  const around = { variables, given, spent, declared: names(configs), projectDirectory: input.projectDirectory };
   const read: Attached[] = [...project.children("services")].map(([service, reader]) => ({
     service: readService(service, reader, around, asked),
     reader,

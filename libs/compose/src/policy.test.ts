@@ -1,16 +1,24 @@
 import { expect, test } from "@jest/globals";
+import { asksOf } from "./asks.ts";
+import type { Ask } from "./model.ts";
 import { parseCompose } from "./parse.ts";
 import { checkPolicy, type ComposePolicy } from "./policy.ts";
 
 function asked(text: string) {
-  const { asks, errors } = parseCompose({
+  const { asks, errors, stack } = parseCompose({
     name: "x",
     files: [{ name: "f.yaml", text }],
     projectDirectory: "/srv/shop",
   });
   expect(errors).toEqual([]);
+  if (stack === undefined) throw new Error("no stack");
+  const said = (all: readonly Ask[]) => [...new Set(all.map(({ kind, value }) => `${kind} ${value}`))].toSorted();
+  // Whatever a file asks, its revision asks as well.
+  expect(said(asksOf(stack, "r1"))).toEqual(said(asks));
   return asks;
 }
+
+const askedButPorts = (text: string) => asked(text).filter(({ kind }) => kind !== "published_port");
 
 /** What is refused of a service with these keys. */
 function refused(keys: string, policy: ComposePolicy = {}, rest = ""): string[] {
@@ -19,12 +27,12 @@ function refused(keys: string, policy: ComposePolicy = {}, rest = ""): string[] 
 }
 
 const harmless = `ports: ['80:80'], volumes: ['data:/data', '/anonymous'], tmpfs: /tmp, cap_drop: [ALL], read_only: true,
-  security_opt: ['no-new-privileges:true'], sysctls: {net.core.somaxconn: 1}, ipc: private, cgroup: private,
+  security_opt: ['no-new-privileges:true'], sysctls: {net.core.somaxconn: 1}, ipc: private,
   logging: {driver: json-file}, privileged: false, network_mode: bridge`;
 
 test("an ordinary service asks the host for nothing", () => {
   expect(
-    asked(
+    askedButPorts(
       `services: {web: {image: i, ${harmless}}}\nvolumes: {data: {driver: local}}\nnetworks: {n: {driver: bridge}}`,
     ),
   ).toEqual([]);
@@ -79,7 +87,6 @@ const cases: [keys: string, fault: string, allowing: ComposePolicy, rest?: strin
   ["uts: host", "POLICY_HOST_NAMESPACE services.web.uts", { hostNamespaces: true }],
   ["userns_mode: host", "POLICY_HOST_NAMESPACE services.web.userns_mode", { hostNamespaces: true }],
   ["ipc: 'container:x'", "POLICY_HOST_NAMESPACE services.web.ipc", { hostNamespaces: true }],
-  ["cgroup: host", "POLICY_CGROUP services.web.cgroup", { hostNamespaces: true }],
   ["cgroup_parent: /system", "POLICY_CGROUP services.web.cgroup_parent", { hostNamespaces: true }],
   ["devices: ['/dev/sda:/dev/sda:r']", "POLICY_DEVICE services.web.devices[0]", { devices: ["/dev/sda"] }],
   ["devices: [{source: /dev/kvm}]", "POLICY_DEVICE services.web.devices[0]", { devices: ["/dev/kvm"] }],
@@ -94,6 +101,28 @@ const cases: [keys: string, fault: string, allowing: ComposePolicy, rest?: strin
 test.each(cases)("%s is refused (%s), and allowed where the policy says so", (keys, fault, allowing, rest = "") => {
   expect(refused(keys, {}, rest)).toEqual([fault]);
   expect(refused(keys, allowing, rest)).toEqual([]);
+});
+
+test("published ports are any, unless the policy names some", () => {
+  const ports = "ports: ['80:80', '127.0.0.1:8443:443', '8100-8101:90-91', '5353:53/udp', '99']";
+  expect(refused(ports)).toEqual([]);
+  expect(refused(ports, { publishedPorts: ["8000-8999"] })).toEqual([
+    "POLICY_PORT services.web.ports[0]",
+    "POLICY_PORT services.web.ports[3]",
+    "POLICY_PORT services.web.ports[4]",
+  ]);
+  const any = "POLICY_PORT services.web.ports[4]";
+  expect(refused(ports, { publishedPorts: ["80", "5353", "8000-8999"] })).toEqual([any]);
+  expect(refused(ports, { publishedPorts: ["9-8", "x"] })).toHaveLength(6);
+});
+
+test("a port that happens to be free is none of those that a policy names, unless it names all", () => {
+  const ports = "ports: ['90-95', '127.0.0.1::90', {target: 96}, '97/udp']";
+  expect(refused(ports)).toEqual([]);
+  const four = [0, 1, 2, 3].map((index) => `POLICY_PORT services.web.ports[${index}]`);
+  expect(refused(ports, { publishedPorts: ["8000-8999"] })).toEqual(four);
+  expect(refused(ports, { publishedPorts: ["0", "0-1", "2-65535"] })).toEqual(four);
+  expect(refused(ports, { publishedPorts: ["80", "1-65535"] })).toEqual([]);
 });
 
 test("a folder that is allowed allows what is below it, and nothing beside it", () => {
@@ -122,10 +151,47 @@ test("no type and no spelling of options makes a bind mount of a volume unseen",
     }).map(({ reason }) => reason);
   expect(volume("{type: tmpfs, o: 'size=1m,mode=700', device: tmpfs}")).toEqual([]);
   expect(volume("{type: tmpfs, o: rbind, device: /etc}")).toEqual(["POLICY_HOST_PATH"]);
-  expect(volume("{Type: none, O: ' bind', DEVICE: /etc}")).toEqual(["POLICY_HOST_PATH"]);
+  expect(volume("{type: none, o: ' bind', device: /etc}")).toEqual(["POLICY_HOST_PATH"]);
   expect(volume("{device: /etc}")).toEqual(["POLICY_HOST_PATH"]);
   expect(volume("{type: nfs, o: 'addr=1.1.1.1,bind', device: /etc}")).toEqual(["POLICY_HOST_PATH", "POLICY_DRIVER"]);
   expect(volume("{type: overlay, o: 'lowerdir=/etc'}")).toEqual(["POLICY_DRIVER"]);
+});
+
+test("an option of a volume in other letters than the engine's is refused, whatever stands beside it", () => {
+  const text = "services: {a: {image: i}}\nvolumes: {v: {driver_opts: OPTIONS}}";
+  const read = (options: string) =>
+    parseCompose({ name: "x", files: [{ name: "f", text: text.replace("OPTIONS", options) }] });
+  const both = read("{TYPE: tmpfs, O: size=1m, type: none, o: bind, device: /}");
+  expect(both.errors.map(({ reason, path }) => `${reason} ${path}`)).toEqual([
+    "VALUE_INVALID volumes.v.driver_opts.O",
+    "VALUE_INVALID volumes.v.driver_opts.TYPE",
+  ]);
+  expect(checkPolicy(both.asks, {}).map(({ reason }) => reason)).toEqual(["POLICY_HOST_PATH", "POLICY_DRIVER"]);
+  expect(read("{type: none, o: bind}").errors.map(({ reason }) => reason)).toEqual(["HOST_PATH_RELATIVE"]);
+});
+
+test("a folder that holds an engine's socket or data is to be named itself, as the socket is", () => {
+  const above = ["/run", "/var/run", "/run/user", "/run/user/1000", "/var", "/var/lib"];
+  const own = [
+    "/run/docker",
+    "/var/run/podman",
+    "/run/user/1000/podman",
+    "/var/lib/docker/overlay2",
+    "/var/lib/bowline",
+  ];
+  for (const path of [...above, ...own]) {
+    expect([path, refused(`volumes: ['${path}:/x']`, { hostPaths: ["/"] }).length]).toEqual([path, 1]);
+    expect([path, refused(`volumes: ['${path}:/x']`, { hostPaths: [path] }).length]).toEqual([path, 0]);
+  }
+  const parents = { hostPaths: ["/var", "/run/user/1000"] };
+  for (const path of ["/var/run", "/var/lib/docker", "/var/lib", "/run/user/1000/docker"])
+    expect([path, refused(`volumes: ['${path}:/x']`, parents).length]).toEqual([path, 1]);
+  for (const path of ["/var/log", "/var/run/app", "/run/udev", "/var/lib/app", "/run/user/1000/bus", "/srv/docker"])
+    expect([path, refused(`volumes: ['${path}:/x']`, { hostPaths: ["/"] }).length]).toEqual([path, 0]);
+  expect(
+    refused("volumes: ['/var/lib/docker/volumes/a/_data:/x']", { hostPaths: ["/var/lib/docker/volumes"] }),
+  ).toEqual([]);
+  expect(refused("volumes: ['/var/lib/docker/docker.sock:/x']", { hostPaths: ["/var/lib/docker"] })).toHaveLength(1);
 });
 
 test("the host's network is not to be had as an external network", () => {

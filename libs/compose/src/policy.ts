@@ -1,9 +1,10 @@
 /**
  * What a cluster's policy says to what a file asks of the host.
  *
- * P1: everything is refused that is not allowed here by name.
+ * P1: everything is refused that is not allowed here by name; ports are where the policy names some.
  * P2: a folder that is allowed allows what is below it, but never the engine's
- *     or an agent's socket: those give the whole host, and must be named.
+ *     or an agent's socket, nor a folder that holds one or an engine's own
+ *     data: those give the whole host, and must be named.
  */
 import type { Ask } from "./model.ts";
 import type { ComposeReason } from "./reasons.ts";
@@ -31,6 +32,8 @@ export interface ComposePolicy {
   readonly externals?: readonly string[];
   /** `volume=NAME`, `network=NAME`, `logging=NAME`, as the asks have them. */
   readonly drivers?: readonly string[];
+  /** `443`, `8000-8999`. The one that restricts: undefined or empty, any port may be published. */
+  readonly publishedPorts?: readonly string[];
 }
 
 const reasons = {
@@ -45,6 +48,7 @@ const reasons = {
   sysctl: "POLICY_SYSCTL",
   external: "POLICY_EXTERNAL",
   driver: "POLICY_DRIVER",
+  published_port: "POLICY_PORT",
 } as const satisfies Record<Ask["kind"], ComposeReason>;
 
 /** What is asked for and not allowed: one error per ask. */
@@ -57,9 +61,14 @@ export function checkPolicy(asks: readonly Ask[], policy: ComposePolicy): Diagno
       reason: reasons[ask.kind],
       ...ask.place,
       path: ask.path,
-      message: `${said[ask.kind]} ${ask.value}, which the cluster's policy does not allow`,
+      message: `${said[ask.kind]} ${valueOf(ask)}, which the cluster's policy does not allow`,
       advice: "Do without it, or ask an operator to allow it for this cluster.",
     }));
+}
+
+/** As a sentence has it. */
+function valueOf({ kind, value }: Ask): string {
+  return kind === "published_port" && value.startsWith("0/") ? "that happens to be free" : value;
 }
 
 const said: Readonly<Record<Ask["kind"], string>> = {
@@ -74,6 +83,7 @@ const said: Readonly<Record<Ask["kind"], string>> = {
   sysctl: "it sets the kernel parameter",
   external: "it uses the",
   driver: "it uses the driver",
+  published_port: "it publishes the port",
 };
 
 function allowed(ask: Ask, policy: ComposePolicy): boolean {
@@ -99,6 +109,8 @@ function allowed(ask: Ask, policy: ComposePolicy): boolean {
       return (policy.externals ?? []).some((name) => name === "*" || name === ask.value);
     case "driver":
       return (policy.drivers ?? []).includes(ask.value);
+    case "published_port":
+      return portIn(Number.parseInt(ask.value, 10), policy.publishedPorts ?? []);
     case "privileged":
       return false; // allowed above
     default:
@@ -106,16 +118,37 @@ function allowed(ask: Ask, policy: ComposePolicy): boolean {
   }
 }
 
+/** Port 0 is any that is free: only where all may be published. */
+function portIn(port: number, ranges: readonly string[]): boolean {
+  if (ranges.length === 0) return true;
+  return ranges.some((range) => {
+    const [first = NaN, last = first] = range.split("-").map(Number);
+    if (port === 0) return first <= 1 && last >= 65535;
+    return port >= first && port <= last;
+  });
+}
+
 /** Sockets that give the whole host. */
 const sockets = /(^|\/)(docker|podman|containerd|crio|dockershim|bowline[\w.-]*)(\.sock|\/[\w.-]+\.sock)$/;
 
+/** What engines and agents keep for themselves, their sockets among it. `/var/run` is `/run`. */
+const engines = /^\/(run\/(user\/\d+\/)?|var\/lib\/)(docker|podman|containerd|containers|crio|bowline[\w.-]*)(\/|$)/;
+/** The folders above those. */
+const aboveEngines = /^\/(run(\/user(\/\d+)?)?|var(\/lib)?)?$/;
+
+function withoutAlias(path: string): string {
+  return path === "/var/run" || path.startsWith("/var/run/") ? path.slice("/var".length) : path;
+}
+
 function hostPath(path: string, allowedPaths: readonly string[]): boolean {
+  const plain = withoutAlias(path);
   return allowedPaths.some((given) => {
     const parts = given.split("/").filter((part) => part !== "" && part !== ".");
-    const folder = `/${parts.join("/")}`;
+    const folder = withoutAlias(`/${parts.join("/")}`);
     if (!given.startsWith("/") || parts.includes("..")) return false; // no path at all
-    if (path === folder) return true;
-    if (sockets.test(path)) return false; // P2
-    return path.startsWith(folder === "/" ? "/" : `${folder}/`);
+    if (plain === folder) return true;
+    if (sockets.test(plain) || aboveEngines.test(plain)) return false; // P2
+    if (engines.test(plain) && !engines.test(folder)) return false; // P2
+    return plain.startsWith(folder === "/" ? "/" : `${folder}/`);
   });
 }

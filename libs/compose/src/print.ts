@@ -51,8 +51,9 @@ function tidy(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   const kept = Object.entries(value)
     .filter(([, field]) => !isEmpty(field))
-    .map(([key, field]) => [key, tidy(field)] as const);
-  return Object.fromEntries(kept);
+    .map(([key, field]) => [key, field instanceof Kept, tidy(field)] as const)
+    .filter(([, isKept, field]) => isKept || !isEmpty(field));
+  return Object.fromEntries(kept.map(([key, , field]) => [key, field]));
 }
 
 /** An empty command or mapping of a resource says something; others do not. */
@@ -137,7 +138,6 @@ function printService(service: Service): object {
     devices: service.devices,
     security_opt: service.securityOptions,
     cgroup_parent: service.cgroupParent,
-    cgroup: service.cgroup,
     pid: service.pid,
     ipc: service.ipc,
     uts: service.uts,
@@ -172,12 +172,9 @@ function printDeploy(service: Service): object {
     replicas: service.replicas,
     resources: { limits: printAmounts(service.limits), reservations: printAmounts(service.reservations) },
     update_config: printRollout(service.update),
-    rollback_config: printRollout(service.rollback),
     restart_policy: {
       condition: { always: "any", "on-failure": "on-failure", never: "none" }[restart.policy],
       max_attempts: restart.maxAttempts,
-      delay: duration(restart.delayMs),
-      window: duration(restart.windowMs),
     },
     placement: {
       constraints: constraints.map(
@@ -202,9 +199,6 @@ function printRollout(settings: RolloutSettings | undefined): object | undefined
   return {
     parallelism: settings.parallelism,
     delay: duration(settings.delayMs),
-    failure_action: settings.failureAction,
-    monitor: duration(settings.monitorMs),
-    max_failure_ratio: settings.maxFailureRatio,
     order: settings.order,
   };
 }
@@ -217,7 +211,6 @@ function printHealth(check: Healthcheck): object {
     timeout: duration(check.timeoutMs),
     retries: check.retries,
     start_period: duration(check.startPeriodMs),
-    start_interval: duration(check.startIntervalMs),
   };
 }
 
@@ -231,7 +224,7 @@ function printMount(mount: Mount): object {
       source: mount.source,
       bind: mount.createHostPath ? undefined : kept({ create_host_path: "false" }),
     };
-  return { ...common, source: mount.volume === "" ? undefined : mount.volume, volume: { nocopy: mount.noCopy } };
+  return { ...common, source: mount.volume === "" ? undefined : mount.volume };
 }
 
 function printFile({ source, target, uid, gid, mode }: FileMount): object {
@@ -249,6 +242,5 @@ function printVolume({ externalName, driver, driverOptions }: Volume): object {
 }
 
 function printConfig({ source }: Config): object {
-  if (source.kind === "external") return { external: true, name: source.name };
   return new Kept(source.encoding === "utf8" ? { content: source.content } : { file: NOT_SHOWN });
 }

@@ -8,18 +8,47 @@
  */
 import { isAlias, isMap, isScalar, isSeq, Lexer, LineCounter, parseAllDocuments } from "yaml";
 import type { Document, Node, Pair, YAMLMap } from "yaml";
-import { MAX_DEPTH, MAX_INDENT, MAX_ITEMS, MAX_NODES, MAX_TOKENS } from "./limits.ts";
+import { MAX_DEPTH, MAX_EXPANDED_CHARS, MAX_INDENT, MAX_ITEMS, MAX_NODES, MAX_TOKENS } from "./limits.ts";
 import type { Path, Place, Report } from "./report.ts";
 import type { MergeTag, Scalar, Tree } from "./tree.ts";
 
-/** Nodes that may still be made; shared by the files of one call. */
+/** What may still be made; shared by the files of one call. */
 export interface Budget {
   nodes: number;
+  /** Of strings, where they stand and where aliases repeat them. */
+  chars: number;
 }
 
 /** A budget for one call. */
 export function newBudget(): Budget {
-  return { nodes: MAX_NODES };
+  return { nodes: MAX_NODES, chars: MAX_EXPANDED_CHARS };
+}
+
+/** Takes nodes and characters; ends the reading where there are not so many left. */
+export function spend(budget: Budget, nodes: number, chars: number, at: Place, path: Path, report: Report): void {
+  budget.nodes -= nodes;
+  budget.chars -= chars;
+  const advice = "Use fewer aliases and extends, or split the stack.";
+  if (budget.nodes < 0) {
+    const message = `more than ${MAX_NODES} values after aliases and extends are expanded`;
+    report.stop("TOO_MANY", at, path, message, advice);
+  }
+  if (budget.chars < 0) {
+    const message = `more than ${MAX_EXPANDED_CHARS} characters after aliases and extends are expanded`;
+    report.stop("TOO_LARGE", at, path, message, advice);
+  }
+}
+
+/** How much of a budget a tree takes. */
+export function costOf(tree: Tree): Budget {
+  if (tree.kind === "scalar") return { nodes: 1, chars: tree.source.length };
+  const cost = { nodes: 1, chars: 0 };
+  for (const one of tree.kind === "sequence" ? tree.items : tree.entries.values()) {
+    const { nodes, chars } = costOf(one);
+    cost.nodes += nodes;
+    cost.chars += chars;
+  }
+  return cost;
 }
 
 /** The documents of one file, in order. Errors go to the report; what could be read is returned. */
@@ -124,15 +153,7 @@ class Walk {
     const at = this.#placeOf(node);
     if (depth > MAX_DEPTH)
       this.#report.stop("TOO_DEEP", at, path, `nested deeper than ${MAX_DEPTH}`, "Write the file flatter.");
-    this.#budget.nodes -= 1;
-    if (this.#budget.nodes < 0)
-      this.#report.stop(
-        "TOO_MANY",
-        at,
-        path,
-        `more than ${MAX_NODES} values after aliases are expanded`,
-        "Use fewer aliases, or split the stack.",
-      );
+    spend(this.#budget, 1, isScalar(node) ? (node.source ?? "").length : 0, at, path, this.#report);
     if (isAlias(node)) return this.#alias(node, at, path, depth);
     const open = "anchor" in node && node.anchor !== undefined;
     if (open) this.#anchor(String(node.anchor), node);

@@ -23,7 +23,7 @@ export const composeReasons = {
   SCHEMA_UNKNOWN_KEY: "The Compose specification has no such key here.",
   SCHEMA_INVALID: "The value is not one that the Compose specification allows here.",
   VALUE_INVALID: "The value has the right type and no meaning: a duration, a size, a port, a path.",
-  NAME_INVALID: "A name of a stack, service, volume, network, secret or config cannot be used.",
+  NAME_INVALID: "A name of a stack, service, volume, network, secret, config or label cannot be used.",
   SERVICES_MISSING: "There is no service in the files.",
   IMAGE_MISSING: "A service has no image.",
 
@@ -34,7 +34,7 @@ export const composeReasons = {
   EXTENDS_INVALID: "`extends` leads nowhere, or in a circle.",
   INCLUDE_UNSUPPORTED: "`include` of a file whose text was not given.",
   FILE_MISSING: "The content of a file that is named here was not given.",
-  EXTERNAL_MISSING: "An external secret or config does not exist.",
+  EXTERNAL_MISSING: "An external secret does not exist.",
   PROFILE_UNKNOWN: "A profile was asked for that no service has.",
   CONFLICT: "Two settings say different things, or two take the same place.",
 
@@ -58,6 +58,7 @@ export const composeReasons = {
   POLICY_SYSCTL: "The policy does not allow this kernel parameter.",
   POLICY_EXTERNAL: "The policy does not allow this network or volume from outside the stack.",
   POLICY_DRIVER: "The policy does not allow this driver, or its options.",
+  POLICY_PORT: "The policy does not allow this port of the host.",
 } as const;
 
 /** A stable reason. */

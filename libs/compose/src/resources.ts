@@ -1,9 +1,11 @@
 /** Volumes, networks, secrets and configs of a merged project, read into the model. */
+import { asksOfNetwork, asksOfVolume } from "./asks.ts";
 import { encoded } from "./contents.ts";
 import type { Asked } from "./host.ts";
-import { MAX_CONTENT_BYTES } from "./limits.ts";
+import { MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES } from "./limits.ts";
 import type { Config, Network, Secret, Volume } from "./model.ts";
 import { set, type Reader } from "./reader.ts";
+import { asksNothing } from "./support-check.ts";
 
 /** The content of files by path, as bytes. */
 export type BytesOf = (path: string) => Uint8Array | undefined;
@@ -30,35 +32,30 @@ export function readVolumes(project: Reader, asked: Asked): Volume[] {
     const outside = externalName(name, volume);
     const driver = volume.word("driver") ?? "local";
     const driverOptions = volume.record("driver_opts");
-    if (outside !== undefined) asked.ask("external", `volume:${outside}`, volume.at("external"), volume.path);
-    else if (driver !== "local")
-      asked.ask("driver", `volume=${driver}`, volume.at("driver"), [...volume.path, "driver"]);
-    else volumeOptions(volume, driverOptions, asked);
-    return { name, ...set({ externalName: outside }), driver, driverOptions };
+    const read = { name, ...set({ externalName: outside }), driver, driverOptions };
+    if (outside === undefined && driver === "local") refuseSpellings(volume, driverOptions);
+    for (const ask of asksOfVolume(read))
+      if (ask.kind !== "host_path") asked.askIn(volume, ask);
+      else {
+        const path = [...volume.path, ...ask.path];
+        const absolute = asked.hostPath(ask.value, ask.readOnly ?? false, volume.at("driver_opts"), path);
+        if (driverOptions["device"] === ask.value) driverOptions["device"] = absolute;
+      }
+    return read;
   });
 }
 
-/** Options of a tmpfs that stay inside it. All others of mount(8) may reach the host: `bind` makes any type a bind. */
-const ownTmpfsOption = /^(|(size|mode|uid|gid|nr_inodes)=\w+%?|ro|rw|noexec|nosuid|nodev)$/;
-
-/** A `bind` (or any device that is a path) is a path of the host; a tmpfs asks nothing; the rest is a driver. */
-function volumeOptions(volume: Reader, options: Record<string, string>, asked: Asked): void {
-  // Engines differ in whether they look at the case of a key; an ask does not.
-  const value = (key: string) => Object.entries(options).find(([name]) => name.toLowerCase() === key)?.[1] ?? "";
-  const [type, device] = [value("type"), value("device")];
-  const flags = value("o")
-    .split(",")
-    .map((flag) => flag.trim());
-  if (Object.keys(options).length === 0 || (type === "tmpfs" && flags.every((flag) => ownTmpfsOption.test(flag))))
-    return;
-  const at = volume.at("driver_opts");
-  const path = [...volume.path, "driver_opts"];
-  const binds = flags.some((flag) => flag.includes("bind")) || type === "bind";
-  if (binds || (device !== "" && !/^(nfs|nfs4|cifs)$/.test(type))) {
-    const absolute = asked.hostPath(device, flags.includes("ro"), at, [...path, "device"]);
-    for (const key of Object.keys(options)) if (key.toLowerCase() === "device") options[key] = absolute;
-  }
-  if (!["none", "bind", ""].includes(type)) asked.ask("driver", `volume=local:${type}`, at, path);
+/** Engines differ in what they make of them. */
+function refuseSpellings(volume: Reader, options: Record<string, string>): void {
+  for (const key of Object.keys(options))
+    if (key !== key.toLowerCase())
+      volume.report.error(
+        "VALUE_INVALID",
+        volume.at("driver_opts"),
+        [...volume.path, "driver_opts", key],
+        `the driver local has no option ${JSON.stringify(key)}`,
+        "Write it in lower case.",
+      );
 }
 
 /** Networks. */
@@ -66,10 +63,7 @@ export function readNetworks(project: Reader, asked: Asked): Network[] {
   return [...project.children("networks")].map(([name, network]) => {
     const outside = externalName(name, network);
     let driver = network.word("driver") ?? "bridge";
-    if (outside === "host" || outside?.startsWith("container:") === true)
-      asked.ask("host_network", outside, network.at("external"), network.path);
-    if (outside !== undefined) asked.ask("external", `network:${outside}`, network.at("external"), network.path);
-    else if (driver === "overlay" || driver === "default") {
+    if (outside === undefined && (driver === "overlay" || driver === "default")) {
       if (driver === "overlay")
         network.warn(
           "VALUE_IGNORED",
@@ -78,9 +72,10 @@ export function readNetworks(project: Reader, asked: Asked): Network[] {
           "Place services that talk by name on one host, or publish their ports.",
         );
       driver = "bridge";
-    } else if (driver !== "bridge")
-      asked.ask("driver", `network=${driver}`, network.at("driver"), [...network.path, "driver"]);
-    return { name, ...set({ externalName: outside }), driver, internal: network.flag("internal") };
+    }
+    const read = { name, ...set({ externalName: outside }), driver, internal: network.flag("internal") };
+    for (const ask of asksOfNetwork(read)) asked.askIn(network, ask);
+    return read;
   });
 }
 
@@ -109,15 +104,17 @@ interface Given {
   readonly bytesOf: BytesOf;
   /** Names that exist; undefined: whoever compiles the model looks. */
   readonly externals?: readonly string[];
+  /** Bytes of all contents so far. */
+  readonly spent: { contents: number };
 }
 
 /** The bytes that `content`, `environment` or `file` stand for. */
 function bytes(resource: Reader, origin: string, given: Given): Uint8Array | undefined {
   const value = resource.text(origin) ?? "";
-  if (origin === "content") return limited(resource, origin, new TextEncoder().encode(value));
+  if (origin === "content") return limited(resource, origin, new TextEncoder().encode(value), given);
   if (origin === "environment") {
     if (Object.hasOwn(given.variables, value))
-      return limited(resource, origin, new TextEncoder().encode(given.variables[value]));
+      return limited(resource, origin, new TextEncoder().encode(given.variables[value]), given);
     resource.error(
       "VARIABLE_REQUIRED",
       origin,
@@ -127,12 +124,18 @@ function bytes(resource: Reader, origin: string, given: Given): Uint8Array | und
     return undefined;
   }
   const found = given.bytesOf(value);
-  if (found !== undefined) return limited(resource, origin, found);
+  if (found !== undefined) return limited(resource, origin, found, given);
   resource.error("FILE_MISSING", origin, `the file ${value} was not given`, "Give its content with the stack.");
   return undefined;
 }
 
-function limited(resource: Reader, key: string, content: Uint8Array): Uint8Array | undefined {
+function limited(resource: Reader, key: string, content: Uint8Array, { spent }: Given): Uint8Array | undefined {
+  spent.contents += content.length;
+  if (spent.contents > MAX_CONTENTS_BYTES) {
+    const message = `more than ${MAX_CONTENTS_BYTES} bytes of configs and secrets`;
+    const advice = "Name a file in one config that all services use.";
+    resource.report.stop("TOO_LARGE", resource.at(key), [...resource.path, key], message, advice);
+  }
   if (content.length <= MAX_CONTENT_BYTES) return content;
   resource.error(
     "TOO_LARGE",
@@ -166,11 +169,14 @@ export function readSecrets(project: Reader, given: Given, contents: Map<string,
   });
 }
 
-/** Configs, with their contents. */
+const contentKeys = ["file", "environment", "content"];
+
+/** Configs, with their contents. One from outside is refused (support.ts): there is nowhere to take it from. */
 export function readConfigs(project: Reader, given: Given): Config[] {
   return [...project.children("configs")].map(([name, config]) => {
-    const origin = originOf(config, ["file", "environment", "content", "external"]);
-    if (origin === "external") return { name, source: external(name, config, given) };
+    const outside = config.mapping.entries.get("external");
+    const isRefused = outside !== undefined && !asksNothing(outside);
+    const origin = isRefused ? undefined : originOf(config, contentKeys);
     const content = (origin === undefined ? undefined : bytes(config, origin, given)) ?? new Uint8Array();
     return { name, source: { kind: "given", ...encoded(content) } };
   });

@@ -1,9 +1,10 @@
 /** One service of a merged project, read into the model. */
+import { portAsked } from "./asks.ts";
 import { readDeploy } from "./deploy.ts";
-import { readEnvFile } from "./envfile.ts";
 import { readHealthcheck } from "./health.ts";
 import { fileMounts, readFiles, type Surroundings } from "./files.ts";
 import { hostAsks, type Asked } from "./host.ts";
+import { MAX_ENVIRONMENT_CHARS } from "./limits.ts";
 import type { Exposed, Port, Service } from "./model.ts";
 import { portRange, readPorts } from "./ports.ts";
 import { Unreadable } from "./unreadable.ts";
@@ -34,7 +35,6 @@ export function readService(name: string, service: Reader, around: Surroundings,
       entrypoint: commandOf(service, "entrypoint"),
       command: commandOf(service, "command"),
       healthcheck: readHealthcheck(service),
-      logging: logging(service, asked),
       stopSignal: service.word("stop_signal"),
       stopGraceMs: service.value("stop_grace_period", durationMs),
       user: service.word("user"),
@@ -44,14 +44,14 @@ export function readService(name: string, service: Reader, around: Surroundings,
       shmBytes: service.value("shm_size", sizeBytes),
     }),
     environment: environment(service, around),
-    ports: ports(service),
+    ports: ports(service, asked),
     expose: exposed(service),
     secrets: fileMounts(service, "secrets"),
     ...readFiles(service, around, asked),
     networks: [], // with aliases of links, which other services name: attach.ts
     dependsOn: [],
     ...readDeploy(service),
-    labels: service.record("labels"),
+    labels: labels(service),
     groups: service.texts("group_add"),
     readOnly: service.flag("read_only"),
     init: service.flag("init"),
@@ -62,10 +62,18 @@ export function readService(name: string, service: Reader, around: Surroundings,
     dnsSearch: service.texts("dns_search"),
     dnsOptions: service.texts("dns_opt"),
     ulimits: ulimits(service),
-    sysctls: service.record("sysctls"),
     capDrop: service.texts("cap_drop").map((capability) => capability.toUpperCase()),
-    ...hostAsks(service, asked),
+    ...hostAsks(service, asked, { ...set({ logging: logging(service) }), sysctls: service.record("sysctls") }),
   };
+}
+
+/** Those by which the agents know what is theirs are not for people to write. */
+function labels(service: Reader): Record<string, string> {
+  const own = service.child("labels");
+  for (const name of own?.mapping.entries.keys() ?? [])
+    if (name.startsWith("bowline."))
+      own?.error("NAME_INVALID", name, `labels that begin with "bowline." are Bowline's own`, "Give it another name.");
+  return service.record("labels");
 }
 
 function pullPolicy(service: Reader): Service["pullPolicy"] {
@@ -87,27 +95,56 @@ function commandOf(service: Reader, key: "command" | "entrypoint"): readonly str
 
 function environment(service: Reader, around: Surroundings): Record<string, string> {
   const found = new Map<string, string>();
-  for (const [index, item] of service.list("env_file").entries())
-    for (const [name, value] of envFile(service, item, index, around)) found.set(name, value);
+  /** Before it is copied: what is too much costs nothing. */
+  const charge = (key: string, chars: number) => {
+    around.spent.environment += chars;
+    if (around.spent.environment <= MAX_ENVIRONMENT_CHARS) return;
+    const message = `more than ${MAX_ENVIRONMENT_CHARS} characters of all services' environments`;
+    const advice = "Give large values as configs, or name an env file in fewer services.";
+    service.report.stop("TOO_LARGE", service.at(key), [...service.path, key], message, advice);
+  };
+  for (const [index, item] of service.list("env_file").entries()) {
+    const file = envFile(service, item, index, around);
+    let chars = 0;
+    for (const [name, value] of file) chars += name.length + value.length + 2; // with the = and the line's end
+    charge("env_file", chars);
+    for (const [name, value] of file) found.set(name, value);
+  }
   const own = service.child("environment");
+  const unset: string[] = [];
   for (const [name, value] of own?.mapping.entries ?? []) {
     if (value.kind !== "scalar") continue;
     if (!/^[^=\0\s]+$/.test(name))
       own?.error("VALUE_INVALID", name, `${JSON.stringify(name)} is no name of a variable`, "Write NAME=value.");
     if (value.value !== null) found.set(name, textOf(value));
-    else if (Object.hasOwn(around.variables, name)) found.set(name, around.variables[name] ?? "");
-    else if (!found.has(name))
-      own?.warn(
-        "VARIABLE_UNSET",
-        name,
-        `the variable ${name} is not set and is left out`,
-        `Set it, or write ${name}=value.`,
-      );
+    else if (Object.hasOwn(around.variables, name)) {
+      const given = around.variables[name] ?? "";
+      charge("environment", given.length);
+      found.set(name, given);
+    } else if (!found.has(name)) unset.push(name);
   }
+  const [first] = unset;
+  if (first !== undefined && unset.length === 1)
+    own?.warn(
+      "VARIABLE_UNSET",
+      first,
+      `the variable ${first} is not set and is left out`,
+      `Set it, or write ${first}=value.`,
+    );
+  else if (first !== undefined) service.warn("VARIABLE_UNSET", "environment", ...manyUnset(unset));
   return sorted(found);
 }
 
-function envFile(service: Reader, item: Tree, index: number, around: Surroundings): Map<string, string> {
+/** Some files pass on hundreds, most of which nobody sets. */
+const namedUnset = 5;
+
+function manyUnset(names: readonly string[]): [message: string, advice: string] {
+  const more = names.length - namedUnset;
+  const listed = `${names.slice(0, namedUnset).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+  return [`the variables ${listed} are not set and are left out`, "Set those that the service needs."];
+}
+
+function envFile(service: Reader, item: Tree, index: number, around: Surroundings): ReadonlyMap<string, string> {
   const field = (key: string) => {
     const value = item.kind === "mapping" ? item.entries.get(key) : undefined;
     return value?.kind === "scalar" ? textOf(value) : undefined;
@@ -123,8 +160,7 @@ function envFile(service: Reader, item: Tree, index: number, around: Surrounding
       `the format ${format} is unknown`,
       "Use raw, or none.",
     );
-  const content = around.given.textOf(path);
-  if (content === undefined) {
+  const missing = () => {
     if (field("required") !== "false")
       service.report.error(
         "FILE_MISSING",
@@ -133,11 +169,11 @@ function envFile(service: Reader, item: Tree, index: number, around: Surrounding
         `the env file ${path} was not given`,
         "Give its content with the stack, or set required: false.",
       );
-    return new Map();
-  }
+    return new Map<string, string>();
+  };
   const read = () => {
     try {
-      return readEnvFile(content, around.variables, format === "raw");
+      return around.given.envFile(path, around.variables, format === "raw") ?? missing();
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error;
       throw new Unreadable(`${path}: ${error.message}`, error.advice);
@@ -146,10 +182,11 @@ function envFile(service: Reader, item: Tree, index: number, around: Surrounding
   return service.attempt(at, item.at, read) ?? new Map();
 }
 
-function ports(service: Reader): Port[] {
+function ports(service: Reader, asked: Asked): Port[] {
   const all: Port[] = [];
   const taken = new Set<string>();
-  for (const [index, item] of service.list("ports").entries())
+  for (const [index, item] of service.list("ports").entries()) {
+    const asks = new Set<string>();
     for (const port of service.attempt(["ports", index], item.at, () => readPorts(item)) ?? []) {
       const key = JSON.stringify([port.hostAddress, port.published, port.protocol]);
       if (port.published !== 0 && taken.has(key))
@@ -162,7 +199,10 @@ function ports(service: Reader): Port[] {
         );
       taken.add(key);
       all.push(port);
+      asks.add(portAsked(port));
     }
+    for (const ask of asks) asked.ask("published_port", ask, item.at, [...service.path, "ports", index]);
+  }
   return all;
 }
 
@@ -213,14 +253,7 @@ function ulimits(service: Reader): Service["ulimits"] {
   return sorted(found);
 }
 
-/** Drivers that keep logs on the host, within limits. */
-const ownDrivers = ["json-file", "local", "none"];
-
-function logging(service: Reader, asked: Asked): Service["logging"] {
+function logging(service: Reader): Service["logging"] {
   const log = service.child("logging");
-  if (log === undefined) return undefined;
-  const driver = log.word("driver");
-  if (driver !== undefined && !ownDrivers.includes(driver))
-    asked.ask("driver", `logging=${driver}`, log.at("driver"), [...log.path, "driver"]);
-  return { ...set({ driver }), options: log.record("options") };
+  return log === undefined ? undefined : { ...set({ driver: log.word("driver") }), options: log.record("options") };
 }

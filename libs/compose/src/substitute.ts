@@ -4,16 +4,15 @@ import { MAX_INTERPOLATED_CHARS } from "./limits.ts";
 import type { Path, Report } from "./report.ts";
 import type { Scalar, Tree } from "./tree.ts";
 
-/** One call's variables, what they may still make, and which were said to be unset. */
+/** Variables, and what the files of one call share: what may still be made, and which variables were said to be unset. */
 export interface Substitution {
   readonly variables: Readonly<Record<string, string>>;
-  readonly unset: Set<string>;
-  budget: number;
+  readonly shared: { readonly unset: Set<string>; budget: number };
 }
 
 /** For one call. */
 export function newSubstitution(variables: Readonly<Record<string, string>>): Substitution {
-  return { variables, unset: new Set(), budget: MAX_INTERPOLATED_CHARS };
+  return { variables, shared: { unset: new Set(), budget: MAX_INTERPOLATED_CHARS } };
 }
 
 const advices = {
@@ -47,10 +46,10 @@ export function substituteText(
 ): string | undefined {
   const context: Interpolation = {
     variables: substitution.variables,
-    budget: substitution.budget,
+    budget: substitution.shared.budget,
     unset: (name) => {
-      if (substitution.unset.has(name)) return;
-      substitution.unset.add(name);
+      if (substitution.shared.unset.has(name)) return;
+      substitution.shared.unset.add(name);
       const advice = `Set it, or give a default: \${${name}:-value}.`;
       report.warn("VARIABLE_UNSET", at, path, `the variable ${name} is not set and counts as empty`, advice);
     },
@@ -63,7 +62,7 @@ export function substituteText(
     report.error(error.reason, at, path, error.message, advices[error.reason]);
     return undefined;
   } finally {
-    substitution.budget = context.budget;
+    substitution.shared.budget = context.budget;
   }
 }
 

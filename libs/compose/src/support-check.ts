@@ -21,16 +21,22 @@ function visit(tree: Tree, left: readonly string[], path: Path, section: Section
 }
 
 /** Nothing is asked for where a value is absent, false or empty. */
-function asksNothing(value: Tree): boolean {
+export function asksNothing(value: Tree): boolean {
   if (value.kind === "mapping") return value.entries.size === 0;
   if (value.kind === "sequence") return value.items.length === 0;
   return value.value === null || value.value === false || value.value === "" || value.value === "false";
 }
 
+/** Values that say what is done anyway, of keys that are else ignored or refused. */
+function isAsItIs(key: string, value: Tree): boolean {
+  if (value.kind !== "scalar") return false;
+  return (key === "runtime" && value.value === "runc") || (key === "mode" && value.value === "host");
+}
+
 function checkKeys(mapping: Mapping, path: Path, section: Section, report: Report): void {
   for (const [key, value] of mapping.entries) {
     const support = Object.hasOwn(section.keys, key) ? section.keys[key] : undefined;
-    if (support === undefined || asksNothing(value)) continue;
+    if (support === undefined || asksNothing(value) || isAsItIs(key, value)) continue;
     const at = mapping.keys.get(key) ?? value.at;
     if (support.status === "ignored")
       report.warn("KEY_IGNORED", at, [...path, key], `${key} has no effect here`, support.note);

@@ -53,6 +53,26 @@ test("below every key that is supported, each mapping of the schema has its sect
   expect(missing).toEqual(["services.*.devices.*"]);
 });
 
+test("what is read and changes nothing is said to", () => {
+  const keys = `cgroup: host, volumes: ['v:/a:nocopy', {type: volume, source: v, target: /b, volume: {nocopy: true}}],
+    healthcheck: {test: x, start_interval: 1s}, deploy: {resources: {reservations: {cpus: 1}},
+      restart_policy: {condition: any, max_attempts: 3, delay: 1s, window: 2s}}`;
+  const text = `services: {a: {image: i, ${keys}}}\nvolumes: {v: }\nconfigs: {c: {content: x, name: y}}`;
+  const { errors, warnings } = parseCompose({ name: "x", files: [{ name: "f", text }] });
+  expect(errors).toEqual([]);
+  expect(warnings.map(({ path }) => path).toSorted()).toEqual([
+    "configs.c.name",
+    "services.a.cgroup",
+    "services.a.deploy.resources.reservations.cpus",
+    "services.a.deploy.restart_policy.delay",
+    "services.a.deploy.restart_policy.max_attempts",
+    "services.a.deploy.restart_policy.window",
+    "services.a.healthcheck.start_interval",
+    "services.a.volumes[0]",
+    "services.a.volumes[1].volume.nocopy",
+  ]);
+});
+
 test("whatever is ignored or refused says why", () => {
   const silent = sections.flatMap(({ title, keys }) =>
     Object.entries(keys).flatMap(([key, { status, note }]) =>

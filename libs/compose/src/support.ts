@@ -2,6 +2,8 @@
  * What becomes of every key of the specification. The one table: files are
  * checked by it, docs/compose.md is made of it, and a test compares it with the
  * published schema, so that no key is missing and none is passed over in silence.
+ *
+ * Long because it is one table of over two hundred keys, a line each.
  */
 
 /** What becomes of a key. */
@@ -32,9 +34,9 @@ const external = yes("It is neither made nor removed. Needs the cluster's policy
 const rollout: Section["keys"] = {
   parallelism: yes(),
   delay: yes(),
-  failure_action: yes("`pause`, `continue`; with updates also `rollback`."),
-  monitor: yes(),
-  max_failure_ratio: yes(),
+  failure_action: ignored("The stack's rollout says it: `stack up --no-auto-revert`."),
+  monitor: ignored("The stack's rollout says it: `stack up --min-healthy-time`."),
+  max_failure_ratio: ignored("A rollout succeeds when all of it is healthy."),
   order: yes(),
 };
 const fileMount: Section["keys"] = {
@@ -75,7 +77,7 @@ export const sections: readonly Section[] = [
       build: refused("Agents only pull: build the image, push it, and name it in `image`. Ignored beside an `image`."),
       cap_add: policy(""),
       cap_drop: yes(),
-      cgroup: policy("`private` is always allowed."),
+      cgroup: ignored("A container's cgroup namespace is as the engine is set."),
       cgroup_parent: policy(""),
       command: yes(),
       configs: yes(),
@@ -86,7 +88,7 @@ export const sections: readonly Section[] = [
       cpu_quota: cpu,
       cpu_rt_period: cpu,
       cpu_rt_runtime: cpu,
-      cpu_shares: ignored("A weight between containers; use `deploy.resources.reservations.cpus`."),
+      cpu_shares: ignored("A weight between containers; use `deploy.resources.limits.cpus`."),
       cpus: yes("The same as `deploy.resources.limits.cpus`."),
       cpuset: refused("Cores are numbered differently on each host; use `deploy.resources.limits.cpus`."),
       credential_spec: windows,
@@ -103,7 +105,7 @@ export const sections: readonly Section[] = [
       env_file: yes("Its content must be given."),
       environment: yes("Numbers keep the form that they are written in."),
       expose: yes(),
-      extends: yes("From another file where its text is given."),
+      extends: yes("From another file where its text is given; its relative paths start at its own folder."),
       external_links: refused("Attach both services to an external network."),
       extra_hosts: yes(),
       gpus: refused("Devices with drivers are not placed yet."),
@@ -142,7 +144,7 @@ export const sections: readonly Section[] = [
       pull_refresh_after: ignored("Images are pulled when a revision rolls out."),
       read_only: yes(),
       restart: yes(),
-      runtime: refused("The engine's own runtime is used."),
+      runtime: refused("The engine's own runtime is used. `runc` passes."),
       scale: yes("The same as `deploy.replicas`."),
       secrets: yes(),
       security_opt: policy("`no-new-privileges` is always allowed."),
@@ -173,7 +175,7 @@ export const sections: readonly Section[] = [
       endpoint_mode: ignored("There is no virtual address; a service's name leads to its instances."),
       replicas: yes(),
       labels: ignored("They label a service of a swarm; use the service's own labels."),
-      rollback_config: yes(),
+      rollback_config: ignored("A stack goes back as it went forward."),
       update_config: yes(),
       resources: yes(),
       restart_policy: yes("It wins over `restart`."),
@@ -181,7 +183,6 @@ export const sections: readonly Section[] = [
     },
   },
   { title: "deploy.update_config", at: ["services", "*", "deploy", "update_config"], keys: rollout },
-  { title: "deploy.rollback_config", at: ["services", "*", "deploy", "rollback_config"], keys: rollout },
   {
     title: "deploy.resources",
     at: ["services", "*", "deploy", "resources"],
@@ -196,7 +197,7 @@ export const sections: readonly Section[] = [
     title: "deploy.resources.reservations",
     at: ["services", "*", "deploy", "resources", "reservations"],
     keys: {
-      cpus: yes(),
+      cpus: ignored("No cores are kept for a service; bound the others with `deploy.resources.limits.cpus`."),
       memory: yes(),
       generic_resources: refused("Use labels of agents and a placement constraint."),
       devices: refused("Devices with drivers are not placed yet."),
@@ -205,7 +206,12 @@ export const sections: readonly Section[] = [
   {
     title: "deploy.restart_policy",
     at: ["services", "*", "deploy", "restart_policy"],
-    keys: { condition: yes(), delay: yes(), max_attempts: yes(), window: yes() },
+    keys: {
+      condition: yes(),
+      delay: ignored("Pauses are 100 ms, then twice as long each time, up to a minute."),
+      max_attempts: yes("With `on-failure`, and for jobs."),
+      window: ignored("Each failure counts, whenever it happens."),
+    },
   },
   {
     title: "deploy.placement",
@@ -226,7 +232,7 @@ export const sections: readonly Section[] = [
       test: yes("`CMD`, `CMD-SHELL`, `NONE`, or a string for the shell."),
       timeout: yes(),
       start_period: yes(),
-      start_interval: yes(),
+      start_interval: ignored("`interval` counts from the start."),
     },
   },
   {
@@ -253,8 +259,8 @@ export const sections: readonly Section[] = [
     at: ["include", "*"],
     keys: {
       path: yes(),
-      env_file: refused("Give the variables with the stack."),
-      project_directory: ignored("Contents are given by the path in the file."),
+      env_file: yes("Variables for that file; by default of `.env` in its folder. The stack's own come first."),
+      project_directory: yes("Where its relative paths start; by default the folder of the file."),
     },
   },
   {
@@ -290,7 +296,7 @@ export const sections: readonly Section[] = [
       published: yes("Without it any free port of the host."),
       host_ip: yes(),
       protocol: yes("`tcp` or `udp`."),
-      mode: ignored("Ports are published on the hosts where the service runs."),
+      mode: ignored("`host` is what is done: ports are published on the hosts where the service runs."),
       app_protocol: ignored("A hint that nothing reads."),
     },
   },
@@ -317,7 +323,7 @@ export const sections: readonly Section[] = [
     at: ["services", "*", "volumes", "*", "bind"],
     keys: {
       create_host_path: yes(),
-      propagation: refused("Mounts do not propagate between host and container."),
+      propagation: yes("`rprivate`; `rslave` counts as it, with a warning, and `rshared` is refused."),
       recursive: ignored("The engine's default is used."),
       selinux: ignored("Labels of SELinux are the host's setting."),
     },
@@ -325,7 +331,11 @@ export const sections: readonly Section[] = [
   {
     title: "volumes of a service, volume",
     at: ["services", "*", "volumes", "*", "volume"],
-    keys: { nocopy: yes(), labels, subpath: refused("Mount the volume as a whole.") },
+    keys: {
+      nocopy: ignored("What the image has there is copied into an empty volume."),
+      labels,
+      subpath: refused("Mount the volume as a whole."),
+    },
   },
   {
     title: "volumes of a service, tmpfs",
@@ -388,14 +398,15 @@ export const sections: readonly Section[] = [
     title: "A config",
     at: ["configs", "*"],
     keys: {
-      name: yes("Of an external config."),
+      name: ignored("A config is known by its key."),
       content: yes(),
       environment: yes(),
       file: yes("Its content must be given."),
-      external: yes("By name."),
+      external: refused(
+        "Configs are not kept outside of stacks: give the content with `file`, `content` or `environment`.",
+      ),
       labels,
       template_driver: refused("Write the content as it is to be."),
     },
   },
-  { title: "A config, external", at: ["configs", "*", "external"], keys: { name: yes("Deprecated.") } },
 ];

@@ -108,3 +108,8 @@ export function withEntry(mapping: Mapping, key: string, value: Tree | undefined
   else entries.set(key, value);
   return { ...mapping, entries };
 }
+
+/** Applies a change to each value of a mapping. */
+export function mapEntries(mapping: Mapping, change: (value: Tree) => Tree): Mapping {
+  return { ...mapping, entries: new Map([...mapping.entries].map(([key, value]) => [key, change(value)])) };
+}

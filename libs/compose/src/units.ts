@@ -3,7 +3,10 @@ import { Unreadable } from "./unreadable.ts";
 import { textOf, type Scalar } from "./tree.ts";
 
 const durationUnits: Readonly<Record<string, number>> = {
+  ns: 0.000_001,
   us: 0.001,
+  µs: 0.001,
+  μs: 0.001, // the Greek letter: both are written
   ms: 1,
   s: 1000,
   m: 60_000,
@@ -17,10 +20,10 @@ export function durationMs(text: string): number {
   const unreadable = () =>
     new Unreadable(`${JSON.stringify(text)} is no duration`, "Write a number with a unit: 500ms, 30s, 1m30s, 2h.");
   if (text.trim() === "0") return 0;
-  const whole = /^(?:\d{1,12}(?:\.\d{1,9})?(?:us|ms|s|m|h|d|w))+$/.exec(text.trim());
+  const whole = /^(?:\d{1,12}(?:\.\d{1,9})?(?:ns|us|µs|μs|ms|s|m|h|d|w))+$/.exec(text.trim());
   if (whole === null) throw unreadable();
   let sum = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)/g))
+  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|μs|ms|s|m|h|d|w)/g))
     sum += Number(amount) * (durationUnits[unit ?? ""] ?? 0);
   if (!Number.isSafeInteger(Math.ceil(sum)) || sum > 100 * 365 * 86_400_000) throw unreadable();
   return Math.ceil(sum);
@@ -28,8 +31,8 @@ export function durationMs(text: string): number {
 
 /** `512m`, `1.5g`, `64MiB`, `1048576` in bytes. All units are powers of 1024. */
 export function sizeBytes(text: string): number {
-  const parts = /^(\d{1,15}(?:\.\d{1,9})?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
-  const power = ["", "k", "m", "g", "t"].indexOf((parts?.[2] ?? "").toLowerCase());
+  const parts = /^(\d{1,15}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?$/i.exec(text.trim());
+  const power = ["", "k", "m", "g", "t", "p"].indexOf((parts?.[2] ?? "").toLowerCase());
   const bytes = Math.floor(Number(parts?.[1]) * 1024 ** power);
   if (parts === null || !Number.isSafeInteger(bytes))
     throw new Unreadable(`${JSON.stringify(text)} is no size`, "Write bytes, or a number with a unit: 512m, 2g, 64kb.");
@@ -49,14 +52,6 @@ export function integer(text: string, least: number, most: number): number {
   const value = Number(text);
   if (!/^-?\d{1,16}$/.test(text.trim()) || value < least || value > most)
     throw new Unreadable(`${JSON.stringify(text)} is no whole number from ${least} to ${most}`, "Write such a number.");
-  return value;
-}
-
-/** A number from 0 to 1. */
-export function ratio(text: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !(value >= 0 && value <= 1))
-    throw new Unreadable(`${JSON.stringify(text)} is no share from 0 to 1`, "Write a share, such as 0.25.");
   return value;
 }
 

@@ -21,6 +21,12 @@ import * as oldestSchema from "./migrations/0013-oldest-schema.ts";
 import * as domainErrors from "./migrations/0014-domain-errors.ts";
 import * as eventSets from "./migrations/0015-event-sets.ts";
 import * as stacks from "./migrations/0016-stacks.ts";
+import * as tasks from "./migrations/0017-tasks.ts";
+import * as registries from "./migrations/0018-registries.ts";
+import * as sideBySide from "./migrations/0019-side-by-side.ts";
+import * as waits from "./migrations/0020-waits.ts";
+import * as tunnels from "./migrations/0021-tunnels.ts";
+import * as publishRollouts from "./migrations/0022-publish-rollouts.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -39,6 +45,12 @@ const migrations: Record<string, Migration> = {
   "0014-domain-errors": domainErrors,
   "0015-event-sets": eventSets,
   "0016-stacks": stacks,
+  "0017-tasks": tasks,
+  "0018-registries": registries,
+  "0019-side-by-side": sideBySide,
+  "0020-waits": waits,
+  "0021-tunnels": tunnels,
+  "0022-publish-rollouts": publishRollouts,
 };
 
 /** Names of all migrations, oldest first. */

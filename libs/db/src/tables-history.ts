@@ -35,6 +35,10 @@ export interface EndedCommandsTable {
   superseded_by: string;
   late_outcome: string;
   domain_error: string;
+  /** The revision of its owner that it is of; 0: its owner has none. */
+  revision: Generated<number>;
+  /** The rollout of which it is a step; empty: none. */
+  rollout_id: Generated<string>;
 }
 
 export interface EventFloorTable {

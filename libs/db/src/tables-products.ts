@@ -93,6 +93,12 @@ export interface ProductPublishesTable {
   created_by: string;
   version: Generated<number>;
   live_at: Generated<Date | null>;
+  /** Agents that may be on their way at a time; 0: all. */
+  max_parallel: Generated<number>;
+  /** Where an agent fails, what was live before is published again. */
+  auto_revert: Generated<boolean>;
+  /** Agents that get it when others have it. */
+  to_come: Generated<number>;
   /** Null: a draft, or one that was thrown away. */
   deployed_at: Generated<Date | null>;
   created_at: Generated<Date>;

@@ -2,6 +2,8 @@
 import type { Generated } from "kysely";
 import type { Json, JsonDefault } from "./columns.ts";
 
+type WaitingServices = { service: string; lacks: { capability: string; path: string }[] }[];
+
 export interface StacksTable {
   id: string;
   organisation_id: string;
@@ -18,10 +20,17 @@ export interface StacksTable {
   stable_revision: Generated<number>;
   /** By service: what makes its instances other ones though nothing else changed. */
   restart_stamps: JsonDefault<Record<string, string>>;
+  /** Restart stamps and values of secrets of the stable revision, as it runs. */
+  stable_stamps: JsonDefault<Record<string, string>>;
+  stable_secrets: JsonDefault<Record<string, string>>;
+  /** Services whose live workload is the green one. */
+  colours: JsonDefault<Record<string, "green">>;
   /** A RolloutPolicy; empty: the defaults. */
   policy: Generated<Buffer>;
   /** CommandLimits; empty: the defaults. */
   limits: Generated<Buffer>;
+  /** Services of which not all instances found an agent, and what the agents lack. */
+  waits: JsonDefault<WaitingServices>;
   /** The newest rollout. */
   rollout_id: Generated<string>;
   version: Generated<number>;
@@ -53,12 +62,16 @@ export interface StackTargetsTable {
   revision: Generated<number>;
   /** Instances by service, as the placement chose; empty: nothing is to be here. */
   wanted: JsonDefault<Record<string, number>>;
-  /** Of the spec of this generation, without id and generation. */
+  /** `wanted` when a rollout succeeded last; empty: it had nothing then. */
+  stable_wanted: JsonDefault<Record<string, number>>;
+  /** Of the spec of this generation, without id, generation and gates. */
   spec_digest: Generated<string>;
   state: Generated<string>;
   command_id: Generated<string>;
-  /** The rollout that enqueued this generation. */
+  /** The rollout that enqueued this generation, in which phase, and when. */
   rollout_id: Generated<string>;
+  begun_phase: Generated<string>;
+  begun_at: Generated<Date>;
   reason: Generated<string>;
   message: Generated<string>;
   /** Null: not done, or not healthy since. */
@@ -78,6 +91,17 @@ export interface StackRolloutsTable {
   policy: Buffer;
   /** Which value of each secret it brings, by name: `<secret id>/<version>`. */
   secrets: JsonDefault<Record<string, string>>;
+  /** UPDATING, PREPARING, CANARIES or SWITCHING. */
+  phase: Generated<string>;
+  /** Services that run side by side in it. */
+  side_by_side: JsonDefault<string[]>;
+  /** Colours when it has succeeded. */
+  colours: JsonDefault<Record<string, "green">>;
+  promoted: Generated<boolean>;
+  /** All is done in this phase, and it waits: for a promotion, or until the old goes. */
+  at_rest: Generated<boolean>;
+  /** After a switch: until when the old is kept. */
+  keep_until: Generated<Date | null>;
   done: Generated<number>;
   total: Generated<number>;
   /** From here on the progress deadline counts. */

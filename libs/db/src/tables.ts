@@ -21,7 +21,7 @@ import type {
   RouteAttachmentsTable,
   RoutesTable,
 } from "./tables-products.ts";
-import type { SecretsTable, SecretVersionsTable } from "./tables-secrets.ts";
+import type { RegistriesTable, SecretsTable, SecretVersionsTable } from "./tables-secrets.ts";
 import type { StackRevisionsTable, StackRolloutsTable, StacksTable, StackTargetsTable } from "./tables-stacks.ts";
 
 export interface InstallationTable {
@@ -192,6 +192,20 @@ export interface ReplicasTable {
   started_at: Generated<Date>;
 }
 
+/** Tunnels that wait for their agent or are open; gone with their end, or their replica's. */
+export interface TunnelsTable {
+  id: string;
+  agent_id: string;
+  /** The replica at which somebody waits for it. */
+  replica_id: string;
+  /** Where other replicas reach that one; empty: nowhere. */
+  home_url: string;
+  /** `logs` or `exec`. */
+  purpose: string;
+  principal_id: string;
+  created_at: Generated<Date>;
+}
+
 export interface SessionsTable {
   agent_id: string;
   id: string;
@@ -235,6 +249,8 @@ export interface DeploymentGenerationsTable {
   digest: string;
   created_at: Generated<Date>;
   secrets: JsonDefault<Record<string, string>>;
+  /** Hosts of the registries that its images are of. */
+  registries: JsonDefault<string[]>;
 }
 
 /** What an agent carries that belongs to no known deployment. */
@@ -288,6 +304,10 @@ export interface CommandsTable {
   created_by: string;
   created_at: Generated<Date>;
   trace_parent: Generated<string>;
+  /** The revision of its owner that it is of; 0: its owner has none. */
+  revision: Generated<number>;
+  /** The rollout of which it is a step; empty: none. */
+  rollout_id: Generated<string>;
 }
 
 export interface CommandStatesTable {
@@ -369,11 +389,13 @@ export interface Database {
   agent_seen: AgentSeenTable;
   replicas: ReplicasTable;
   sessions: SessionsTable;
+  tunnels: TunnelsTable;
   displaced_processes: DisplacedProcessesTable;
   replaced_keys: ReplacedKeysTable;
   agent_disputes: AgentDisputesTable;
   deployments: DeploymentsTable;
   deployment_generations: DeploymentGenerationsTable;
+  registries: RegistriesTable;
   secrets: SecretsTable;
   secret_versions: SecretVersionsTable;
   instances: InstancesTable;

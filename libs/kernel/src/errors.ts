@@ -108,6 +108,37 @@ export const reasons = {
   PROTOCOL_VIOLATION: { code: "invalid_argument", summary: "A message on the stream is not allowed where it came." },
   PROTOCOL_UNSUPPORTED: { code: "failed_precondition", summary: "No version of the protocol is common to both ends." },
 
+  // Instances and tunnels
+  INSTANCE_UNKNOWN: { code: "not_found", summary: "Nothing of it matches, or its agent has no such instance." },
+  INSTANCE_AMBIGUOUS: { code: "failed_precondition", summary: "More than one instance matches; name one of them." },
+  INSTANCE_NOT_RUNNING: { code: "failed_precondition", summary: "The instance does not run now." },
+  EXEC_UNSUPPORTED: { code: "failed_precondition", summary: "The agent's runtime cannot run the program like that." },
+  DENIED_BY_HOST: {
+    code: "permission_denied",
+    summary: "The owner of the host denies the agent this (`--deny`), whatever the cluster's policy says.",
+  },
+  FOREIGN_CONTAINERS_NOT_REPORTED: {
+    code: "failed_precondition",
+    summary: "The cluster's policy does not ask for others' containers (`report_foreign_containers`).",
+  },
+  FOREIGN_CONTAINERS_UNSUPPORTED: {
+    code: "failed_precondition",
+    summary: "The agent's runtime has no containers, or the agent is too old to tell of others'.",
+  },
+  AGENT_OFFLINE: { code: "unavailable", summary: "The agent has no session now; `agent show` says since when." },
+  TUNNEL_LIMIT: {
+    code: "resource_exhausted",
+    summary: "As many tunnels are open to the agent, or of yours, as may be; end one.",
+  },
+  TUNNEL_TIMEOUT: { code: "unavailable", summary: "The agent did not open the tunnel in time." },
+  TUNNEL_LOST: { code: "unavailable", summary: "The tunnel to the agent broke." },
+  TUNNEL_IDLE: { code: "aborted", summary: "Nothing went through the tunnel for too long." },
+  TUNNEL_UNKNOWN: { code: "not_found", summary: "Nobody waits for this tunnel, or it is another agent's." },
+  TUNNEL_UNREACHABLE: {
+    code: "failed_precondition",
+    summary: "Replicas cannot reach one another for tunnels; set --advertise-url at each.",
+  },
+
   // Clusters and agents
   CLUSTER_MISMATCH: { code: "failed_precondition", summary: "The token is for a cluster of another kind." },
   CLUSTER_INACTIVE: { code: "failed_precondition", summary: "The cluster does not take work now." },
@@ -147,7 +178,12 @@ export const reasons = {
   },
   ROUTE_CONFLICT: { code: "already_exists", summary: "Another product answers on this address." },
   SECRET_UNKNOWN: { code: "failed_precondition", summary: "A backend or a stack names a secret that is not there." },
-  SECRET_IN_USE: { code: "failed_precondition", summary: "What is published has the secret." },
+  SECRET_UNFIT: {
+    code: "failed_precondition",
+    summary: "A backend sends a secret as a header, and its value is none: one line of printable ASCII, at most 4096.",
+  },
+  SECRET_IN_USE: { code: "failed_precondition", summary: "What is published or deployed has the secret." },
+  REGISTRY_IN_USE: { code: "failed_precondition", summary: "What is deployed has an image of the registry." },
   PRIVATE_BACKEND: { code: "failed_precondition", summary: "A backend may not point inside the place's network." },
   BACKEND_IN_USE: { code: "failed_precondition", summary: "A route still uses the backend." },
   GATEWAY_IN_USE: { code: "failed_precondition", summary: "A product still uses the gateway." },
@@ -161,10 +197,18 @@ export const reasons = {
     code: "permission_denied",
     summary: "The Compose files ask for what the cluster's policy does not allow; the violations say where.",
   },
+  CAPABILITY_MISSING: {
+    code: "failed_precondition",
+    summary: "No agent of the cluster can ever run a service; the violations say what it needs, and where.",
+  },
   STACK_ELSEWHERE: { code: "failed_precondition", summary: "The stack is in another cluster, where it stays." },
   STACK_DELETING: { code: "failed_precondition", summary: "The stack is being removed." },
   SERVICE_UNKNOWN: { code: "invalid_argument", summary: "The stack has no such service." },
   ROLLOUT_ENDED: { code: "failed_precondition", summary: "The rollout has ended and stays as it is." },
+  ROLLOUT_NOT_PROMOTABLE: {
+    code: "failed_precondition",
+    summary: "The rollout waits for no promotion, now or later.",
+  },
   NO_DEFAULT_CLUSTER: { code: "failed_precondition", summary: "No cluster is named, and none is the default." },
 } as const satisfies Record<string, { code: Code; summary: string }>;
 

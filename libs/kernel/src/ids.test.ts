@@ -1,6 +1,6 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
-import { isId, newId, parseId } from "./ids.ts";
+import { isId, lowestId, newId, parseId } from "./ids.ts";
 
 test("an id says its kind and when it was made", () => {
   const id = newId("cluster", 1_700_000_000_123);
@@ -18,6 +18,16 @@ test("the specification's example reads as its UUID", () => {
 
 test("ids sort by the millisecond of their making", () => {
   fc.assert(fc.property(fc.integer({ min: 0, max: 2 ** 48 - 2 }), (ms) => newId("agent", ms) < newId("agent", ms + 1)));
+});
+
+test("a lowest id parts those made before its time from the others", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 2 ** 48 - 1 }), (ms) => {
+      const bound = lowestId("agent", ms);
+      return isId("agent", bound) && newId("agent", ms - 1) < bound && bound < newId("agent", ms);
+    }),
+  );
+  expect(() => lowestId("agent", -1)).toThrow(RangeError);
 });
 
 test("ten thousand ids of one millisecond differ", () => {

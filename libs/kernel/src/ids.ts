@@ -35,6 +35,13 @@ export function newId<const Prefix extends string>(prefix: Prefix, nowMs: number
   return `${prefix}_${encode(uuidV7(nowMs))}`;
 }
 
+/** What no id of this kind made at `nowMs` or later is below, and every one made before it is. */
+export function lowestId<const Prefix extends string>(prefix: Prefix, nowMs: number): Id<Prefix> {
+  const bytes = new Uint8Array(bytesOfUuid);
+  writeTime(bytes, nowMs);
+  return `${prefix}_${encode(bytes)}`;
+}
+
 /** Reads an id of any kind; undefined if `value` is not one. */
 export function parseId(value: string): ParsedId | undefined {
   const at = value.length - suffixLength - 1;
@@ -65,16 +72,20 @@ let drawn = pool.length;
 
 /** RFC 9562, 5.7: 48 bits of time, version 7, 12 random bits, variant 10, 62 random bits. */
 function uuidV7(nowMs: number): Uint8Array {
-  if (!Number.isInteger(nowMs) || nowMs < 0 || nowMs >= 2 ** 48) throw new RangeError(`no time of an id: ${nowMs}`);
   if (drawn === pool.length) {
     crypto.getRandomValues(pool);
     drawn = 0;
   }
   const bytes = pool.slice(drawn, (drawn += bytesOfUuid));
-  for (let place = 5, rest = nowMs; place >= 0; place -= 1, rest = Math.floor(rest / 256)) bytes[place] = rest % 256;
+  writeTime(bytes, nowMs);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
   return bytes;
+}
+
+function writeTime(bytes: Uint8Array, nowMs: number): void {
+  if (!Number.isInteger(nowMs) || nowMs < 0 || nowMs >= 2 ** 48) throw new RangeError(`no time of an id: ${nowMs}`);
+  for (let place = 5, rest = nowMs; place >= 0; place -= 1, rest = Math.floor(rest / 256)) bytes[place] = rest % 256;
 }
 
 /** 128 bits in groups of five, after two that are 0. */

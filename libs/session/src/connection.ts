@@ -26,7 +26,12 @@ export interface Connection extends SessionManager {
 }
 
 /** `dial` resolves with a session that works, and gives up when its signal aborts. */
-export function createConnection(url: string, dial: (signal: AbortSignal) => Promise<ClientHttp2Session>): Connection {
+export function createConnection(
+  url: string,
+  dial: (signal: AbortSignal) => Promise<ClientHttp2Session>,
+  /** A call is over, also one of which nobody reads what came. */
+  callEnded: () => void = () => undefined,
+): Connection {
   const open = new Set<ClientHttp2Session>();
   let ending = new AbortController();
   let current: Promise<ClientHttp2Session> | undefined;
@@ -61,7 +66,7 @@ export function createConnection(url: string, dial: (signal: AbortSignal) => Pro
       for (let tries = 1; ; tries += 1) {
         const session = await (current ?? fresh()).catch((error: unknown) => Promise.reject(unreached(error)));
         try {
-          return session.request({ ...headers, ":method": method, ":path": path }, options);
+          return session.request({ ...headers, ":method": method, ":path": path }, options).once("close", callEnded);
         } catch (error) {
           if (!(session.closed || session.destroyed) || tries >= maxTries) throw error;
           current = undefined;

@@ -13,6 +13,7 @@
  *   refusal.ts    what a peer's error says: reason, message, when to come again
  *   wire/         gRPC and Connect without a general handler, for the server
  *   transport.ts  an agent's stream and calls over one connection
+ *   tunnels.ts    what both ends of a tunnel keep to
  *   connection.ts that connection: dialled anew where it ended, kept alive by pings
  */
 export * from "./accept.ts";
@@ -25,4 +26,6 @@ export * from "./polling.ts";
 export * from "./refusal.ts";
 export * from "./silence.ts";
 export * from "./transport.ts";
+export * from "./tunnels.ts";
+export * from "./tunnel-batches.ts";
 export * from "./wire/index.ts";

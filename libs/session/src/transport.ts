@@ -45,8 +45,10 @@ export function createAgentTransport(options: {
    * refusalOf reads (`dialHttp2` of @bowline/dial).
    */
   dial: (signal: AbortSignal) => Promise<ClientHttp2Session>;
+  /** A call is over, also one of which nobody reads what came. */
+  callEnded?: () => void;
 }): StreamTransport {
-  const connection = createConnection(options.url, options.dial);
+  const connection = createConnection(options.url, options.dial, options.callEnded);
   const common = {
     baseUrl: options.url,
     httpVersion: "2",

@@ -28,13 +28,20 @@ export interface EngineServer {
   host: string;
   /** Removes what is in it, and ends it. */
   stop(): Promise<void>;
+  /** Ends it as a machine's shutdown does: what is in it stays, and is there after a start with the same folder. */
+  halt(): Promise<void>;
+}
+
+export interface EngineOptions {
+  /** Keeps the engine's data in memory, of this size: its disk can get full. */
+  diskBytes?: number;
 }
 
 /** It is up in 200 ms; a busy machine with a cold disk takes longer. */
 const startWithinMs = 60_000;
 const lookEveryMs = 50;
-/** A daemon without containers ends at once. */
-const endWithinMs = 10_000;
+/** A daemon without containers ends at once; one that has some ends them first. */
+const endWithinMs = 20_000;
 /** How much of its log a failure shows. */
 const logTail = 2_000;
 
@@ -49,12 +56,13 @@ const missing =
   "(apt-get has to reach a mirror), or set TEST_DOCKER_HOST (unix:///var/run/docker.sock)";
 
 /** Starts an engine with its data in `folder`, which has to be short: sockets are below it. */
-export async function startEngineServer(folder: string): Promise<EngineServer> {
-  if (process.getuid?.() !== 0) throw new Error("tests of the Docker runtime need root, or TEST_DOCKER_HOST");
+export async function startEngineServer(folder: string, options: EngineOptions = {}): Promise<EngineServer> {
+  if (process.getuid?.() !== 0) throw new Error("tests that start a Docker Engine need root");
   const found = await findProgram({ name: "dockerd", path: "usr/sbin/dockerd", packages, missing });
   const socket = join(folder, "docker.sock");
   const cgroup = `/bowline-test-${process.pid}`;
-  const daemon = spawn("setpriv", [...namespaces, found.program, ...flagsOf(folder, socket, cgroup)], {
+  const disk = diskOf(folder, options);
+  const daemon = spawn("setpriv", [...namespaces, ...disk, found.program, ...flagsOf(folder, socket, cgroup)], {
     env: { ...process.env, ...environmentOf(found, folder) },
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -62,9 +70,13 @@ export async function startEngineServer(folder: string): Promise<EngineServer> {
   daemon.stderr.setEncoding("utf8").on("data", (text: string) => void (log = (log + text).slice(-logTail)));
   const ended = new Promise<void>((resolve) => daemon.once("close", () => resolve()));
   daemon.once("error", (error) => void (log += error.message));
-  const stop = async (): Promise<void> => {
-    if (daemon.pid !== undefined) await endDaemon(daemon, ended, socket);
+  const halt = async (): Promise<void> => {
+    if (daemon.pid !== undefined) await endDaemon(daemon, ended);
     removeCgroups(cgroup);
+  };
+  const stop = async (): Promise<void> => {
+    await empty(socket).catch(() => {}); // It may have died; its end takes the containers along.
+    await halt();
   };
   const giveUpAt = performance.now() + startWithinMs;
   while (!(await answers(socket))) {
@@ -74,7 +86,7 @@ export async function startEngineServer(folder: string): Promise<EngineServer> {
     }
     await sleep(lookEveryMs);
   }
-  return { host: `unix://${socket}`, stop };
+  return { host: `unix://${socket}`, stop, halt };
 }
 
 /** K1. It ends with whoever started it, also with one that is killed. */
@@ -82,6 +94,14 @@ const namespaces = [
   ...["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"],
   ...["--pid", "--fork", "--kill-child", "--mount-proc"],
 ];
+
+/** Mounted where only the daemon sees it (K1). */
+function diskOf(folder: string, { diskBytes }: EngineOptions): string[] {
+  if (diskBytes === undefined) return [];
+  const data = join(folder, "data");
+  mkdirSync(data, { recursive: true });
+  return ["sh", "-c", `mount -t tmpfs -o size=${diskBytes} tmpfs "${data}" && exec "$@"`, "disk"];
+}
 
 /** K2. */
 const flagsOf = (folder: string, socket: string, cgroup: string): string[] => [
@@ -97,7 +117,7 @@ function environmentOf({ program, env }: FoundProgram, folder: string): Record<s
   const names = join(folder, "bin"); // what the package's own set-up would have linked
   mkdirSync(names, { recursive: true });
   for (const name of ["iptables", "ip6tables"])
-    symlinkSync(join(root, "usr/sbin/xtables-nft-multi"), join(names, name));
+    if (!existsSync(join(names, name))) symlinkSync(join(root, "usr/sbin/xtables-nft-multi"), join(names, name));
   const modules = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map((triplet) => join(root, "usr/lib", triplet, "xtables"));
   return {
     ...env,
@@ -106,9 +126,8 @@ function environmentOf({ program, env }: FoundProgram, folder: string): Record<s
   };
 }
 
-/** In order: what is in it, the daemon, then whatever is left of it (K1). */
-async function endDaemon(daemon: ChildProcess, ended: Promise<void>, socket: string): Promise<void> {
-  await empty(socket).catch(() => {}); // It may have died; its end takes the containers along.
+/** In order: the daemon, then whatever is left of it (K1). */
+async function endDaemon(daemon: ChildProcess, ended: Promise<void>): Promise<void> {
   for (const pid of childrenOf(daemon.pid ?? 0).keys()) signal(pid, "SIGTERM"); // unshare itself does not pass it on
   await Promise.race([ended, sleep(endWithinMs, undefined, { ref: false })]);
   daemon.kill("SIGKILL");

@@ -7,7 +7,9 @@
  *   redis.ts      an empty Redis per caller        redis-modes.ts  Sentinel and Cluster
  *   embedded-postgres.ts  the supervisor under test    postgres-pair.ts  a primary with a standby
  *   docker.ts     a Docker Engine per run          engine-server.ts  how it is started and ended
+ *   registry.ts   an image registry on loopback
  *   processes.ts  servers, agents, the CLI         leaks.ts    what a file may not leave
+ *   terminal.ts   one of these at a terminal
  *   until.ts      waiting for conditions           folders.ts, ports.ts
  *   server.ts     a control plane as a process, or several  operator.ts  its first steps over the API
  *   tcp-proxy.ts  a proxy that cuts, holds, delays; tcp-pipe.ts     balancer.ts  a load balancer before replicas
@@ -28,8 +30,10 @@ export {
   type CertificateAuthority,
   type IssueOptions,
 } from "./certificates.ts";
+export { testSettings, type TestSettings } from "./config.ts";
 export { endingAfter, outsideJest } from "./alone.ts";
-export { testDocker, type TestDocker } from "./docker.ts";
+export { findProgram, type FoundProgram, type WantedProgram } from "./debian-programs.ts";
+export { ownDocker, type OwnDocker, testDocker, type TestDocker } from "./docker.ts";
 export { atEnd, type Ending, endingsKey } from "./endings.ts";
 export {
   postgresRefusal,
@@ -54,6 +58,15 @@ export {
   type RunningProcess,
 } from "./processes.ts";
 export { askRedis, testRedis, type TestRedis } from "./redis.ts";
+export {
+  registryHeaders,
+  testRegistry,
+  type Pushed,
+  type RegistryUsers,
+  type TestRegistry,
+  type TestRegistryOptions,
+} from "./registry.ts";
+export { findRedisServer } from "./redis-server.ts";
 export { type RedisNode, startRedisCluster, startRedisSentinel } from "./redis-modes.ts";
 export { openRawStream, type RawStream } from "./raw-stream.ts";
 export { startNginx, type Nginx, type NginxOptions } from "./nginx.ts";
@@ -75,4 +88,5 @@ export {
   type Trap,
   type TrapStep,
 } from "./tcp-proxy.ts";
+export { startTerminal, type Terminal } from "./terminal.ts";
 export { until } from "./until.ts";

@@ -17,8 +17,8 @@ const settleWithinMs = 6_000;
 const lookEveryMs = 20;
 
 export function takeSnapshot(): Snapshot {
-  // Node opens these when they are first touched, and a warning of some library may be the first to do so.
-  void [process.stdout, process.stderr];
+  // Node opens these when they are first touched: by a warning of some library, or by whoever imports all of `process`.
+  void [process.stdin, process.stdout, process.stderr];
   return { children: childrenOf(process.pid), handles: new WeakSet(openHandles()), timers: runningTimers() };
 }
 
@@ -69,9 +69,11 @@ function describe(handle: object): string {
     const socket = handle as { localPort?: number; remoteAddress?: string; remotePort: number };
     return `${kind} from port ${socket.localPort} to ${socket.remoteAddress}:${socket.remotePort}`;
   }
+  const { _handle: inner } = handle as { _handle?: { fd?: number; constructor: { name: string } } | null };
+  const of = inner === undefined || inner === null ? "" : ` (${inner.constructor.name}, file ${inner.fd ?? "closed"})`;
   if ("address" in handle && typeof handle.address === "function")
-    return `${kind} at ${JSON.stringify(handle.address())}`;
-  return kind;
+    return `${kind} at ${JSON.stringify(handle.address())}${of}`;
+  return `${kind}${of}`;
 }
 
 /** The living children of a process with their command lines; empty where there is no /proc. */

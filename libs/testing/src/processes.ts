@@ -16,10 +16,14 @@ export type ProcessOptions = {
   env?: Record<string, string | undefined>;
   /** Written to its standard input, which is then closed. Default: closed at once. */
   input?: string;
+  /** Its standard input stays open for `write`. */
+  stdin?: "open";
 };
 
 export type RunningProcess = {
   pid: number;
+  /** To its standard input, where that is open. */
+  write: (text: string) => void;
   /** All that came so far. */
   stdout: () => string;
   stderr: () => string;
@@ -75,7 +79,7 @@ export function startProcess(options: ProcessOptions): RunningProcess {
     arrived();
   });
   child.stdin.on("error", () => {}); // It ended without reading; its end tells.
-  child.stdin.end(options.input ?? "");
+  if (options.stdin !== "open") child.stdin.end(options.input ?? "");
 
   let end: ProcessEnd | undefined;
   const ended = new Promise<ProcessEnd>((resolve) => {
@@ -97,6 +101,7 @@ export function startProcess(options: ProcessOptions): RunningProcess {
 
   const running: RunningProcess = {
     pid: child.pid ?? -1,
+    write: (text) => void child.stdin.write(text),
     stdout: () => stdout,
     stderr: () => stderr,
     output: () => output,

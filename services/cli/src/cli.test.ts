@@ -202,16 +202,25 @@ test("token create prints token and join line to standard output, the rest to st
           maxUses: 1,
           expiresAt: timestampNow(),
           joinCommand: "bowline agent join https://b.example --token-file token",
+          containerCommand: 'X="$(cat token)" docker run \\\n  --env X bowline/agent-docker:0.1.0',
         }),
       }),
   );
   const shown = await bowline(api.env, "token", "create", "--cluster", "factory-7");
-  expect(shown.stdout).toBe("  bwr_a_b\n  bowline agent join https://b.example --token-file token\n");
+  expect(shown.stdout.split("\n")).toEqual([
+    "  bwr_a_b",
+    "  bowline agent join https://b.example --token-file token",
+    '  X="$(cat token)" docker run \\',
+    "    --env X bowline/agent-docker:0.1.0",
+    "",
+  ]);
   expect(shown.stderr).toContain("Registration token for cluster factory-7 (docker). Valid until");
 
   const file = join(temporaryFolder(), "token");
   const saved = await bowline(api.env, "token", "create", "--cluster", "factory-7", "--save", file);
   expect(saved.output).not.toContain("bwr_a_b");
+  expect(saved.stdout).toContain(`--token-file ${file}\n`);
+  expect(saved.stdout).toContain(`"$(cat ${file})" docker run`);
   expect(readFileSync(file, "utf8")).toBe("bwr_a_b\n");
   const calls = api.calls.length;
   expect((await bowline(api.env, "token", "create", "--cluster", "factory-7", "--save", file)).code).toBe(2);

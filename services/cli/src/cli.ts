@@ -26,6 +26,8 @@ export type Cli = {
   interrupted: AbortSignal;
   /** The server that was asked, for messages. */
   asked: { url: string };
+  /** The program's exit code where it is not ours: of a command that ran elsewhere. */
+  exitWith(code: number): void;
   /** A line of the result, to standard output. */
   print(line: string): void;
   /** A line about the result, to standard error: progress, hints. */
@@ -61,6 +63,8 @@ export type Verb = {
   summary: string;
   /** Lines that work when typed, without the program's name. */
   examples: readonly string[];
+  /** It is meant where the noun stands alone. */
+  isDefault?: boolean;
   /** More that one must know. */
   more?: string;
 };
@@ -70,7 +74,10 @@ const lineEnd = /(?<!\n)\n(?![\n ])/g;
 
 /** Adds a verb to a noun, or to the program. */
 export function verb(parent: Command, spec: Verb): Command {
-  const command = parent.command(spec.usage).summary(spec.summary).helpCommand(false);
+  const command = parent
+    .command(spec.usage, { isDefault: spec.isDefault === true })
+    .summary(spec.summary)
+    .helpCommand(false);
   command.description(spec.more === undefined ? spec.summary : `${spec.summary}\n\n${spec.more.replace(lineEnd, " ")}`);
   const examples = spec.examples.map((line) => `  bowline ${line}`).join("\n");
   command.addHelpText("after", `\nExample${spec.examples.length === 1 ? "" : "s"}:\n${examples}\n\n${exitCodesHelp}`);
@@ -91,6 +98,7 @@ export function connected(command: Command): Command {
         .choices(["table", "json"])
         .default("table"),
     )
+    .addOption(new Option("--json", "the same as --output json").implies({ output: "json" }).hideHelp()) // many type it
     .option("-q, --quiet", "print ids only, and no hints")
     .optionsGroup("Options:");
 }

@@ -14,9 +14,12 @@ import { ClusterService, RegistrationTokenService } from "@bowline/contract/clus
 import { CommandService } from "@bowline/contract/commands";
 import { DeploymentService } from "@bowline/contract/deployments";
 import { AuthService, OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
+import { InstanceService } from "@bowline/contract/instances";
 import { InstallationService } from "@bowline/contract/installation";
 import { GatewayService, ProductPublishService, ProductService } from "@bowline/contract/products";
+import { RegistryService } from "@bowline/contract/registries";
 import { SecretService } from "@bowline/contract/secrets";
+import { RolloutService, StackService } from "@bowline/contract/stacks";
 import type { Cli, ConnectionFlags } from "./cli.ts";
 import { readContexts } from "./contexts.ts";
 import { exitCodes, Failure, usage } from "./failure.ts";
@@ -48,11 +51,15 @@ export type Api = {
   deployments: Client<typeof DeploymentService>;
   gateways: Client<typeof GatewayService>;
   installation: Client<typeof InstallationService>;
+  instances: Client<typeof InstanceService>;
   organisations: Client<typeof OrganisationService>;
   products: Client<typeof ProductService>;
   publishes: Client<typeof ProductPublishService>;
+  registries: Client<typeof RegistryService>;
+  rollouts: Client<typeof RolloutService>;
   secrets: Client<typeof SecretService>;
   serviceAccounts: Client<typeof ServiceAccountService>;
+  stacks: Client<typeof StackService>;
   tokens: Client<typeof RegistrationTokenService>;
 };
 
@@ -109,11 +116,15 @@ export function connectTo(cli: Cli, target: Target, insecure: boolean, degraded?
     deployments: createClient(DeploymentService, transport),
     gateways: createClient(GatewayService, transport),
     installation: createClient(InstallationService, transport),
+    instances: createClient(InstanceService, transport),
     organisations: createClient(OrganisationService, transport),
     products: createClient(ProductService, transport),
     publishes: createClient(ProductPublishService, transport),
+    registries: createClient(RegistryService, transport),
+    rollouts: createClient(RolloutService, transport),
     secrets: createClient(SecretService, transport),
     serviceAccounts: createClient(ServiceAccountService, transport),
+    stacks: createClient(StackService, transport),
     tokens: createClient(RegistrationTokenService, transport),
   };
 }

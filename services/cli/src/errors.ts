@@ -37,6 +37,8 @@ const remedies: Record<string, { lines?: readonly string[]; next?: readonly stri
     next: ["cluster update <name> --allow-private-backends"],
   },
   NOT_NEWEST_PUBLISH: { next: ["publish list"] },
+  NO_DEFAULT_CLUSTER: { next: ["cluster list", "the same command with --to <cluster>"] },
+  ROLLOUT_ENDED: { next: ["stack events <stack>", "stack rollback <stack> --to <revision>"] },
   COMMAND_ENDED: { next: ["command retry <id>"] },
   REMOVAL_NOT_CANCELLABLE: { next: ["command watch <id>"] },
   NEWER_GENERATION: { lines: ["Only the newest wish is worth a retry."], next: ["command list"] },
@@ -78,7 +80,7 @@ export function asFailure(error: unknown, where: string, interrupted: boolean): 
 }
 
 function fromServer(api: ApiError, error: unknown, where: string): Failure {
-  const remedy = remedies[api.reason];
+  const remedy = api.reason === "NOT_FOUND" ? lookFor(api.message) : remedies[api.reason];
   const lines = [
     ...api.violations.map(({ field, description }) => (field === "" ? description : `${field}: ${description}`)),
     ...(remedy?.lines ?? []),
@@ -92,6 +94,15 @@ function fromServer(api: ApiError, error: unknown, where: string): Failure {
     api: { ...api },
     cause: error,
   });
+}
+
+/** Where the names are of what is not there. */
+function lookFor(message: string): { lines?: readonly string[]; next: readonly string[] } | undefined {
+  const [, stack, cluster, revision] =
+    /^(?:There is no (?:(stack)|(cluster)) |The stack has no (revision) )/.exec(message) ?? [];
+  if (stack !== undefined) return { next: ["stack ls"] };
+  if (cluster !== undefined) return { next: ["cluster list"] };
+  return revision === undefined ? undefined : { next: ["stack history <stack>"] };
 }
 
 /** No reason: it wasn't our server that spoke, or it never did. */

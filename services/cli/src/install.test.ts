@@ -177,7 +177,9 @@ asRoot(
 asRoot("--purge looks again once the agent is stopped: what it started meanwhile keeps its folder", async () => {
   const id = "runtime-that-is-late";
   const pidFile = join(temporaryFolder(), "pid");
-  const late = `[ "$1" != disable ] || { BOWLINE_RUNTIME=${id} sleep 600 >/dev/null 2>&1 & echo $! > "${pidFile}"; }`;
+  // The process writes its own pid, so systemctl ends only once it runs with the variable it is found by.
+  const program = `BOWLINE_RUNTIME=${id} sh -c 'echo $$ > "${pidFile}"; exec sleep 600' >/dev/null 2>&1 &`;
+  const late = `[ "$1" != disable ] || { ${program} while ! [ -s "${pidFile}" ]; do sleep 0.01; done; }`;
   const { install, uninstall, dataDir, unit } = wholeHost(late);
   expect((await install()).code).toBe(0);
   writeFileSync(join(dataDir, "signing-key.json"), "{}");

@@ -51,7 +51,7 @@ export function printList<T, D extends DescMessage>(
   for (const line of columns([head, ...rows])) cli.print(line);
 }
 
-/** Prints one resource: JSON, its id, or facts as `name  value` lines. Empty values are left out. */
+/** Prints one resource: JSON, its id, or facts as `name  value` lines, one for each line of a value. Empty ones are left out. */
 export function printOne<D extends DescMessage>(
   cli: Cli,
   flags: OutputFlags,
@@ -66,8 +66,13 @@ export function printOne<D extends DescMessage>(
   if (flags.output === "json") return printJson(cli, json(one.schema, one.message));
   if (flags.quiet === true) return cli.print(one.id);
   cli.print(plain(one.title));
-  const shown = one.facts.filter(([, value]) => value !== "");
-  for (const line of columns(shown.map(([name, value]) => [`  ${name}`, plain(value)]))) cli.print(line);
+  const rows = one.facts.flatMap(([name, value]) =>
+    value
+      .split("\n")
+      .filter((line) => line.trim() !== "")
+      .map((line, index) => [index === 0 ? `  ${name}` : "", plain(line)]),
+  );
+  for (const line of columns(rows)) cli.print(line);
 }
 
 /** Prints what was done in one line, or the resource as JSON, or its id. */

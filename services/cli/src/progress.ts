@@ -35,7 +35,7 @@ function movingBoard(cli: Cli): Board {
   let drawn = 0;
   return {
     show(rows) {
-      const width = cli.stderr.columns ?? 80;
+      const width = cli.stderr.columns > 0 ? cli.stderr.columns : 80; // a terminal that knows no width says 0
       const lines = ["", ...render(rows), ""].map((line) =>
         Array.from(line)
           .slice(0, width - 1)

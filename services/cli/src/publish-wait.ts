@@ -78,7 +78,7 @@ export function expectState(publish: ProductPublish, wanted: State): void {
 }
 
 function goesOn(cli: Cli, publish: ProductPublish, timedOut: boolean): Failure {
-  const total = publish.targets.length;
+  const total = publish.targets.length + publish.agentsToCome;
   const how = total > 1 ? `LIVE on ${publish.liveTargets} of ${total}` : enumName(State, publish.state);
   const why =
     publish.state === State.PENDING
@@ -96,7 +96,8 @@ function rows(publish: ProductPublish): Row[] {
     const why = publish.message || reasonWords[publish.reason] || publish.reason;
     return [{ key: "", cells: [enumName(State, publish.state), why] }];
   }
-  return publish.targets.map((target) => {
+  const toCome = publish.agentsToCome === 0 ? [] : [{ key: "", cells: [`${publish.agentsToCome} more`, "follow"] }];
+  const known = publish.targets.map((target) => {
     const state = enumName(State, target.state);
     const cells = [target.agent, state.padEnd(10), targetText(publish, target)];
     const after = elapsed(publish, target);
@@ -107,6 +108,7 @@ function rows(publish: ProductPublish): Row[] {
       mark: [state, target.reason, target.progressPhase, target.message].join("\n"),
     };
   });
+  return [...known, ...toCome];
 }
 
 const reasonWords: Record<string, string> = {

@@ -30,6 +30,7 @@ function openCli(): Cli {
     stderr: process.stderr,
     interrupted: interrupted.signal,
     asked: { url: "" },
+    exitWith: (code) => void (process.exitCode = code),
     print: (line) => void process.stdout.write(`${line}\n`),
     note: (line) => void process.stderr.write(`${line}\n`),
   };

@@ -33,31 +33,55 @@ export async function readTokenStdin(cli: Cli): Promise<string> {
   return checkToken(text, "standard input");
 }
 
-/** A secret's value is short; who gives more meant another file. The server's limit is below it. */
+/** The server's limit of a secret's value; who gives more meant another file. */
 const maxValueBytes = 64 * 1024;
 
-/** Reads a secret's value from a file, or from standard input for `-`. One line break at its end is not part of it. */
+/** Reads a password from a file, or from standard input for `-`. One line break at its end is not part of it. */
 export async function readValue(cli: Cli, path: string): Promise<string> {
-  let text = "";
+  const value = (await readBytes(cli, path)).toString("utf8").replace(/\r?\n$/, "");
+  if (value === "") throw usage("the secret is empty");
+  return value;
+}
+
+/**
+ * Reads a secret's value: text where it is text, else bytes. The line break at the end of a single line is not part of
+ * it, as editors and `echo` add it; several lines and bytes are taken as they are.
+ */
+export async function readSecret(
+  cli: Cli,
+  path: string,
+): Promise<{ value: string } | { data: Uint8Array<ArrayBuffer> }> {
+  const bytes = await readBytes(cli, path);
+  if (bytes.length === 0) throw usage("the secret is empty");
+  const text = bytes.toString("utf8");
+  if (!Buffer.from(text).equals(bytes)) return { data: new Uint8Array(bytes) };
+  const line = text.replace(/\r?\n$/, "");
+  if (line === "") throw usage("the secret is empty");
+  return { value: line.includes("\n") ? text : line };
+}
+
+async function readBytes(cli: Cli, path: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let read = 0;
   if (path === "-") {
     if (cli.stdin.isTTY === true) cli.note("Paste the value, then press Enter and Ctrl-D.");
-    const decoder = new TextDecoder(); // a character may be cut between two chunks
     for await (const chunk of cli.stdin) {
-      text += typeof chunk === "string" ? chunk : decoder.decode(chunk as Uint8Array, { stream: true });
-      if (text.length > maxValueBytes) break;
+      const bytes = typeof chunk === "string" ? Buffer.from(chunk) : (chunk as Buffer);
+      chunks.push(bytes);
+      read += bytes.length;
+      if (read > maxValueBytes) break;
     }
-    text += decoder.decode();
   } else {
     const file = resolve(cli.settings.folder, path);
     try {
-      text = await readFile(file, "utf8");
+      chunks.push(await readFile(file));
     } catch (error) {
       throw usage(`cannot read the secret file ${file}: ${(error as Error).message}`, { cause: error });
     }
   }
-  const value = text.replace(/\r?\n$/, "");
-  if (value === "") throw usage("the secret is empty");
-  return value;
+  const bytes = Buffer.concat(chunks);
+  if (bytes.length > maxValueBytes) throw usage(`the secret is larger than ${maxValueBytes / 1024} KiB`);
+  return bytes;
 }
 
 /**

@@ -19,6 +19,14 @@ export function plain(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trimEnd();
 }
 
+/** A line on a terminal: colours may stay, nothing else that moves its cursor or writes its title. */
+export function harmless(line: string): string {
+  // oxlint-disable-next-line no-control-regex -- they are what is looked for
+  return line.replace(/\u001b\[[0-9;]*m|[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, (found) =>
+    found.startsWith("\u001b[") ? found : "",
+  );
+}
+
 /** A duration as people say it: `34 s`, `2 h`, `3 d`. Rounded down to one unit. */
 export function span(ms: number): string {
   if (ms < minuteMs) return `${Math.max(0, Math.floor(ms / secondMs))} s`;

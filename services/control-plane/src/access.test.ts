@@ -77,6 +77,8 @@ const valid: Record<string, Record<string, unknown>> = {
   "PollingService.SendProgress": { progress: [{}] },
   "PollingService.SendResults": { results: [{}] },
   "PollingService.GetDeployment": { deploymentId: "deployment_1", generation: 1, commandId: "command_1", attempt: 1 },
+  "TunnelPollingService.SendFrames": { tunnelId: "tunnel_1", number: 1 },
+  "TunnelPollingService.ReceiveFrames": { tunnelId: "tunnel_1", number: 1 },
 };
 
 /** The reason with which an empty call is refused; `ok` where it is answered, or its stream begins. */

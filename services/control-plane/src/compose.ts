@@ -192,6 +192,8 @@ export async function startServer(
         traces,
         publicUrl: () => config.publicUrl || listening().url,
         caFingerprint: () => tls?.material().caFingerprint,
+        // Replicas on one machine reach one another where they listen; elsewhere nobody can know but who set it up.
+        homeUrl: () => config.advertiseUrl || (/^(127\.|::1$|localhost$)/.test(config.host) ? listening().url : ""),
       });
       await wired.history.turn();
       await wired.sessions.prepare();

@@ -62,7 +62,13 @@ export const settings = {
     "",
     "URL under which agents and people reach this server. Empty: where it listens.",
   ),
+  advertiseUrl: setting(
+    z.union([z.literal(""), z.url({ protocol: /^https?$/ })]),
+    "",
+    "URL under which other replicas reach this one, for logs and exec; with several replicas on several machines it has to be set. Empty: where it listens, if that is loopback; else nowhere.",
+  ),
   databaseUrl: setting(text, "", "PostgreSQL URL. Empty: the embedded one.", hidden),
+  databasePasswordFile: setting(text, "", "File with the password of --database-url, instead of one in the URL."),
   redisUrl: setting(
     redisUrl,
     "",
@@ -235,6 +241,7 @@ export function loadConfig(
   const config = values as Config;
   config.dataDir = resolve(config.dataDir);
   checkTls(config);
+  config.databaseUrl = withPassword(config);
   return {
     config,
     origins,
@@ -268,6 +275,23 @@ function checkTls({ tlsCert, tlsKey, tlsClientCa }: Config): void {
     );
   }
   if (tlsClientCa !== "" && tlsCert === "") throw new ConfigError("--tls-client-ca needs --tls-cert and --tls-key");
+}
+
+/** The URL with the password of its file, for whoever connects; nothing shows it. */
+function withPassword({ databaseUrl, databasePasswordFile: file }: Config): string {
+  if (file === "") return databaseUrl;
+  const url = URL.parse(databaseUrl);
+  if (url === null || url.username === "")
+    throw new ConfigError("--database-password-file needs --database-url with a user: postgres://user@host/database");
+  if (url.password !== "")
+    throw new ConfigError("--database-password-file: --database-url has a password too; give one");
+  try {
+    url.password = encodeURIComponent(readFileSync(file, "utf8").trim());
+  } catch (error) {
+    throw new ConfigError(`--database-password-file: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  if (url.password === "") throw new ConfigError(`--database-password-file: ${file} is empty`);
+  return url.href;
 }
 
 export function flagOf(name: SettingName): string {

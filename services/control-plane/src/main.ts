@@ -2,4 +2,8 @@
 import { keepCompiledCode } from "@bowline/start";
 
 keepCompiledCode();
-await import("./program.ts");
+const [command, ...rest] = process.argv.slice(2);
+// A container's health check asks every few seconds: without all that a server is made of.
+if (command === "health" && !rest.includes("--help"))
+  process.exitCode = await (await import("./health.ts")).health(rest);
+else await import("./program.ts");

@@ -1,5 +1,5 @@
 /**
- * `bowline server`: start, config, migrate, and the commands of the machine's
+ * `bowline server`: start, config, health, migrate, and the commands of the machine's
  * owner. See config.ts for the settings, compose.ts for what is started,
  * backup.ts, restore.ts.
  */
@@ -187,6 +187,7 @@ function help(code: number): number {
     "",
     "  start     run it                      bowline server start --data-dir /var/lib/bowline-server",
     "  config    print what is in force      bowline server config --json",
+    "  health    whether it takes work       bowline server health --data-dir /var/lib/bowline-server",
     "  migrate   bring the schema up to date bowline server migrate --dry-run",
     "  backup    copy the database           bowline server backup /srv/backups/monday",
     "            with the key of its secrets bowline server backup /srv/backups/monday --include-encryption-key",

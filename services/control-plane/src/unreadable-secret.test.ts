@@ -3,6 +3,7 @@ import { encryptionKey, generateKey } from "@bowline/auth";
 import { testDatabase } from "@bowline/testing";
 import { expect, test } from "@jest/globals";
 import { epoch, startEngine } from "./commands/engine.fixture.ts";
+import { sealCredentials } from "./registries/credentials.ts";
 import { sealFor, writeValue } from "./secrets/values.ts";
 import { createFetchReader, fetchDeployments } from "./sessions/fetch.ts";
 
@@ -24,7 +25,7 @@ test("a command whose secret cannot be read, or is gone, is told so alone; the o
       .insertInto("secrets")
       .values({ id: `secret_${name}`, organisation_id: "org_1", name, version: 1 })
       .execute();
-    await db.transaction().execute((tx) => writeValue(tx, key, `secret_${name}`, 1, "a value"));
+    await db.transaction().execute((tx) => writeValue(tx, key, `secret_${name}`, 1, Buffer.from("a value")));
   }
   const items: { commandId: string; attempt: number }[] = [];
   for (const secrets of [
@@ -48,6 +49,8 @@ test("a command whose secret cannot be read, or is gone, is told so alone; the o
     {
       ...{ db, read: createFetchReader(db), misuse: { note: () => undefined } },
       sealSecrets: (versions, key) => sealFor({ db, encryption: ours }, versions, key),
+      sealRegistries: (organisationId, hosts, key) =>
+        sealCredentials({ db, encryption: ours }, organisationId, hosts, key),
       warn: (details) => void warnings.push(JSON.stringify(details)),
     },
     { agentId, sessionId: session.id, epoch },

@@ -5,11 +5,13 @@
  */
 import { type ConnectRouter, createContextValues, createRouterTransport, type Transport } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { readFileSync } from "node:fs";
 import type { EncryptionKey } from "@bowline/auth";
 import { services } from "@bowline/contract";
 import { AgentService } from "@bowline/contract/agent";
+import { ExecRequestSchema } from "@bowline/contract/instances";
 import type { OpenDatabase } from "@bowline/db";
-import { systemClock } from "@bowline/kernel";
+import { problem, systemClock } from "@bowline/kernel";
 import { createRest } from "@bowline/rest";
 import { createWire, hangUpKey, hangUpOf, maxStreamMessageBytes, maxUnaryMessageBytes } from "@bowline/session";
 import type { Traces } from "@bowline/traces";
@@ -38,9 +40,10 @@ import {
   renewing,
 } from "./commands/index.ts";
 import type { Config } from "./config.ts";
-import { registerDeployments } from "./deployments/index.ts";
+import { readDeployment, registerDeployments } from "./deployments/index.ts";
 import { type Bootstrapped, createIdentity } from "./identity/index.ts";
 import { dispatchHeld, registerInstallation } from "./installation/index.ts";
+import { type InstancePorts, registerInstances } from "./instances/index.ts";
 import { createAround } from "./platform/calls.ts";
 import { clientAddresses } from "./platform/client-address.ts";
 import { createCors, originsOf } from "./platform/cors.ts";
@@ -65,9 +68,11 @@ import {
   claimsMore,
   routeConflicts,
 } from "./products/index.ts";
+import { createRegistries } from "./registries/index.ts";
 import { createSecrets } from "./secrets/index.ts";
 import { createSessions, type Sessions } from "./sessions/index.ts";
-import { createStacks } from "./stacks/index.ts";
+import { createStacks, stackInstances } from "./stacks/index.ts";
+import { createTunnels } from "./tunnels/index.ts";
 import { serverVersion } from "./version.ts";
 
 /** What slices stand on. */
@@ -83,6 +88,8 @@ export interface Foundations {
   publicUrl: () => string;
   /** Of the CA that agents may pin; undefined: a public one, or none that the server knows. */
   caFingerprint?: () => string | undefined;
+  /** Where other replicas reach this one; empty: nowhere. Unset: as the settings say. */
+  homeUrl?: () => string;
 }
 
 export interface Wired {
@@ -106,9 +113,10 @@ export interface Wired {
 export function wire(
   config: Config,
   log: Logger,
-  { database, encryption, installation, replicaId, metrics, hints, traces, publicUrl, caFingerprint }: Foundations,
+  { database, encryption, installation, replicaId, metrics, hints, traces, publicUrl, ...given }: Foundations,
 ): Wired {
   const { db } = database;
+  const { caFingerprint, homeUrl } = given;
   const events = createEvents(db, log);
   const draining = new AbortController();
   let leaving = false;
@@ -130,12 +138,14 @@ export function wire(
     settleForks: (work, forks, how) => settleForks(engine(), work, forks, how),
     closeSession: (agentId, reason) => sessions.signals.close(agentId, reason),
     agentEnrolled: async (work, agent) => work.after(() => placeable(agent.id)),
+    openTunnel: (wish, signal) => tunnels.open(wish, signal),
   });
   const residents: Resident[] = [];
   const clusters = createClusters({
     db,
     events,
     publicUrl,
+    serverVersion,
     ...(caFingerprint === undefined ? {} : { caFingerprint }),
     log,
     residents,
@@ -148,9 +158,10 @@ export function wire(
     gatewayChanged: (work, gatewayId) => gatewayChanged(engine(), work, gatewayId, defaultLimits),
   });
   const secrets = createSecrets({ db, events, encryption });
+  const registries = createRegistries({ db, events, encryption });
   const publishes = createPublishes({
     engine,
-    secretVersions: secrets.resolve,
+    secretVersions: secrets.resolveHeaders,
     lockCluster: lockClusterForPublish,
     revision: catalogue.revisionForPublish,
     gateway: catalogue.gatewayForPublish,
@@ -171,6 +182,10 @@ export function wire(
     clusterPolicy,
     secretVersions: secrets.resolve,
     keepSecret: secrets.keep,
+    givenVersions: secrets.given,
+    plannedVersions: secrets.planned,
+    dropSecrets: secrets.dropGiven,
+    keyedHash: secrets.keyedHash,
   });
   const placeable = (agentId: string): void => {
     publishes.agentChanged(agentId);
@@ -187,6 +202,7 @@ export function wire(
     examining: agents,
     rotateKey: agents.rotateKey,
     sealSecrets: (versions, key) => secrets.seal(versions, key),
+    sealRegistries: (organisationId, hosts, key) => registries.seal(organisationId, hosts, key),
     settings: {
       replicaId,
       address: "",
@@ -210,6 +226,7 @@ export function wire(
   });
   hints.on.word = (word, way) => {
     if (word.placed === true) events.look();
+    if (word.tunnels !== undefined) tunnels.heard(word.tunnels);
     sessions.heard(word, way);
   };
   hints.on.gap = () => {
@@ -217,6 +234,26 @@ export function wire(
     sessions.rescan();
   };
   events.onPlaced = () => hints.words.placed();
+  const tunnels = createTunnels({
+    ...{ db, encryption, clock: systemClock, log, words: hints.words, replicaId },
+    homeUrl: homeUrl ?? (() => config.advertiseUrl),
+    trust: () => (config.tlsCert === "" ? undefined : readFileSync(config.tlsCert, "utf8")),
+    ask: (agentId, tunnel) => sessions.askTunnel(agentId, tunnel),
+    called: (context) => sessions.called(context),
+  });
+  const instances: InstancePorts = {
+    ...{ db, clock: systemClock, events: () => events, tunnels },
+    instancesOfStack: (principal, stack) => stackInstances(db, principal, stack),
+    async instancesOfDeployment(principal, id) {
+      const found = await readDeployment(db, principal, id);
+      if (found === undefined) throw problem("NOT_FOUND", `There is no deployment ${id}.`);
+      const { agentId, agent, organisationId } = found;
+      return found.instances.map(({ workload, index, phase }) => {
+        return { agentId, agent, deploymentId: id, organisationId, workload, service: workload, index, phase };
+      });
+    },
+    check: (message) => around.check(ExecRequestSchema, message),
+  };
   const enginePorts: EnginePorts = {
     db,
     events,
@@ -247,9 +284,22 @@ export function wire(
   };
 
   const routes = (router: ConnectRouter): void => {
-    for (const slice of [identity, clusters, agents, catalogue, secrets, publishes, stacks, sessions, audit])
+    for (const slice of [
+      identity,
+      clusters,
+      agents,
+      catalogue,
+      secrets,
+      registries,
+      publishes,
+      stacks,
+      sessions,
+      tunnels,
+      audit,
+    ])
       slice.register(router);
     registerCommands(router, engine());
+    registerInstances(router, instances);
     registerDeployments(router, {
       db,
       events,
@@ -332,7 +382,7 @@ export function wire(
     leaving = true;
     return sessions.drain(hurry);
   };
-  const loops = [events, sessions, publishes, stacks, clusters, history];
+  const loops = [events, sessions, tunnels, publishes, stacks, clusters, history];
   return { handler, streams, transport, sessions, drain, events, history, draining, loops };
 }
 

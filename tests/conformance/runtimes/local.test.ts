@@ -9,7 +9,7 @@ import { DeploymentSchema } from "@bowline/contract/deployments";
 import { removeFolder, startProcess, temporaryFolder } from "@bowline/testing";
 import { describeRuntime } from "./suite/index.ts";
 import type { Place } from "./suite/place.ts";
-import { describeProcess, processesWith } from "./suite/processes.ts";
+import { describeProcess, killForwarderIn, processesWith } from "./suite/processes.ts";
 
 const programFile = fileURLToPath(new URL("./program.js", import.meta.url));
 const hostFile = fileURLToPath(new URL("./local-host.ts", import.meta.url));
@@ -43,8 +43,10 @@ async function localPlace(): Promise<Place> {
       await host.ended;
       return { kill };
     },
+    dataDir,
     hostAddress: "127.0.0.1",
     processes: async () => processesWith(token, hostFile),
+    killForwarder: (deploymentId) => killForwarderIn(dataDir, deploymentId),
     leftovers: async () => [...processesWith(token, hostFile).map(describeProcess), ...(await foldersIn(dataDir))],
     remove: async () => await removeFolder(dataDir),
   };
@@ -52,7 +54,7 @@ async function localPlace(): Promise<Place> {
 
 async function foldersIn(dataDir: string): Promise<string[]> {
   const found: string[] = [];
-  for (const kind of ["deployments", "volumes"]) {
+  for (const kind of ["deployments", "volumes", "forwarders"]) {
     for (const name of await readdir(join(dataDir, kind)).catch(() => [])) found.push(`folder ${kind}/${name}`);
   }
   return found;
@@ -72,5 +74,6 @@ describeRuntime(
       "local.after-commit@2",
     ],
     removing: ["local.before-removal", "local.before-stop", "local.before-erasure"],
+    forwarding: ["local.after-forwards", "local.after-commit"],
   },
 );

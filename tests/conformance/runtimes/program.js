@@ -8,6 +8,9 @@
  *   program.js <token> job <file> <code>  appends a line to the file and ends
  *   program.js <token> run <file>         appends a line to the file and stays
  *   program.js <token> sleep              stays
+ *   program.js <token> echo <code>        repeats stdin, then says END and VALUE on stderr, and ends
+ *   program.js <token> terminal           tells its terminal's size, now and when it changes
+ *   program.js <token> flood <bytes>      writes as much and ends
  *
  * The token only shows whose a process is.
  */
@@ -94,6 +97,26 @@ switch (mode) {
     appendFileSync(args[0], `${startedAt}\n`);
     forever();
     break;
+  case "echo":
+    process.stdin.pipe(process.stdout);
+    process.stdin.on("end", () => {
+      console.error(`END ${process.env.VALUE}`);
+      process.exitCode = Number(args[0]);
+    });
+    break;
+  case "terminal": {
+    const tell = () => console.log(`${process.stdout.isTTY} ${process.stdout.columns}x${process.stdout.rows}`);
+    process.stdout.on("resize", tell);
+    tell();
+    process.stdin.on("data", () => process.exit(9));
+    break;
+  }
+  case "flood": {
+    const chunk = Buffer.alloc(64 * 1024, ".");
+    for (let written = 0; written < Number(args[0]); written += chunk.length)
+      if (!process.stdout.write(chunk)) await new Promise((resolve) => process.stdout.once("drain", resolve));
+    break;
+  }
   case "sleep":
     forever();
     break;

@@ -98,6 +98,7 @@ export function createLedgerRuntime(host: string, effects: Effects): Runtime {
     upstream: () => Promise.resolve(undefined),
     volumePath: () => Promise.resolve(undefined),
     async *logs() {},
+    async *exec() {},
     close: () => Promise.resolve(),
   };
 }

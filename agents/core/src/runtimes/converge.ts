@@ -14,7 +14,7 @@ import type { ConvergeEnd, ConvergeProgress } from "../runtime.ts";
 import { crashPoint } from "@bowline/kernel";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment } from "@bowline/contract/deployments";
-import type { Held, Member } from "./members.ts";
+import type { Held, Member, StoredForward } from "./members.ts";
 import { makePlan } from "./plan.ts";
 import type { Plan, PlanPorts } from "./plan.ts";
 import { asRefusal, invalid } from "./refusal.ts";
@@ -27,8 +27,13 @@ export interface ConvergePorts extends PlanPorts, RolloutPorts {
   check(spec: Deployment): void;
   /** Ends what carries this deployment's marks and no slot knows: a newer wish of it names them (R2). */
   endStrays(): Promise<void>;
-  /** Makes volumes and whatever else instances need before they are made. */
-  prepare(spec: Deployment, report: (progress: ConvergeProgress) => void, cancel: AbortSignal): Promise<void>;
+  /** Makes volumes and whatever else instances need before they are made. `making`: the workloads that get new ones. */
+  prepare(
+    spec: Deployment,
+    making: ReadonlySet<string>,
+    report: (progress: ConvergeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<void>;
   /** Removes volumes that are not kept, or all, and whatever else `prepare` made. */
   clear(volumes: Readonly<Record<string, boolean>>, all: boolean): Promise<void>;
 }
@@ -52,20 +57,22 @@ export async function converge<M extends Member>(
   interruptions: Interruptions,
 ): Promise<ConvergeEnd> {
   try {
-    if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports);
+    if (spec.desired === Deployment_Desired.ABSENT) return await remove(held, spec, ports, interruptions);
     ports.check(spec);
     await ports.endStrays();
-    const plan = await makePlan(held, spec, ports);
+    const plan = await makePlan(held, spec, ports, AbortSignal.any([interruptions.cancel, interruptions.quit]));
+    const forwards = await held.forwards.assign(spec);
     const volumes = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
     await held.saveRecord({ volumes: { ...held.record.volumes, ...volumes }, labels: spec.labels });
-    await ports.prepare(spec, report, AbortSignal.any([interruptions.cancel, interruptions.quit]));
+    const making = new Set(plan.members.filter(({ kept }) => kept === undefined).map(({ workload }) => workload.name));
+    await ports.prepare(spec, making, report, AbortSignal.any([interruptions.cancel, interruptions.quit]));
     switch (spec.desired) {
       case Deployment_Desired.RUNNING:
-        return await rollOut(held, spec, plan, ports, report, interruptions);
+        return await rollOut(held, spec, plan, forwards, ports, report, interruptions);
       case Deployment_Desired.STOPPED:
-        return await rest(held, spec, plan, "STOPPED");
+        return await rest(held, spec, plan, forwards, "STOPPED", interruptions);
       case Deployment_Desired.PAUSED:
-        return await rest(held, spec, plan, "PAUSED");
+        return await rest(held, spec, plan, forwards, "PAUSED", interruptions);
       default:
         throw invalid(`desired is ${spec.desired}`);
     }
@@ -83,8 +90,13 @@ async function rest<M extends Member>(
   held: Held<M>,
   spec: Deployment,
   plan: Plan<M>,
+  forwards: StoredForward[],
   desired: "STOPPED" | "PAUSED",
+  { cancel, quit }: Interruptions,
 ): Promise<ConvergeEnd> {
+  const signal = AbortSignal.any([cancel, quit]);
+  if (desired === "STOPPED") await held.forwards.close(signal);
+  if (signal.aborted && endsWithAgent({ cancel, quit })) return { kind: "cancelled" }; // the next agent goes on with the drain
   await inLevels(held, plan.levels, async (instance) => {
     const kept = plan.members.some((member) => member.kept === instance);
     await (desired === "PAUSED" && kept ? instance.pause() : instance.stop());
@@ -95,24 +107,38 @@ async function rest<M extends Member>(
     const instance = kept ?? (await held.addSlot(spec, workload, index, digest, before?.definition.ports ?? []));
     current.push(instance.definition.slot);
   }
-  await held.saveRecord({ generation: spec.generation, settled: true, desired, current, levels: plan.levels });
+  const { generation } = spec;
+  await held.saveRecord({ generation, settled: true, desired, current, levels: plan.levels, forwards });
+  await held.forwards.settle();
   for (const instance of plan.leaving) await held.removeSlot(instance);
   return { kind: "succeeded" };
 }
 
 /** ABSENT: nothing is left but volumes that outlive the deployment. Carried through whatever aborts. */
-async function remove<M extends Member>(held: Held<M>, spec: Deployment, ports: ConvergePorts): Promise<ConvergeEnd> {
+async function remove<M extends Member>(
+  held: Held<M>,
+  spec: Deployment,
+  ports: ConvergePorts,
+  { cancel, quit }: Interruptions,
+): Promise<ConvergeEnd> {
   const named = Object.fromEntries(spec.volumes.map(({ name, keep }) => [name, keep]));
   const volumes = { ...held.record.volumes, ...named };
   await held.saveRecord({ desired: "ABSENT", volumes });
   crashPoint(`${ports.kind}.before-removal`);
+  await held.forwards.close(AbortSignal.any([cancel, quit]));
+  if (endsWithAgent({ cancel, quit })) return { kind: "cancelled" }; // the next agent goes on with the drain
   await inLevels(held, held.record.levels, (instance) => instance.stop());
   await ports.endStrays();
   for (const instance of [...held.slots.values()]) await held.removeSlot(instance);
   await ports.clear(volumes, spec.removeVolumes);
   crashPoint(`${ports.kind}.before-erasure`);
+  await held.forwards.erase();
   await held.erase();
   return { kind: "succeeded" };
+}
+
+function endsWithAgent({ cancel, quit }: Interruptions): boolean {
+  return quit.aborted || (cancel.aborted && cancel.reason === "stopping");
 }
 
 /** Calls `each` for every instance: dependants first, those of one level at once. */

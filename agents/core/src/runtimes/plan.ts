@@ -5,7 +5,8 @@ import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
 import type { Held, Member } from "./members.ts";
 import { levelsOf } from "./order.ts";
-import { digestOf, instanceCount, isJob } from "./workloads.ts";
+import type { Opened } from "./secrets.ts";
+import { digestOf, instanceCount, isJob, secretNamesOf } from "./workloads.ts";
 
 /** What a plan needs from its runtime. */
 export interface PlanPorts {
@@ -15,7 +16,7 @@ export interface PlanPorts {
   context(spec: Deployment): unknown;
   /** Throws IMAGE_UNAVAILABLE where it can be seen before a start. */
   findProgram(workload: Workload): void;
-  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Record<string, string>>;
+  openSecrets(sealed: Readonly<Record<string, string>>, names: readonly string[]): Promise<Opened>;
 }
 
 /** One member of a workload and the slot that has it already, if any. */
@@ -35,10 +36,15 @@ export interface Plan<M extends Member> {
 }
 
 /** Compares; changes nothing but that it removes what attempts that are over left. Throws refusals. */
-export async function makePlan<M extends Member>(held: Held<M>, spec: Deployment, ports: PlanPorts): Promise<Plan<M>> {
+export async function makePlan<M extends Member>(
+  held: Held<M>,
+  spec: Deployment,
+  ports: PlanPorts,
+  signal: AbortSignal,
+): Promise<Plan<M>> {
   const levels = levelsOf(spec);
   const running = spec.desired === Deployment_Desired.RUNNING;
-  const names = spec.workloads.flatMap(({ secrets }) => secrets.map(({ secret }) => secret));
+  const names = spec.workloads.flatMap((workload) => secretNamesOf(workload, spec));
   const secrets = await ports.openSecrets(spec.sealedSecrets, names);
   const digests = new Map(
     spec.workloads.map((workload) => [
@@ -55,7 +61,10 @@ export async function makePlan<M extends Member>(held: Held<M>, spec: Deployment
     const digest = digests.get(workload.name) ?? "";
     const kept = slots.find(
       (slot) =>
-        slot.definition.index === index && slot.workload.name === workload.name && slot.definition.digest === digest,
+        slot.definition.index === index &&
+        slot.workload.name === workload.name &&
+        slot.definition.digest === digest &&
+        (slot.altered?.() ?? "") === "",
     );
     // A job belongs to its generation; only one that is frozen goes on in the next.
     const stale =
@@ -63,9 +72,12 @@ export async function makePlan<M extends Member>(held: Held<M>, spec: Deployment
     return { workload, index, digest, ...(kept === undefined || stale ? {} : { kept }) };
   });
   const staying = new Set(members.map(({ kept }) => kept));
-  for (const slot of slots) {
-    if (!held.isCurrent(slot) && !staying.has(slot)) await held.removeSlot(slot); // of an attempt that is over
-  }
+  const over = slots.filter((slot) => !held.isCurrent(slot) && !staying.has(slot)); // of attempts that are over
+  await held.forwards.drain(
+    over.map(({ definition }) => definition.slot),
+    signal,
+  );
+  for (const slot of over) await held.removeSlot(slot);
   return { members, leaving: slots.filter((slot) => held.isCurrent(slot) && !staying.has(slot)), levels };
 }
 

@@ -5,11 +5,11 @@
  * - `published` is a number: that one, or PORT_TAKEN.
  * - `published` is 0: a free one, kept as long as the instance's definition.
  * - `published` is unset: nothing maps it, so it is `container` itself; where
- *   that is 0, a free one.
+ *   that is 0, or where forwards lead to such a port, a free one.
  */
 import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
-import type { Port, Workload } from "@bowline/contract/deployments";
+import type { Deployment, Port, Workload } from "@bowline/contract/deployments";
 import { errorCode } from "./durable.ts";
 import { Refusal } from "./refusal.ts";
 
@@ -47,6 +47,20 @@ export function fixedNumber(port: Port): number | undefined {
   return number === 0 ? undefined : number;
 }
 
+/**
+ * The same where a spec has forwards: what they may lead to has to run beside its like, so it is any free number,
+ * also of workloads that no forward leads to yet.
+ */
+export function numberBehind({ forwards }: Pick<Deployment, "forwards">): (port: Port) => number | undefined {
+  const behind = new Set(
+    forwards.flatMap(({ protocol, backends }) => backends.map(({ port }) => `${protocol || "tcp"} ${port}`)),
+  );
+  return (port) => {
+    const names = [portName(port), String(port.container)].map((name) => `${port.protocol || "tcp"} ${name}`);
+    return port.published === undefined && names.some((name) => behind.has(name)) ? undefined : fixedNumber(port);
+  };
+}
+
 /** Finds a port by name, else by its number inside. */
 export function findPort<P extends { name: string; container: number }>(
   ports: readonly P[],
@@ -58,18 +72,19 @@ export function findPort<P extends { name: string; container: number }>(
 /**
  * Gives each port of a workload its number. `inherited` are the ports of the
  * definition that it takes the place of: the free ones stay the same.
- * `reserved` is asked before a free port is chosen.
+ * `reserved` is asked before a free port is chosen. `numberOf`: what the spec names.
  */
 export async function assignPorts(
   workload: Workload,
   inherited: readonly AssignedPort[],
   reserved: (port: number) => boolean,
+  numberOf: (port: Port) => number | undefined = fixedNumber,
 ): Promise<AssignedPort[]> {
   const assigned: AssignedPort[] = [];
   for (const port of workload.ports) {
     const protocol = port.protocol === "udp" ? "udp" : "tcp";
     const address = port.hostAddress === "" ? defaultAddress : port.hostAddress;
-    const fixed = fixedNumber(port);
+    const fixed = numberOf(port);
     const common = { name: portName(port), container: port.container, address, protocol } as const;
     if (fixed !== undefined) {
       assigned.push({ ...common, published: fixed, dynamic: false });
@@ -132,15 +147,17 @@ export function reachable(port: AssignedPort): { host: string; port: number } {
   return { host, port: port.published };
 }
 
-/** A free number on this host. Throws PORT_TAKEN if none is found. */
+/** A free number on this host; not looked up if it is for another one. Throws PORT_TAKEN if none is found. */
 export async function chooseFree(
   address: string,
   protocol: "tcp" | "udp",
   taken: (port: number) => boolean,
+  isHere = true,
 ): Promise<number> {
   for (let attempt = 0; attempt < dynamicTries; attempt += 1) {
     const candidate = firstDynamic + Math.floor(Math.random() * (lastDynamic - firstDynamic));
-    if (!taken(candidate) && (await tryToBind(address, candidate, protocol)) === undefined) return candidate;
+    if (taken(candidate)) continue;
+    if (!isHere || (await tryToBind(address, candidate, protocol)) === undefined) return candidate;
   }
   throw new Refusal("PORT_TAKEN", `no free port found on ${address} after ${dynamicTries} tries`, true);
 }

@@ -20,6 +20,8 @@ export interface ReadableExit {
 export interface Readable {
   definition: { index: number };
   workload: Workload;
+  /** Whether something says that it is healthy. Unset: as the spec says. */
+  checked?(): boolean;
   phase():
     | { kind: "idle" | "starting" | "paused" | "stopping" }
     | { kind: "running"; health: InstanceHealth; reason: string; settled: boolean }
@@ -41,7 +43,8 @@ export function readinessOf(instance: Readable, done: boolean, output: () => str
       return { kind: "waiting" };
     case "running":
       if (isJob(instance.workload)) return { kind: "waiting" };
-      if (instance.workload.healthCheck === undefined) return { kind: phase.settled ? "ready" : "waiting" };
+      if (!(instance.checked?.() ?? instance.workload.healthCheck !== undefined))
+        return { kind: phase.settled ? "ready" : "waiting" };
       if (phase.health === "UNHEALTHY") return { kind: "failed", refusal: unhealthy(instance, phase.reason, output()) };
       return { kind: phase.health === "HEALTHY" ? "ready" : "waiting" };
     case "backing-off":

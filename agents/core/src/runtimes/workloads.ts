@@ -10,6 +10,8 @@ import { toJson } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { WorkloadSchema } from "@bowline/contract/deployments";
 import type { Deployment, Port, Workload } from "@bowline/contract/deployments";
+import { checkForwards, checkGates } from "./side-by-side.ts";
+import type { Opened } from "./secrets.ts";
 import { findPort, portName } from "./ports.ts";
 import { invalid, Refusal, unsupported } from "./refusal.ts";
 
@@ -42,8 +44,12 @@ export function isDeploymentId(id: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/.test(id);
 }
 
-/** Throws a refusal for the first thing that the spec says wrong, whatever runs it. */
-export function checkSpec(spec: Deployment, hostPort: (port: Port) => number | undefined): void {
+/** Throws a refusal for the first thing that the spec says wrong, whatever runs it. `can`: what this runtime does. */
+export function checkSpec(
+  spec: Deployment,
+  hostPort: (port: Port) => number | undefined,
+  can: { forwards: boolean },
+): void {
   unique(
     "workload",
     spec.workloads.map((workload) => workload.name),
@@ -61,11 +67,22 @@ export function checkSpec(spec: Deployment, hostPort: (port: Port) => number | u
       throw invalid(`${JSON.stringify(volume.name)} is not a volume's name`);
   }
   for (const workload of spec.workloads) checkWorkload(workload, spec, hostPort);
-  refuseContainerOptions(spec);
+  if (spec.forwards.length > 0 && !can.forwards) throw unsupported("forwards: this agent passes no ports on");
+  checkForwards(spec, hostPort);
+  checkGates(spec);
 }
 
-/** What no runtime does yet is refused, never approximated. */
-function refuseContainerOptions(spec: Deployment): void {
+/** Names of the secrets that a workload needs: as variables, and as files that it mounts. */
+export function secretNamesOf(workload: Workload, spec: Pick<Deployment, "files">): string[] {
+  const mounted = workload.mounts.flatMap(({ source }) => {
+    const file = source.case === "file" ? spec.files.find(({ name }) => name === source.value) : undefined;
+    return file === undefined || file.secret === "" ? [] : [file.secret];
+  });
+  return [...new Set([...workload.secrets.map(({ secret }) => secret), ...mounted])];
+}
+
+/** For a runtime that has processes, not containers: what it lacks is refused, never approximated. */
+export function refuseContainerOptions(spec: Deployment): void {
   for (const workload of spec.workloads) {
     if (workload.container !== undefined)
       throw unsupported(`workload ${workload.name}: this agent does not have container options`);
@@ -74,8 +91,8 @@ function refuseContainerOptions(spec: Deployment): void {
     if (workload.mounts.some(({ source }) => source.case === "tmpfs"))
       throw unsupported(`workload ${workload.name}: this agent mounts no file system in memory`);
   }
-  const file = spec.files.find((one) => one.secret !== "" || one.uid !== "" || one.gid !== "");
-  if (file !== undefined) throw unsupported(`file ${file.name}: this agent has no files of secrets or of other users`);
+  const file = spec.files.find((one) => one.uid !== "" || one.gid !== "");
+  if (file !== undefined) throw unsupported(`file ${file.name}: this agent has no files of other users`);
   const driven =
     spec.volumes.find((one) => one.driver !== "" || Object.keys(one.driverOptions).length > 0) ??
     spec.networks.find((one) => one.driver !== "");
@@ -104,9 +121,8 @@ function checkWorkload(workload: Workload, spec: Deployment, hostPort: (port: Po
   const texts = [...workload.command, ...workload.args, ...Object.values(workload.environment), workload.workingDir];
   if (texts.some((text) => text.includes("\0")))
     throw invalid(`workload ${name}: a NUL in command, environment or folder`);
-  for (const secret of workload.secrets) {
-    if (spec.sealedSecrets[secret.secret] === undefined)
-      throw invalid(`workload ${name}: no secret ${secret.secret} in the spec`);
+  for (const secret of secretNamesOf(workload, spec)) {
+    if (spec.sealedSecrets[secret] === undefined) throw invalid(`workload ${name}: no secret ${secret} in the spec`);
   }
   checkMounts(workload, spec);
   const probe = workload.healthCheck?.probe;
@@ -164,21 +180,18 @@ function parseSignal(text: string): NodeJS.Signals | undefined {
 /**
  * Equal for two specs that make the same process: everything about the
  * workload, the files that it mounts, its secrets and `context`; not how many there are,
- * nor what they wait for. `secrets` are in clear text, by name.
+ * what they wait for, how they are replaced, or what people call it. `secrets` are in clear text, by name.
  */
-export function digestOf(
-  workload: Workload,
-  spec: Deployment,
-  secrets: Readonly<Record<string, string>>,
-  key: string,
-  context: unknown,
-): string {
-  const { count: _count, dependsOn: _dependsOn, ...json } = toJson(WorkloadSchema, workload);
+export function digestOf(workload: Workload, spec: Deployment, secrets: Opened, key: string, context: unknown): string {
+  const all = toJson(WorkloadSchema, workload);
+  const { count: _count, dependsOn: _dependsOn, update: _update, service: _service, ...json } = all;
   const files = workload.mounts.map(({ source }) => {
     const file = source.case === "file" ? spec.files.find(({ name }) => name === source.value) : undefined;
-    return file === undefined ? "" : `${file.mode}:${createHash("sha256").update(file.content).digest("hex")}`;
+    if (file === undefined) return "";
+    const about = [file.mode, file.uid, file.gid, file.secret].join(":");
+    return `${about}:${createHash("sha256").update(file.content).digest("hex")}`;
   });
-  const sealed = workload.secrets.map(({ secret }) =>
+  const sealed = secretNamesOf(workload, spec).map((secret) =>
     createHmac("sha256", key)
       .update(secrets[secret] ?? "")
       .digest("hex"),

@@ -118,7 +118,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.DeployResult.outcome": "How it ended.",
   "bowline.agent.v1.DeployResult.product_publish_id": "The publish, copied from the command; empty for others.",
   "bowline.agent.v1.DeployResult.reason":
-    "Stable reason of a failure, e.g. BACKEND_UNREACHABLE. Empty where it was asked to end: the server knows why.",
+    "Stable reason of a failure, e.g. BACKEND_UNREACHABLE. Empty where it was asked to end: the server knows why. With SUCCEEDED: GATE_INCONCLUSIVE where a gate could not tell, else empty.",
   "bowline.agent.v1.DeployResult.state": "What runs now.",
   "bowline.agent.v1.DeployResult.worth_retry": "Whether another try may help.",
   "bowline.agent.v1.DeploymentState": "What an agent observes of one deployment.",
@@ -182,6 +182,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.FetchedDeployment.message": "Beside SECRET_UNREADABLE: which secret, and what to do, for people.",
   "bowline.agent.v1.FetchedDeployment.reason":
     "Empty, or why there is no spec: NOT_IN_FLIGHT, SECRET_UNREADABLE. With one that it does not know the agent waits for the next push.",
+  "bowline.agent.v1.FetchedDeployment.sealed_registries":
+    "Credentials of the registries that the spec's images are of, by host, each a JWE like those of secrets; see `Deployment.sealed_registries`. Not part of the digest: each fetch brings what is there now.",
   "bowline.agent.v1.FetchedDeployment.sealed_secrets":
     "Values of the secrets that the spec names, by name, each a JWE sealed to this agent's X25519 key. Not part of the digest: each fetch seals anew.",
   "bowline.agent.v1.FetchedDeployment.spec": "A `bowline.deployments.v1.Deployment`, exactly the stored bytes.",
@@ -204,6 +206,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.HeartbeatAck.number": "The heartbeat's number.",
   "bowline.agent.v1.HeartbeatAck.server_time": "The server's time.",
   "bowline.agent.v1.InstanceState": "One running member of a workload.",
+  "bowline.agent.v1.InstanceState.altered":
+    "It runs, but somebody changed it by hand (limits, networks); the reason says what. Such a deployment has drifted.",
   "bowline.agent.v1.InstanceState.exit_code": "Set where it ended.",
   "bowline.agent.v1.InstanceState.health": "UNKNOWN, HEALTHY, UNHEALTHY.",
   "bowline.agent.v1.InstanceState.image": "Image, or the program's path.",
@@ -275,6 +279,14 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.ReceiveCommandsResponse.cursor": "Position after the last of them.",
   "bowline.agent.v1.ReceiveCommandsResponse.messages":
     "What the server says, in order; at most 100. More follow at once.",
+  "bowline.agent.v1.ReceiveFramesRequest": "See TunnelPollingService.ReceiveFrames.",
+  "bowline.agent.v1.ReceiveFramesRequest.number":
+    "One more than that of the last answer with frames, from 1: what was answered before is forgotten then.",
+  "bowline.agent.v1.ReceiveFramesRequest.tunnel_id": "The tunnel.",
+  "bowline.agent.v1.ReceiveFramesResponse": "See TunnelPollingService.ReceiveFrames.",
+  "bowline.agent.v1.ReceiveFramesResponse.frames": "In order. None: nothing was said; ask with the same number again.",
+  "bowline.agent.v1.ReceiveFramesResponse.over":
+    "The tunnel is over, after these: the agent ends what it started for it.",
   "bowline.agent.v1.RenewSessionRequest": "See PollingService.RenewSession.",
   "bowline.agent.v1.ResultAck": "What became of a result.",
   "bowline.agent.v1.ResultAck.Disposition": "What the server did with it.",
@@ -300,6 +312,13 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.RunningDeployment.deployment_id": "The deployment.",
   "bowline.agent.v1.RunningDeployment.digest": "Digest of that generation.",
   "bowline.agent.v1.RunningDeployment.generation": "Highest generation that it converged to.",
+  "bowline.agent.v1.SendFramesRequest": "See TunnelPollingService.SendFrames.",
+  "bowline.agent.v1.SendFramesRequest.frames": "In order, at most 256 KiB of data; `opened` is not needed.",
+  "bowline.agent.v1.SendFramesRequest.last": "The agent says nothing more.",
+  "bowline.agent.v1.SendFramesRequest.number": "Of this request in its lane, from 1.",
+  "bowline.agent.v1.SendFramesRequest.tunnel_id": "The tunnel.",
+  "bowline.agent.v1.SendFramesResponse": "See TunnelPollingService.SendFrames.",
+  "bowline.agent.v1.SendFramesResponse.taken": "False: whoever reads has not come so far yet; send the same again.",
   "bowline.agent.v1.SendProgressRequest": "See PollingService.SendProgress.",
   "bowline.agent.v1.SendProgressRequest.progress": "1–64.",
   "bowline.agent.v1.SendProgressResponse": "See PollingService.SendProgress.",
@@ -360,6 +379,73 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.SyncReply.last": "True on the last reply: the session is SERVING.",
   "bowline.agent.v1.SyncReply.results": "Per result that Sync carried.",
   "bowline.agent.v1.TokenRequest": "Asks for a new access token before the old one ends.",
+  "bowline.agent.v1.TunnelContainers": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelContainers.containers": "In any order.",
+  "bowline.agent.v1.TunnelContainers.truncated": "There are more than are told.",
+  "bowline.agent.v1.TunnelError": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelError.message": "For people.",
+  "bowline.agent.v1.TunnelError.reason":
+    "INSTANCE_UNKNOWN, INSTANCE_NOT_RUNNING, UNSUPPORTED, DENIED_BY_HOST, INTERNAL.",
+  "bowline.agent.v1.TunnelExec": "See TunnelResponse.",
+  "bowline.agent.v1.TunnelExec.command": "Program and arguments; no shell reads them.",
+  "bowline.agent.v1.TunnelExec.instance": "Where.",
+  "bowline.agent.v1.TunnelExec.size": "Of the terminal; unset: 80 by 24.",
+  "bowline.agent.v1.TunnelExec.tty": "With a terminal: output then comes from STDOUT only.",
+  "bowline.agent.v1.TunnelExit": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelExit.code":
+    "As a shell reports it: 128 + number for a signal; 126 or 127 where the program could not be started.",
+  "bowline.agent.v1.TunnelForeignContainers": "See TunnelResponse.",
+  "bowline.agent.v1.TunnelInstance": "One instance at the agent.",
+  "bowline.agent.v1.TunnelInstance.deployment_id": "Its deployment.",
+  "bowline.agent.v1.TunnelInstance.index": "0-based.",
+  "bowline.agent.v1.TunnelInstance.workload": "Its workload.",
+  "bowline.agent.v1.TunnelKeepAlive": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelKeepAlive.sent_at":
+    "When it was sent, by its sender's clock; for people who look at traffic.",
+  "bowline.agent.v1.TunnelLogs": "See TunnelResponse.",
+  "bowline.agent.v1.TunnelLogs.follow": "Then also what they write from now on.",
+  "bowline.agent.v1.TunnelLogs.instances": "Whose. At most 200.",
+  "bowline.agent.v1.TunnelLogs.lines": "The last so many lines of each; 0: none.",
+  "bowline.agent.v1.TunnelLogs.timestamps":
+    "Each line with its time in front (RFC 3339, a blank), where the runtime keeps times: Docker does, the local runtime does not.",
+  "bowline.agent.v1.TunnelOpened": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelOpened.tunnel_id": "The tunnel.",
+  "bowline.agent.v1.TunnelOutput": "See TunnelRequest.",
+  "bowline.agent.v1.TunnelOutput.Source": "Where it came from.",
+  "bowline.agent.v1.TunnelOutput.Source.SOURCE_UNSPECIFIED": "What an instance wrote, of logs.",
+  "bowline.agent.v1.TunnelOutput.Source.STDERR": "The program's stderr, of an exec.",
+  "bowline.agent.v1.TunnelOutput.Source.STDOUT": "The program's stdout, of an exec.",
+  "bowline.agent.v1.TunnelOutput.data": "At most 32 KiB. Of logs: any part of the text, not whole lines.",
+  "bowline.agent.v1.TunnelOutput.instance": "Of logs: which of the instances asked for, 0-based.",
+  "bowline.agent.v1.TunnelOutput.source": "Where it came from.",
+  "bowline.agent.v1.TunnelPollingService":
+    "The same for an agent that polls, on paths that carry no streams: the frames of TunnelService.Tunnel in requests, one lane up and one down, which begin when an OpenTunnel was polled. `authorization: Bearer <access token>`; a tunnel does not outlive its session.\n\nThe requests of a lane count from 1, and one of a lane is under way at a time. One whose answer got lost is sent again with its number and changes nothing. Neither side reads ahead by more than one request; a side with nothing to say sends `keep_alive` every 5 s, and a tunnel of which the server hears nothing for 20 s is over. Any replica answers, or asks the one where it is waited for.\n\nErrors: TUNNEL_UNKNOWN (nobody waits for it any more, or it is another agent's), TUNNEL_UNREACHABLE, TUNNEL_LOST (the replica where it is waited for does not answer; the same may be sent again), PROTOCOL_VIOLATION (a number that is neither the last nor the next), SESSION_EXPIRED.",
+  "bowline.agent.v1.TunnelPollingService.ReceiveFrames": "Waits for frames, at most 15 s.",
+  "bowline.agent.v1.TunnelPollingService.SendFrames":
+    "Says frames. Answered when whoever reads has taken them, at most after 15 s.",
+  "bowline.agent.v1.TunnelRequest": "What an agent says in a tunnel, in order.",
+  "bowline.agent.v1.TunnelRequest.containers": "Some of the containers that are not ours; at most 256 of these.",
+  "bowline.agent.v1.TunnelRequest.error": "Last: it did not work out.",
+  "bowline.agent.v1.TunnelRequest.exit": "Last, of an exec: the program ended.",
+  "bowline.agent.v1.TunnelRequest.keep_alive": "Still here.",
+  "bowline.agent.v1.TunnelRequest.opened": "First: which tunnel it is.",
+  "bowline.agent.v1.TunnelRequest.output": "Output, of logs or of a program.",
+  "bowline.agent.v1.TunnelResponse": "What the server says in a tunnel, in order.",
+  "bowline.agent.v1.TunnelResponse.exec": "First, one of three: a program to run in an instance.",
+  "bowline.agent.v1.TunnelResponse.foreign_containers":
+    "First, one of three: the containers on the host that are not ours.",
+  "bowline.agent.v1.TunnelResponse.keep_alive": "Still here.",
+  "bowline.agent.v1.TunnelResponse.logs": "First, one of three: what instances wrote.",
+  "bowline.agent.v1.TunnelResponse.resize": "The terminal's size changed.",
+  "bowline.agent.v1.TunnelResponse.stdin": "For the program's stdin.",
+  "bowline.agent.v1.TunnelResponse.stdin_end": "The end of stdin.",
+  "bowline.agent.v1.TunnelService": "What an agent calls for a tunnel.",
+  "bowline.agent.v1.TunnelService.Tunnel":
+    "Opens the tunnel that an OpenTunnel named, within 30 s of it. `authorization: Bearer <access token>` of the agent's session.\n\nThe first message up is `opened`; the first down is what is wanted: `logs`, `exec` or `foreign_containers`. The agent ends its side after `exit` or `error`, or when there is no more output; the server ends its side when nobody reads any more, and the agent then ends what it started for it. A frame is at most 64 KiB; neither side reads ahead of who takes it from there, so a slow reader slows the writer. A side with nothing to say sends `keep_alive` every 5 s; the server takes an agent that says nothing for 20 s as gone.\n\nIt may arrive at any replica: one at which nobody waits for the tunnel relays it to the one that the tunnel's row names.\n\nErrors: TUNNEL_UNKNOWN (nobody waits for it any more, or it is another agent's), TUNNEL_UNREACHABLE (it waits at a replica that cannot be reached from this one), SESSION_EXPIRED.",
+  "bowline.agent.v1.TunnelSize": "Of a terminal, in characters.",
+  "bowline.agent.v1.TunnelSize.columns": "Characters of a line.",
+  "bowline.agent.v1.TunnelSize.rows": "Lines.",
+  "bowline.agent.v1.TunnelStdinEnd": "See TunnelResponse.",
   "bowline.agent.v1.WorkloadProgress": "How far one workload is.",
   "bowline.agent.v1.WorkloadProgress.message": "For people.",
   "bowline.agent.v1.WorkloadProgress.percent": "0–100.",
@@ -389,7 +475,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Agent.Transport.POLL": "Long polling: its network breaks streaming.",
   "bowline.agents.v1.Agent.Transport.STREAM": "One long-lived stream.",
   "bowline.agents.v1.Agent.Transport.TRANSPORT_UNSPECIFIED": "None, or not known.",
-  "bowline.agents.v1.Agent.capabilities": "What it reports that it can do. Output only.",
+  "bowline.agents.v1.Agent.capabilities":
+    "What it reports that it can do; `denies/<right>`: what the owner of its host denies it whatever the cluster's policy allows. Output only.",
   "bowline.agents.v1.Agent.capacity_limit": "Instances that placement gives it at most; 0: what it reports.",
   "bowline.agents.v1.Agent.client_certificate":
     "The client certificate to which it is bound: `sha256:` and the 64 hexadecimal digits of its DER's SHA-256. Empty: to none; the next one that it comes with is bound. Counts where its cluster's policy requires client certificates.",
@@ -439,6 +526,8 @@ export const comments: Readonly<Record<string, string>> = {
     "Forgets a revoked or retired agent that owes nothing. FAILED_PRECONDITION otherwise.",
   "bowline.agents.v1.AgentsService.GetAgent": "Gets one by id or unique name.",
   "bowline.agents.v1.AgentsService.ListAgents": "Lists agents by cluster and name.",
+  "bowline.agents.v1.AgentsService.ListForeignContainers":
+    "Lists the containers on an agent's host that are not its own, by name. It is asked for at the agent each time, through a tunnel, and kept nowhere; a page shows what is there when it is asked for. Read-only.\n\nOnly where the cluster's policy asks for it (`report_foreign_containers`) and the host's owner does not deny it. The first page is audited as `agent.list_foreign_containers`.\n\nErrors: NOT_FOUND, FOREIGN_CONTAINERS_NOT_REPORTED (the policy does not ask for it), DENIED_BY_HOST, FOREIGN_CONTAINERS_UNSUPPORTED (the agent's runtime has no containers, or the agent is older than this), AGENT_OFFLINE, AGENT_REVOKED, AGENT_RETIRED, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST (also: its engine does not answer), TUNNEL_UNREACHABLE.",
   "bowline.agents.v1.AgentsService.ReleaseAgent":
     "Ends a CONFLICT: the enrolled runtime's next process that connects is the agent. Two processes that both live on end up in CONFLICT again. Releasing an agent that is in none changes nothing; AGENT_REVOKED or AGENT_RETIRED for one that is gone, AWAITING_DECISION where release decides nothing.",
   "bowline.agents.v1.AgentsService.RetireAgent":
@@ -465,6 +554,43 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.Dispute.server_generation": "The server's newest generation; 0: none.",
   "bowline.agents.v1.Dispute.why":
     "GENERATION_AHEAD, DIGEST_DIFFERS (the same generation with another spec) or UNKNOWN_DEPLOYMENT (the server has none of that id).",
+  "bowline.agents.v1.ForeignContainer":
+    "A container that does not belong to the agent on whose host it is. What it was started with (command, environment, mounts) is never told, because secrets are in there.",
+  "bowline.agents.v1.ForeignContainer.Health": "What its health check says.",
+  "bowline.agents.v1.ForeignContainer.Health.HEALTHY": "The check passes.",
+  "bowline.agents.v1.ForeignContainer.Health.HEALTH_UNSPECIFIED": "It has none, or does not run.",
+  "bowline.agents.v1.ForeignContainer.Health.STARTING": "The check has not decided yet.",
+  "bowline.agents.v1.ForeignContainer.Health.UNHEALTHY": "The check fails.",
+  "bowline.agents.v1.ForeignContainer.State": "How it is.",
+  "bowline.agents.v1.ForeignContainer.State.CREATED": "Made, and never started.",
+  "bowline.agents.v1.ForeignContainer.State.DEAD": "It could not be removed.",
+  "bowline.agents.v1.ForeignContainer.State.EXITED": "It has ended.",
+  "bowline.agents.v1.ForeignContainer.State.PAUSED": "It is frozen.",
+  "bowline.agents.v1.ForeignContainer.State.REMOVING": "It is being removed.",
+  "bowline.agents.v1.ForeignContainer.State.RESTARTING": "The engine starts it again.",
+  "bowline.agents.v1.ForeignContainer.State.RUNNING": "It runs.",
+  "bowline.agents.v1.ForeignContainer.State.STATE_UNSPECIFIED": "Not known, or one that came later.",
+  "bowline.agents.v1.ForeignContainer.bowline_agent":
+    "It carries the labels of another Bowline agent on this engine (the id of that one's data folder), or of one that is gone. Empty: of none.",
+  "bowline.agents.v1.ForeignContainer.compose_project":
+    "The Compose project that it belongs to by its labels. Empty: none.",
+  "bowline.agents.v1.ForeignContainer.compose_service": "The service of that project.",
+  "bowline.agents.v1.ForeignContainer.created_at": "When it was made.",
+  "bowline.agents.v1.ForeignContainer.health": "What its health check says.",
+  "bowline.agents.v1.ForeignContainer.id": "The engine's id, 64 hexadecimal digits.",
+  "bowline.agents.v1.ForeignContainer.image": "The image, as whoever made the container named it.",
+  "bowline.agents.v1.ForeignContainer.image_digest":
+    "The image's digest in its registry (`sha256:…`). Empty: it comes from none, or the engine does not know any more.",
+  "bowline.agents.v1.ForeignContainer.name": "Its name on the engine.",
+  "bowline.agents.v1.ForeignContainer.networks": "Names of the networks that it is in, sorted; at most 64.",
+  "bowline.agents.v1.ForeignContainer.ports": "Its ports, by number; at most 64.",
+  "bowline.agents.v1.ForeignContainer.state": "How it is.",
+  "bowline.agents.v1.ForeignContainer.status": "The engine's words for that, e.g. `Exited (1) 3 hours ago`.",
+  "bowline.agents.v1.ForeignPort": "A port of a container.",
+  "bowline.agents.v1.ForeignPort.container": "Inside.",
+  "bowline.agents.v1.ForeignPort.host_address": "Address on the host; empty: not published.",
+  "bowline.agents.v1.ForeignPort.protocol": "`tcp`, `udp` or `sctp`.",
+  "bowline.agents.v1.ForeignPort.published": "On the host; 0: not published.",
   "bowline.agents.v1.GetAgentRequest": "See AgentsService.GetAgent.",
   "bowline.agents.v1.GetAgentRequest.id": "Id, or a name that only one agent has.",
   "bowline.agents.v1.ListAgentsRequest": "See AgentsService.ListAgents.",
@@ -477,6 +603,19 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agents.v1.ListAgentsResponse.agents": "One page.",
   "bowline.agents.v1.ListAgentsResponse.next_page_token": "Empty on the last page.",
   "bowline.agents.v1.ListAgentsResponse.total_size": "Set where it was asked for.",
+  "bowline.agents.v1.ListForeignContainersRequest": "See AgentsService.ListForeignContainers.",
+  "bowline.agents.v1.ListForeignContainersRequest.agent": "The agent, by id or unique name.",
+  "bowline.agents.v1.ListForeignContainersRequest.name": "Only those with this text in their name.",
+  "bowline.agents.v1.ListForeignContainersRequest.page_size": "1–1000; 0 is 100.",
+  "bowline.agents.v1.ListForeignContainersRequest.page_token": "From the answer before.",
+  "bowline.agents.v1.ListForeignContainersRequest.return_total_size": "Count all that match.",
+  "bowline.agents.v1.ListForeignContainersRequest.states": "Only in one of these states; none: in any.",
+  "bowline.agents.v1.ListForeignContainersResponse": "See AgentsService.ListForeignContainers.",
+  "bowline.agents.v1.ListForeignContainersResponse.containers": "One page.",
+  "bowline.agents.v1.ListForeignContainersResponse.next_page_token": "Empty on the last page.",
+  "bowline.agents.v1.ListForeignContainersResponse.total_size": "Set where it was asked for.",
+  "bowline.agents.v1.ListForeignContainersResponse.truncated":
+    "The host has more than an agent tells (some 8 MiB): what comes after that is in no page.",
   "bowline.agents.v1.ReleaseAgentRequest": "See AgentsService.ReleaseAgent.",
   "bowline.agents.v1.ReleaseAgentRequest.accept_runtime_identity":
     "The agent belongs to the runtime that it came with last, from now on. No effect where the conflict is of another kind.",
@@ -577,13 +716,36 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.ClusterPolicy.DriftRepair.REPAIR": "A new command repairs it.",
   "bowline.clusters.v1.ClusterPolicy.DriftRepair.SHOW": "It is shown.",
   "bowline.clusters.v1.ClusterPolicy.allow_bulk_enrolment": "Registration tokens may have more than one use.",
-  "bowline.clusters.v1.ClusterPolicy.allow_host_paths": "Workloads may mount paths of the host.",
+  "bowline.clusters.v1.ClusterPolicy.allow_host_namespaces":
+    "Workloads may use the host's pid, ipc, uts and user namespaces, and cgroups.",
+  "bowline.clusters.v1.ClusterPolicy.allow_host_network":
+    "Workloads may use the host's network, or another container's.",
+  "bowline.clusters.v1.ClusterPolicy.allow_host_paths":
+    "Workloads may mount any path of the host. `allowed_host_paths` allows some.",
   "bowline.clusters.v1.ClusterPolicy.allow_private_backends":
     "Backends may have loopback, link-local or private addresses.",
-  "bowline.clusters.v1.ClusterPolicy.allow_privileged": "Workloads may be privileged.",
+  "bowline.clusters.v1.ClusterPolicy.allow_privileged":
+    "Workloads may be privileged. They can then do whatever the host can, so with it everything else that concerns the host is allowed too.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_capabilities":
+    "Capabilities that workloads may add, without `CAP_`; `ALL` for all.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_devices": "Paths of devices that workloads may use.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_drivers":
+    "Drivers beyond `local`, `bridge` and those of logs that stay on the host: `volume=NAME`, `network=NAME`, `logging=NAME`.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_externals":
+    "Networks and volumes from outside a stack: `network:NAME`, `volume:NAME`; `*` for all.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_host_paths":
+    "Paths of the host that workloads may mount; each allows what is below it, but not the sockets of container engines, which must be named themselves.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_published_ports":
+    "Ports of hosts that stacks may publish, as numbers and ranges: `443`, `8000-8999`. Empty: any. A port that happens to be free on the host is allowed where all are: empty, or `1-65535`.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_security_options":
+    "Security options that workloads may set, as Compose files write them.",
+  "bowline.clusters.v1.ClusterPolicy.allowed_sysctls":
+    "Kernel parameters that workloads may set beyond the container's own.",
   "bowline.clusters.v1.ClusterPolicy.client_certificates":
     "Whether agents come with a client certificate. Counts from the next session or call of each agent.",
   "bowline.clusters.v1.ClusterPolicy.drift_repair": "What drift leads to.",
+  "bowline.clusters.v1.ClusterPolicy.report_foreign_containers":
+    "Operators and viewers may list the containers on hosts that are not Bowline's (AgentsService.ListForeignContainers), where a host's owner does not deny it.",
   "bowline.clusters.v1.ClusterService": "Clusters. They belong to the installation and are granted to organisations.",
   "bowline.clusters.v1.ClusterService.CreateCluster": "Creates one. ALREADY_EXISTS where the name is taken.",
   "bowline.clusters.v1.ClusterService.DeleteCluster":
@@ -603,6 +765,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.CreateRegistrationTokenRequest": "See RegistrationTokenService.CreateRegistrationToken.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest.cluster_id":
     "Id or name of the cluster. Required unless rekey_agent_id is given; then it is the agent's, and another one is refused.",
+  "bowline.clusters.v1.CreateRegistrationTokenRequest.docker_host":
+    "How the agent will reach its Docker Engine, for join_command and container_command; nothing else depends on it: `unix:///path/of/docker.sock` or `tcp://host:port`, which is TLS with the files of a folder `certs` (ca.pem, cert.pem, key.pem). Default: unix:///var/run/docker.sock. Only for clusters of the runtime docker.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest.max_uses":
     "How often it may be used. Default 1; more only where the cluster's policy allows bulk enrolment. At most 10000.",
   "bowline.clusters.v1.CreateRegistrationTokenRequest.rekey_agent_id":
@@ -647,6 +811,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.clusters.v1.RegistrationToken.ca_fingerprint":
     "Fingerprint (`sha256:…`) of the CA that agents may pin at their first connection; join_command has it too. Only in the answer to its creation, and only where the server itself speaks TLS with a chain that shows a private CA.",
   "bowline.clusters.v1.RegistrationToken.cluster_id": "The cluster that it enrols into.",
+  "bowline.clusters.v1.RegistrationToken.container_command":
+    "A line that starts a Docker agent as a container, without the token, which it reads from a file `token` into a variable of the container. Only in the answer to its creation, and only for clusters of the runtime docker.",
   "bowline.clusters.v1.RegistrationToken.created_at": "When it was issued.",
   "bowline.clusters.v1.RegistrationToken.created_by": "Who issued it.",
   "bowline.clusters.v1.RegistrationToken.created_by_name": "The name of who issued it. Empty: not known any more.",
@@ -680,6 +846,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.commands.v1.CancelCommandRequest": "See CommandService.CancelCommand.",
   "bowline.commands.v1.CancelCommandRequest.id": "The command.",
   "bowline.commands.v1.Command": "One durable instruction: converge this deployment to this generation.",
+  "bowline.commands.v1.Command.Kind": "What it does.",
+  "bowline.commands.v1.Command.Kind.APPLY": "Brings what is wanted, or changes it.",
+  "bowline.commands.v1.Command.Kind.KIND_UNSPECIFIED": "Not valid.",
+  "bowline.commands.v1.Command.Kind.REMOVE": "Removes.",
+  "bowline.commands.v1.Command.Kind.STOP": "Stops or pauses.",
   "bowline.commands.v1.Command.State": "Where it stands.",
   "bowline.commands.v1.Command.State.ASSIGNED": "Claimed for a session and pushed; no receipt yet.",
   "bowline.commands.v1.Command.State.BLOCKED": "Another command of this deployment is ahead.",
@@ -702,16 +873,21 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.commands.v1.Command.cluster_id": "The cluster.",
   "bowline.commands.v1.Command.created_at": "When it was enqueued.",
   "bowline.commands.v1.Command.created_by": "Who caused it.",
+  "bowline.commands.v1.Command.created_by_name":
+    "The name of who caused it. Empty: not known any more. Steps of a rollout are of who began the rollout.",
   "bowline.commands.v1.Command.deployment_id": "The deployment.",
   "bowline.commands.v1.Command.due_at": "When a RETRY_WAIT one is due.",
+  "bowline.commands.v1.Command.duration": "From its enqueue to its end, waiting included. Unset while it is open.",
   "bowline.commands.v1.Command.ended_at": "When it ended.",
   "bowline.commands.v1.Command.failures": "Failures so far; the retry budget.",
   "bowline.commands.v1.Command.generation": "The generation.",
   "bowline.commands.v1.Command.id": "Id (`command_…`).",
+  "bowline.commands.v1.Command.kind": "What it does.",
   "bowline.commands.v1.Command.late_outcome": "What the agent said after the command was LOST.",
   "bowline.commands.v1.Command.max_retries": "Failures after which no try follows.",
   "bowline.commands.v1.Command.message": "For people.",
   "bowline.commands.v1.Command.organisation_id": "The organisation that it belongs to; empty: the installation's.",
+  "bowline.commands.v1.Command.owner_kind": "What its deployment is of: `stack`, `product-publish`, `data-plane`.",
   "bowline.commands.v1.Command.priority": "0 (most urgent) to 9.",
   "bowline.commands.v1.Command.product_publish_id": "The publish, if it is for one.",
   "bowline.commands.v1.Command.progress_message": "For people.",
@@ -720,14 +896,19 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.commands.v1.Command.reason": "Stable reason of the end, or of the last failure.",
   "bowline.commands.v1.Command.reduces": "It stops or removes.",
   "bowline.commands.v1.Command.retry_of": "The ended command that this one tries again.",
+  "bowline.commands.v1.Command.revision": "The stack's revision; 0: it is of none, or older than this field.",
+  "bowline.commands.v1.Command.rollout_id": "The rollout of which it is a step; empty: of none.",
   "bowline.commands.v1.Command.run_timeout": "Longest run of one attempt.",
+  "bowline.commands.v1.Command.stack": "The stack's name.",
+  "bowline.commands.v1.Command.stack_id": "The stack, if it is of one.",
   "bowline.commands.v1.Command.state": "Where it stands.",
   "bowline.commands.v1.Command.superseded_by": "The newer command that made this one pointless.",
   "bowline.commands.v1.CommandService": "Commands. Operators see all, providers those of their organisation.",
   "bowline.commands.v1.CommandService.CancelCommand":
     "Asks for its end. A removal is never cancelled (REMOVAL_NOT_CANCELLABLE); an ended one is COMMAND_ENDED.",
   "bowline.commands.v1.CommandService.GetCommand": "Gets one.",
-  "bowline.commands.v1.CommandService.ListCommands": "Lists commands, newest first.",
+  "bowline.commands.v1.CommandService.ListCommands":
+    "Lists commands, newest first: what was done, at which host, by whom, and with which outcome. Ended ones are kept for as long as the server's `--commands-retention-days` says (30 by default), the newest of each deployment for as long as it exists. A page costs the same however many there are, where it is filtered by stack, agent, person or state, or not at all.",
   "bowline.commands.v1.CommandService.RetryCommand":
     "Makes a new command for the same wish (`retry_of`), as a generation of its own. Only for an ended one (else COMMAND_OPEN) whose generation is the current one (else NEWER_GENERATION). What is removed for good is DEPLOYMENT_ABSENT.",
   "bowline.commands.v1.CommandService.WatchCommands":
@@ -737,12 +918,18 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.commands.v1.ListCommandsRequest": "See CommandService.ListCommands.",
   "bowline.commands.v1.ListCommandsRequest.agent_id": "Only of this agent (id or name).",
   "bowline.commands.v1.ListCommandsRequest.cluster_id": "Only of this cluster (id or name).",
+  "bowline.commands.v1.ListCommandsRequest.created_by": "Only what this principal caused (id or name).",
   "bowline.commands.v1.ListCommandsRequest.deployment_id": "Only of this deployment.",
+  "bowline.commands.v1.ListCommandsRequest.from": "Only what was enqueued at this time or later.",
+  "bowline.commands.v1.ListCommandsRequest.kinds": "Only of these kinds.",
   "bowline.commands.v1.ListCommandsRequest.page_size": "1–1000; 0 is 100.",
   "bowline.commands.v1.ListCommandsRequest.page_token": "From the answer before.",
   "bowline.commands.v1.ListCommandsRequest.product_publish_id": "Only of this publish.",
-  "bowline.commands.v1.ListCommandsRequest.return_total_size": "Count all that match.",
+  "bowline.commands.v1.ListCommandsRequest.return_total_size": "Count all that match. That reads all of them.",
+  "bowline.commands.v1.ListCommandsRequest.stack":
+    "Only of this stack (id or name; by its name also stacks that are DELETED).",
   "bowline.commands.v1.ListCommandsRequest.states": "Only in these states.",
+  "bowline.commands.v1.ListCommandsRequest.to": "Only what was enqueued before this time.",
   "bowline.commands.v1.ListCommandsResponse": "See CommandService.ListCommands.",
   "bowline.commands.v1.ListCommandsResponse.commands": "One page.",
   "bowline.commands.v1.ListCommandsResponse.next_page_token": "Empty on the last page.",
@@ -848,6 +1035,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Deployment.data_plane": "Set where this deployment is a gateway's data plane.",
   "bowline.deployments.v1.Deployment.desired": "What it is to be.",
   "bowline.deployments.v1.Deployment.files": "Files that workloads mount. Names are unique.",
+  "bowline.deployments.v1.Deployment.forwards":
+    "Ports on the host that the agent holds and passes on, so that instances come and go behind them. Names are unique. Needs the capability `forwards`.",
+  "bowline.deployments.v1.Deployment.gates":
+    "What has to hold beside health before this generation takes over. They are run after all of it is healthy, before forwards change and anything old ends; each generation anew.",
   "bowline.deployments.v1.Deployment.generation": "Grows by 1 with every change of the wish; starts at 1.",
   "bowline.deployments.v1.Deployment.id": "Id of the deployment (`deployment_…`).",
   "bowline.deployments.v1.Deployment.labels": "Labels, put on everything that the runtime makes.",
@@ -856,6 +1047,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Deployment.routes": "Set where this deployment is what a product serves at a data plane.",
   "bowline.deployments.v1.Deployment.run_timeout":
     "How long an attempt to converge may take, on the agent's monotonic clock.",
+  "bowline.deployments.v1.Deployment.sealed_registries":
+    'Credentials of registries that its images are of, by host (`docker.io` for references without one), each a JWE sealed to the agent\'s X25519 key whose content is JSON: `{"username": …, "password": …}`. Never in the stored bytes, and in no version of them: an agent fills it with what its fetch gave beside them, so that another password is no other spec.',
   "bowline.deployments.v1.Deployment.sealed_secrets":
     "Values of the secrets that workloads refer to, by name, each a JWE sealed to the agent's X25519 key. Never in the stored bytes: an agent fills it with what its fetch gave beside them.",
   "bowline.deployments.v1.Deployment.secret_versions":
@@ -897,6 +1090,34 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.File.secret":
     "Name of a secret in `Deployment.sealed_secrets` whose value is its bytes, instead of `content`. Kept in memory only, where the runtime can.",
   "bowline.deployments.v1.File.uid": "Numeric user that it belongs to. Empty: root.",
+  "bowline.deployments.v1.Forward":
+    "A port on the host that the agent passes on to instances: a new connection (UDP: a new pair of addresses) goes to one healthy instance. It is part of the deployment: it outlives the agent process and is adopted.\n\nA generation's backends take effect when all of it is healthy and its gates have passed; connections to instances that go are drained first.",
+  "bowline.deployments.v1.Forward.backends": "Where it leads.",
+  "bowline.deployments.v1.Forward.drain":
+    "How long connections to an instance that goes may last before it is asked to stop. Default 10 s; limits: 0 to 1 h.",
+  "bowline.deployments.v1.Forward.host_address":
+    "Address on the host. Empty: the runtime's default (local: 127.0.0.1).",
+  "bowline.deployments.v1.Forward.name": "Unique in the deployment. `^[a-z][a-z0-9-]{0,62}$`.",
+  "bowline.deployments.v1.Forward.protocol": "`tcp` (default) or `udp`.",
+  "bowline.deployments.v1.Forward.published": "Port on the host. 0: any free one, kept over restarts where it can be.",
+  "bowline.deployments.v1.ForwardBackend": "Where a forward leads.",
+  "bowline.deployments.v1.ForwardBackend.port": "Name or number of its port.",
+  "bowline.deployments.v1.ForwardBackend.weight":
+    "Its share of the new connections among the backends, whatever the number of its instances. 0 is 1.",
+  "bowline.deployments.v1.ForwardBackend.workload": "Name of the workload.",
+  "bowline.deployments.v1.Gate":
+    "A question to what is new. Its verdict is pass, fail or inconclusive.\n\nAll pass: the generation takes over. One fails: the attempt has failed with GATE_FAILED and is undone. Else one is inconclusive: the generation takes over and the result says GATE_INCONCLUSIVE.",
+  "bowline.deployments.v1.Gate.exec":
+    "A command inside the instance. Exit code 0 passes, 75 (EX_TEMPFAIL) and no end in time are inconclusive, others fail.",
+  "bowline.deployments.v1.Gate.failures_allowed": "Tries that may fail, per instance, before the gate has failed.",
+  "bowline.deployments.v1.Gate.http": "A GET. 200–399 passes, another answer fails, none in time is inconclusive.",
+  "bowline.deployments.v1.Gate.inconclusive_allowed":
+    "Tries that may be inconclusive, per instance, before the gate is.",
+  "bowline.deployments.v1.Gate.interval": "Time between two tries. Default 5 s.",
+  "bowline.deployments.v1.Gate.name": "Unique in the deployment.",
+  "bowline.deployments.v1.Gate.passes": "Tries that have to pass, per instance. 0 is 1.",
+  "bowline.deployments.v1.Gate.timeout": "Longest time of one try. Default 10 s.",
+  "bowline.deployments.v1.Gate.workload": "The workload that is asked, each of its instances.",
   "bowline.deployments.v1.GetDeploymentRequest": "See DeploymentService.GetDeployment.",
   "bowline.deployments.v1.GetDeploymentRequest.id": "The deployment.",
   "bowline.deployments.v1.Header": "A header's name and value.",
@@ -1067,6 +1288,17 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Ulimit": "A limit of processes.",
   "bowline.deployments.v1.Ulimit.hard": "The hard limit.",
   "bowline.deployments.v1.Ulimit.soft": "The soft limit.",
+  "bowline.deployments.v1.UpdateConfig": "How changed instances of a workload are replaced by new ones.",
+  "bowline.deployments.v1.UpdateConfig.Order": "Which goes first.",
+  "bowline.deployments.v1.UpdateConfig.Order.ORDER_UNSPECIFIED":
+    "New ones beside the old, unless both would have one port of the host or write to one volume that is not made for it: then the old ones end first.",
+  "bowline.deployments.v1.UpdateConfig.Order.START_FIRST":
+    "New ones beside the old. Refused with UNSUPPORTED where both would have one port of the host; published ports belong into forwards then.",
+  "bowline.deployments.v1.UpdateConfig.Order.STOP_FIRST": "The old ones end first.",
+  "bowline.deployments.v1.UpdateConfig.delay":
+    "How long the instances of one time must be healthy before the next begin.",
+  "bowline.deployments.v1.UpdateConfig.max_parallel": "Instances at one time. 0: all.",
+  "bowline.deployments.v1.UpdateConfig.order": "Which goes first.",
   "bowline.deployments.v1.UrlRewrite": "Rewrites a request before it is sent on.",
   "bowline.deployments.v1.UrlRewrite.hostname": "The Host header. Empty: as it came.",
   "bowline.deployments.v1.UrlRewrite.path": "The path. Unset: as it came.",
@@ -1109,8 +1341,11 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.deployments.v1.Workload.run_to_completion":
     "Set for a job: it runs to its end once per generation. One that has ended is adopted, not run again.",
   "bowline.deployments.v1.Workload.secrets": "Environment variables whose value is a secret.",
+  "bowline.deployments.v1.Workload.service":
+    "What people call it, such as the service of a stack; a label of what the runtime makes. Another one replaces no instance. Empty: its name.",
   "bowline.deployments.v1.Workload.stop_grace": "Time between that signal and SIGKILL. Default 10 s.",
   "bowline.deployments.v1.Workload.stop_signal": "Signal that asks it to stop. Empty: SIGTERM.",
+  "bowline.deployments.v1.Workload.update": "How its instances are replaced.",
   "bowline.deployments.v1.Workload.working_dir":
     "Folder in which it starts. Empty: the image's own; for the local runtime the instance's own folder.",
   "bowline.identity.v1.AuthService": "The principal that calls.",
@@ -1208,6 +1443,63 @@ export const comments: Readonly<Record<string, string>> = {
     "Ends the hold that a restore began: commands are dispatched again. Agents that have more than the restored database await a decision each (AgentsService.AcceptAgent). Confirming what is not held changes nothing.",
   "bowline.installation.v1.InstallationService.GetInstallation":
     "Tells which installation this is, and whether dispatch is held.",
+  "bowline.instances.v1.ExecExit": "How a program ended.",
+  "bowline.instances.v1.ExecExit.code":
+    "As a shell reports it: 128 + number for a signal; 126 or 127 where it could not be started.",
+  "bowline.instances.v1.ExecRequest": "See InstanceService.Exec.",
+  "bowline.instances.v1.ExecRequest.resize": "The terminal's size changed.",
+  "bowline.instances.v1.ExecRequest.start": "First, once.",
+  "bowline.instances.v1.ExecRequest.stdin": "For stdin; at most 32 KiB.",
+  "bowline.instances.v1.ExecResponse": "See InstanceService.Exec.",
+  "bowline.instances.v1.ExecResponse.exit": "Last.",
+  "bowline.instances.v1.ExecResponse.started": "First: the program is being started there.",
+  "bowline.instances.v1.ExecResponse.stderr": "What it wrote to stderr.",
+  "bowline.instances.v1.ExecResponse.stdout": "What it wrote to stdout; with a terminal all that it wrote.",
+  "bowline.instances.v1.ExecStart": "What to run, and where.",
+  "bowline.instances.v1.ExecStart.agent":
+    "At this agent, by id or name; needed where the service has instances at several.",
+  "bowline.instances.v1.ExecStart.command": "Program and arguments; no shell reads them.",
+  "bowline.instances.v1.ExecStart.deployment_id": "Or a deployment, by id.",
+  "bowline.instances.v1.ExecStart.index": "0-based; unset: the only one, or the first that runs at the agent.",
+  "bowline.instances.v1.ExecStart.service": "The service of the stack, or the workload of the deployment.",
+  "bowline.instances.v1.ExecStart.size": "Of the terminal.",
+  "bowline.instances.v1.ExecStart.stack": "A stack, by id or name.",
+  "bowline.instances.v1.ExecStart.tty": "With a terminal.",
+  "bowline.instances.v1.Instance": "Which instance.",
+  "bowline.instances.v1.Instance.agent": "The agent's name.",
+  "bowline.instances.v1.Instance.deployment_id": "Its deployment.",
+  "bowline.instances.v1.Instance.index": "0-based.",
+  "bowline.instances.v1.Instance.service": "The service of the stack, or the workload of the deployment.",
+  "bowline.instances.v1.InstanceService": "Logs of instances, and programs in them.",
+  "bowline.instances.v1.InstanceService.Exec":
+    "Runs a program in an instance. The first message up is `start`; the first down is `started`, the last `exit`. The end of the caller's messages is the end of stdin. A caller that goes away ends the program. After 30 min without a byte either way it is ended as TUNNEL_IDLE.\n\nAudited as `instance.exec`: who, where, and the command; never what was typed or answered. Needs HTTP/2 (gRPC, or Connect over HTTP/2), as messages go both ways at once; there is none over REST and none for browsers.\n\nErrors: NOT_FOUND (the stack or deployment), INSTANCE_UNKNOWN, INSTANCE_AMBIGUOUS (more than one matches; the message names them), INSTANCE_NOT_RUNNING, EXEC_UNSUPPORTED, DENIED_BY_HOST (the host's owner denies exec), AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST, TUNNEL_IDLE, TUNNEL_UNREACHABLE.",
+  "bowline.instances.v1.InstanceService.StreamLogs":
+    "Streams what instances wrote, and with `follow` what they write from then on, merged as it arrives; lines of one instance keep their order. Ends when the last has been told; with `follow` when the caller goes.\n\nWhich instances is decided when the call begins: ask again for those that come later. An agent that is away, or goes away meanwhile, is told as an entry with a `reason`, and the others go on; where there is no other, it is the call's error. A caller that reads slowly slows what reads the logs. Nothing is sent for up to 15 s at a time: then an answer without entries.\n\nErrors: NOT_FOUND (the stack or deployment), INSTANCE_UNKNOWN (nothing of it matches), AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST, TUNNEL_UNREACHABLE.",
+  "bowline.instances.v1.LogEntry": "One line of one instance, or why there are none of an agent any more.",
+  "bowline.instances.v1.LogEntry.instance": "Whose.",
+  "bowline.instances.v1.LogEntry.line":
+    "Without its line break. What is not UTF-8 is replaced (U+FFFD); a line of more than 32 KiB comes in parts.",
+  "bowline.instances.v1.LogEntry.message": "Beside `reason`, for people.",
+  "bowline.instances.v1.LogEntry.reason":
+    "Set: there is no line; this is why there are none of this agent's instances from now on. A stable reason, e.g. AGENT_OFFLINE, TUNNEL_LOST.",
+  "bowline.instances.v1.LogEntry.time": "When it was written; only where it was asked for and the runtime knows it.",
+  "bowline.instances.v1.StreamLogsRequest": "See InstanceService.StreamLogs. A stack, or a deployment.",
+  "bowline.instances.v1.StreamLogsRequest.agent": "Only at this agent, by id or name.",
+  "bowline.instances.v1.StreamLogsRequest.deployment_id": "A deployment, by id.",
+  "bowline.instances.v1.StreamLogsRequest.follow": "Then also what they write from now on.",
+  "bowline.instances.v1.StreamLogsRequest.index": "Only the instance with this index, 0-based.",
+  "bowline.instances.v1.StreamLogsRequest.lines": "The last so many lines of each instance, at most 10000; unset: 100.",
+  "bowline.instances.v1.StreamLogsRequest.services":
+    "Only of these services of the stack, or workloads of the deployment; none: of all.",
+  "bowline.instances.v1.StreamLogsRequest.stack": "A stack, by id or name.",
+  "bowline.instances.v1.StreamLogsRequest.timestamps":
+    "With the time of each line, where the runtime keeps times (Docker does).",
+  "bowline.instances.v1.StreamLogsResponse": "Some lines.",
+  "bowline.instances.v1.StreamLogsResponse.entries":
+    "In the order in which they arrived; none: nothing was written for a while.",
+  "bowline.instances.v1.TerminalSize": "Of a terminal, in characters.",
+  "bowline.instances.v1.TerminalSize.columns": "Characters of a line.",
+  "bowline.instances.v1.TerminalSize.rows": "Lines.",
   "bowline.options.v1.Access":
     "Who may call a method. ADMIN may call every method that lists any person's role, and is not repeated here.",
   "bowline.options.v1.Access.any_principal": "True: any signed-in principal, whatever its role, except agents.",
@@ -1292,7 +1584,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.CommandLimits.grace": "Added to the run timeout before the server gives up on it. Default 30 s.",
   "bowline.products.v1.CommandLimits.max_retries": "Tries after the first. Default 3.",
   "bowline.products.v1.CommandLimits.offline_life": "How long it waits for an agent that is away. Default 24 h.",
-  "bowline.products.v1.CommandLimits.priority": "0 (most urgent) to 9. Default 5. Orders between deployments only.",
+  "bowline.products.v1.CommandLimits.priority":
+    "0 (most urgent) to 9. Default 5. Orders between deployments only. Removals and stops have 0 whatever is asked for, and go first; 0 for anything else counts as 1.",
   "bowline.products.v1.CommandLimits.run_timeout": "Longest run of one attempt. Default 5 min. Limits: 1 s to 24 h.",
   "bowline.products.v1.CreateApiServiceRequest": "Creates a ApiService.",
   "bowline.products.v1.CreateApiServiceRequest.api_service": "What is created.",
@@ -1320,6 +1613,8 @@ export const comments: Readonly<Record<string, string>> = {
     "Makes a repeated request safe; the same as the Idempotency-Key header.",
   "bowline.products.v1.CreateProductPublishRequest.revision_id":
     "Id or number of the revision. Empty: one is made now.",
+  "bowline.products.v1.CreateProductPublishRequest.rollout":
+    "How it goes from agent to agent. Default: to all at once, and a failure leaves what is live where it is.",
   "bowline.products.v1.CreateProductRequest": "Creates a Product.",
   "bowline.products.v1.CreateProductRequest.product": "What is created.",
   "bowline.products.v1.CreateProductRequest.request_id":
@@ -1498,6 +1793,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductPublish.State.SUPERSEDED": "A newer publish took its place.",
   "bowline.products.v1.ProductPublish.State.UNPUBLISHED": "Removed.",
   "bowline.products.v1.ProductPublish.State.UNPUBLISHING": "Being removed.",
+  "bowline.products.v1.ProductPublish.agents_to_come":
+    "Agents that get it when others have it: of a publish with `max_parallel`.",
   "bowline.products.v1.ProductPublish.api_services": "Names of the API services that are published.",
   "bowline.products.v1.ProductPublish.cluster": "The cluster's name.",
   "bowline.products.v1.ProductPublish.cluster_id": "The cluster.",
@@ -1516,10 +1813,12 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductPublish.organisation_id": "The organisation.",
   "bowline.products.v1.ProductPublish.product": "The product's name.",
   "bowline.products.v1.ProductPublish.product_id": "The product.",
-  "bowline.products.v1.ProductPublish.reason": "Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE).",
+  "bowline.products.v1.ProductPublish.reason":
+    "Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE, ROLLING_OUT).",
   "bowline.products.v1.ProductPublish.revision": "The revision's number.",
   "bowline.products.v1.ProductPublish.revision_id": "The revision.",
   "bowline.products.v1.ProductPublish.rollback_of": "The publish whose revision this one brings back.",
+  "bowline.products.v1.ProductPublish.rollout": "How it goes from agent to agent.",
   "bowline.products.v1.ProductPublish.state": "Where it stands.",
   "bowline.products.v1.ProductPublish.superseded_by": "The publish that took its place.",
   "bowline.products.v1.ProductPublish.targets": "One per agent.",
@@ -1553,6 +1852,12 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductService.ListProducts": "Lists them by name.",
   "bowline.products.v1.ProductService.ListRevisions": "Lists revisions, newest first.",
   "bowline.products.v1.ProductService.UpdateProduct": "Changes the fields that the mask names.",
+  "bowline.products.v1.PublishRollout":
+    "How a publish goes from agent to agent. At one agent it is all or nothing anyway: a data plane takes a configuration whole, or keeps the one it has.",
+  "bowline.products.v1.PublishRollout.auto_revert":
+    "Where it fails: what was live there before is published again, at all agents at once, as a rollback that names no person. Not of a rollback itself, so that two revisions can't take turns; not where nothing was live before, or where people have published something newer.",
+  "bowline.products.v1.PublishRollout.max_parallel":
+    "Agents that may be on their way at a time. The next ones get it when these have it, and nobody else once one of them failed. 0: all at once. Agents that are away don't hold up the others: they come last, and follow when they return.",
   "bowline.products.v1.PublishTarget": "A publish at one agent.",
   "bowline.products.v1.PublishTarget.agent": "The agent's name.",
   "bowline.products.v1.PublishTarget.agent_id": "The agent.",
@@ -1618,12 +1923,56 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.WatchProductPublishResponse.product_publish":
     "The publish as it is now. Unset on a heartbeat of the watch itself.",
   "bowline.products.v1.WatchProductPublishResponse.snapshot_end": "True on the event that ends the snapshot.",
+  "bowline.registries.v1.CreateRegistryRequest": "See RegistryService.CreateRegistry.",
+  "bowline.registries.v1.CreateRegistryRequest.registry":
+    "The registry, with its password; id, etag and times are ignored.",
+  "bowline.registries.v1.DeleteRegistryRequest": "See RegistryService.DeleteRegistry.",
+  "bowline.registries.v1.DeleteRegistryRequest.etag": "Only if it is still this one. Empty: whatever it is.",
+  "bowline.registries.v1.DeleteRegistryRequest.force": "Also while it is in use.",
+  "bowline.registries.v1.DeleteRegistryRequest.id": "Id or host.",
+  "bowline.registries.v1.GetRegistryRequest": "See RegistryService.GetRegistry.",
+  "bowline.registries.v1.GetRegistryRequest.id": "Id or host.",
+  "bowline.registries.v1.ListRegistriesRequest": "See RegistryService.ListRegistries.",
+  "bowline.registries.v1.ListRegistriesRequest.page_size": "1–1000; 0 is 100.",
+  "bowline.registries.v1.ListRegistriesRequest.page_token": "From the answer before.",
+  "bowline.registries.v1.ListRegistriesRequest.return_total_size": "Count all that match.",
+  "bowline.registries.v1.ListRegistriesResponse": "See RegistryService.ListRegistries.",
+  "bowline.registries.v1.ListRegistriesResponse.next_page_token": "Empty on the last page.",
+  "bowline.registries.v1.ListRegistriesResponse.registries": "One page.",
+  "bowline.registries.v1.ListRegistriesResponse.total_size": "Set where it was asked for.",
+  "bowline.registries.v1.Registry": "An image registry and the user that images are pulled as.",
+  "bowline.registries.v1.Registry.created_at": "When it was made.",
+  "bowline.registries.v1.Registry.description": "For people.",
+  "bowline.registries.v1.Registry.etag": "Changes with every change.",
+  "bowline.registries.v1.Registry.host":
+    "`registry.example.com`, `registry.example.com:5000`, `docker.io`. Unique in the organisation, and kept as Docker normalises it: lower case, and `index.docker.io` is `docker.io`. Required when it is made.",
+  "bowline.registries.v1.Registry.id": "Id (`registry_…`).",
+  "bowline.registries.v1.Registry.password": "Password or token. Written, never answered. Required when it is made.",
+  "bowline.registries.v1.Registry.password_set_at": "When it got its newest password.",
+  "bowline.registries.v1.Registry.updated_at": "When it changed last.",
+  "bowline.registries.v1.Registry.username": "Who pulls. Required when it is made.",
+  "bowline.registries.v1.RegistryService":
+    "Image registries of an organisation, each with a credential. Passwords are write-only: no answer, event, log or audit event has one.\n\nAn image's registry is the host that its reference begins with, as Docker reads it: `registry.example.com:5000/team/app:1` is of `registry.example.com:5000`, and `nginx` or `team/app` of `docker.io`. An agent that is to run such an image gets the credential that is there when it fetches what to do: a changed password reaches it with its next pull and restarts nothing. Images whose registry is not here are pulled without one.\n\nAt rest a password is encrypted with a key outside the database. On its way to an agent it is sealed to that agent's own key.\n\nWhether a registry is asked in clear text, and which CA signs for it, are settings of each Docker Engine: no agent can say it for one pull.",
+  "bowline.registries.v1.RegistryService.CreateRegistry": "Makes one. ALREADY_EXISTS where the host has one.",
+  "bowline.registries.v1.RegistryService.DeleteRegistry":
+    "Deletes one. REGISTRY_IN_USE while something that is deployed has an image of its host, unless `force` says so: then the next pull there is without a credential.",
+  "bowline.registries.v1.RegistryService.GetRegistry": "Gets one by id or host, without its password.",
+  "bowline.registries.v1.RegistryService.ListRegistries": "Lists them by host, without passwords.",
+  "bowline.registries.v1.RegistryService.UpdateRegistry":
+    "Changes its user name, password or description. The host stays: another host is another registry.",
+  "bowline.registries.v1.UpdateRegistryRequest": "See RegistryService.UpdateRegistry.",
+  "bowline.registries.v1.UpdateRegistryRequest.registry": "`id` is an id or a host; `etag` guards it where it is set.",
+  "bowline.registries.v1.UpdateRegistryRequest.update_mask":
+    "Paths: username, password, description. Empty: those that are set.",
   "bowline.secrets.v1.CreateSecretRequest": "See SecretService.CreateSecret.",
+  "bowline.secrets.v1.CreateSecretRequest.data":
+    "The value as bytes, where it is no text, at most 64 KiB. Never answered.",
   "bowline.secrets.v1.CreateSecretRequest.name": "Unique in the organisation.",
   "bowline.secrets.v1.CreateSecretRequest.value":
-    "The value: printable ASCII and tabs, as a header can carry them. Never answered.",
+    "The value as text, of several lines too: a password, a certificate, a key. At most 64 KiB as UTF-8. One that a backend sends as a header has to be one line of printable ASCII and tabs, at most 4096: else its publish is refused with SECRET_UNFIT. Never answered. Either this or `data` is set.",
   "bowline.secrets.v1.DeleteSecretRequest": "See SecretService.DeleteSecret.",
   "bowline.secrets.v1.DeleteSecretRequest.etag": "Only if it is still this one. Empty: whatever it is.",
+  "bowline.secrets.v1.DeleteSecretRequest.force": "Also while it is in use.",
   "bowline.secrets.v1.DeleteSecretRequest.id": "Id or name.",
   "bowline.secrets.v1.GetSecretRequest": "See SecretService.GetSecret.",
   "bowline.secrets.v1.GetSecretRequest.id": "Id or name.",
@@ -1647,15 +1996,17 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.secrets.v1.SecretService.CreateSecret":
     "Creates one with its first value. ALREADY_EXISTS where the name is taken.",
   "bowline.secrets.v1.SecretService.DeleteSecret":
-    "Deletes one with all its values. SECRET_IN_USE while something that is published has it.",
+    "Deletes one with all its values. SECRET_IN_USE while something that is published or deployed has it; the message names what. With `force` it goes all the same: what runs keeps what it has, and whatever asks for the value again fails with SECRET_UNREADABLE.",
   "bowline.secrets.v1.SecretService.GetSecret": "Gets one by id or name, without its value.",
   "bowline.secrets.v1.SecretService.ListSecrets": "Lists them by name, without values.",
   "bowline.secrets.v1.SecretService.SetSecretValue":
-    "Gives it a new value, as its next version. What is published keeps the version that it was published with: publish again to put the new one into force.",
+    "Gives it a new value, as its next version. What is published or deployed keeps the version that it has: publish again, or apply or restart the stack, to put the new one into force. Until then such a stack has the condition SECRETS_OUTDATED.",
   "bowline.secrets.v1.SetSecretValueRequest": "See SecretService.SetSecretValue.",
+  "bowline.secrets.v1.SetSecretValueRequest.data": "The new value as bytes; see CreateSecretRequest.",
   "bowline.secrets.v1.SetSecretValueRequest.etag": "Only if it is still this one. Empty: whatever it is.",
   "bowline.secrets.v1.SetSecretValueRequest.id": "Id or name.",
-  "bowline.secrets.v1.SetSecretValueRequest.value": "The new value; see CreateSecretRequest.",
+  "bowline.secrets.v1.SetSecretValueRequest.value":
+    "The new value as text; see CreateSecretRequest. Either this or `data` is set.",
   "bowline.stacks.v1.AbortRolloutRequest": "See RolloutService.AbortRollout.",
   "bowline.stacks.v1.AbortRolloutRequest.id": "The rollout.",
   "bowline.stacks.v1.ApplyStackRequest": "See StackService.ApplyStack.",
@@ -1689,6 +2040,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.ComposeSource.environment":
     "What `${…}` may refer to. Nothing of the server's own environment is.",
   "bowline.stacks.v1.ComposeSource.files": "In order of merging; later ones win.",
+  "bowline.stacks.v1.ComposeSource.host_directory":
+    "Absolute path of a folder that is on the agents' hosts: relative paths of bind mounts start there, and are asked of the cluster's policy like all of the host's. Empty: what came in `referred` becomes configs, and other relative paths are refused.",
   "bowline.stacks.v1.ComposeSource.profiles": "Profiles that are on.",
   "bowline.stacks.v1.ComposeSource.referred":
     "Contents of env_files, and of the files of configs, by the path that the Compose files name.",
@@ -1707,6 +2060,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.GetRolloutRequest.id": "The rollout.",
   "bowline.stacks.v1.GetStackRequest": "See StackService.GetStack.",
   "bowline.stacks.v1.GetStackRequest.id": "Id or name.",
+  "bowline.stacks.v1.Lack": "What a service needs and agents do not report.",
+  "bowline.stacks.v1.Lack.capability":
+    "A capability: `container-options`, `host-paths`, `images`, `jobs`, `networks`, `secrets`, `volumes`, …; or what the owners of hosts deny their agents: `privileged`, `devices`, …",
+  "bowline.stacks.v1.Lack.path": "Where the Compose file asks for it: `services.web.read_only`.",
   "bowline.stacks.v1.ListRolloutsRequest": "See RolloutService.ListRollouts.",
   "bowline.stacks.v1.ListRolloutsRequest.page_size": "1–1000; 0 is 100.",
   "bowline.stacks.v1.ListRolloutsRequest.page_token": "From the answer before.",
@@ -1746,6 +2103,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.PlannedChange.agent_id": "The agent.",
   "bowline.stacks.v1.PlannedChange.count": "Instances wanted there.",
   "bowline.stacks.v1.PlannedChange.service": "The service.",
+  "bowline.stacks.v1.PromoteRolloutRequest": "See RolloutService.PromoteRollout.",
+  "bowline.stacks.v1.PromoteRolloutRequest.id": "The rollout.",
   "bowline.stacks.v1.RestartStackRequest": "See StackService.RestartStack.",
   "bowline.stacks.v1.RestartStackRequest.id": "Id or name.",
   "bowline.stacks.v1.RestartStackRequest.request_id":
@@ -1760,6 +2119,12 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.RollbackStackRequest.revision":
     "Number of the revision. 0: the last stable one before the present one.",
   "bowline.stacks.v1.Rollout": "How a stack comes from one revision to another.",
+  "bowline.stacks.v1.Rollout.Phase": "What it does.",
+  "bowline.stacks.v1.Rollout.Phase.CANARIES": "Some of what is new serve beside what was.",
+  "bowline.stacks.v1.Rollout.Phase.PHASE_UNSPECIFIED": "Not known: made by an older version.",
+  "bowline.stacks.v1.Rollout.Phase.PREPARING": "What is new comes up beside what was.",
+  "bowline.stacks.v1.Rollout.Phase.SWITCHING": "Ports switch to what is new; what was is kept for a while.",
+  "bowline.stacks.v1.Rollout.Phase.UPDATING": "Each agent replaces what changed; the last phase of every strategy.",
   "bowline.stacks.v1.Rollout.State": "Where it stands.",
   "bowline.stacks.v1.Rollout.State.ABORTED": "Ended on request.",
   "bowline.stacks.v1.Rollout.State.FAILED": "An agent could not, or the progress deadline passed.",
@@ -1770,32 +2135,73 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.Rollout.State.STATE_UNSPECIFIED": "Not valid.",
   "bowline.stacks.v1.Rollout.State.SUCCEEDED": "Each agent that can be reached has it; those that are away follow.",
   "bowline.stacks.v1.Rollout.State.SUPERSEDED": "A newer one took its place.",
+  "bowline.stacks.v1.Rollout.awaits_promotion":
+    "Old and new run side by side, all is well, and somebody has to say that it goes on (PromoteRollout). The progress deadline does not count.",
   "bowline.stacks.v1.Rollout.cause":
     "What began it: `apply`, `rollback`, `restart`, `revert`, `place` (services that waited for an agent, or an agent left), `start`, `stop`.",
   "bowline.stacks.v1.Rollout.created_at": "When it was made.",
   "bowline.stacks.v1.Rollout.created_by": "Who began it.",
   "bowline.stacks.v1.Rollout.created_by_name": "The name of who began it. Empty: not known any more.",
-  "bowline.stacks.v1.Rollout.done": "Agents that have it, healthy for long enough.",
+  "bowline.stacks.v1.Rollout.done": "Agents that are done with the present phase, healthy for long enough.",
   "bowline.stacks.v1.Rollout.ended_at": "When it ended.",
   "bowline.stacks.v1.Rollout.followed_by": "The rollout that took its place, or goes back.",
   "bowline.stacks.v1.Rollout.from_revision": "Number of the revision that it comes from; 0: none.",
   "bowline.stacks.v1.Rollout.id": "Id (`rollout_…`).",
   "bowline.stacks.v1.Rollout.message": "For people.",
+  "bowline.stacks.v1.Rollout.phase": "What it does now.",
   "bowline.stacks.v1.Rollout.policy": "How it goes.",
   "bowline.stacks.v1.Rollout.reason": "Stable reason: of a failure, or of a pause.",
+  "bowline.stacks.v1.Rollout.removes_old_at": "With BLUE_GREEN after the switch: when what was is removed.",
+  "bowline.stacks.v1.Rollout.side_by_side": "Services that run side by side in it.",
   "bowline.stacks.v1.Rollout.stack": "The stack's name.",
   "bowline.stacks.v1.Rollout.stack_id": "The stack.",
   "bowline.stacks.v1.Rollout.state": "Where it stands.",
   "bowline.stacks.v1.Rollout.to_revision": "Number of the revision that it goes to.",
   "bowline.stacks.v1.Rollout.total": "Agents that are to have it.",
-  "bowline.stacks.v1.RolloutPolicy": "How a stack is rolled out.",
+  "bowline.stacks.v1.RolloutGate":
+    "A question to what is new. A gate that fails fails the rollout; one that cannot tell pauses it (GATE_INCONCLUSIVE).",
+  "bowline.stacks.v1.RolloutGate.exec":
+    "A command inside the instance. 0 passes, 75 and no end in time cannot tell, others fail.",
+  "bowline.stacks.v1.RolloutGate.failures_allowed": "Tries that may fail, per instance.",
+  "bowline.stacks.v1.RolloutGate.http":
+    "A GET at a port inside: the number of one of its `ports` or `expose`. 200–399 passes, another answer fails, none in time cannot tell.",
+  "bowline.stacks.v1.RolloutGate.inconclusive_allowed": "Tries that may not tell, per instance.",
+  "bowline.stacks.v1.RolloutGate.interval": "Time between two tries. Default 5 s.",
+  "bowline.stacks.v1.RolloutGate.name": "Unique in the policy.",
+  "bowline.stacks.v1.RolloutGate.passes": "Tries that have to pass, per instance. 0 is 1.",
+  "bowline.stacks.v1.RolloutGate.service": "The service that is asked.",
+  "bowline.stacks.v1.RolloutGate.timeout": "Longest time of one try. Default 10 s.",
+  "bowline.stacks.v1.RolloutPolicy":
+    "How a stack is rolled out.\n\nWith BLUE_GREEN and CANARY changed services run old and new side by side, and their published ports are held by forwarders of the agents, which do the switch. Within the stack's networks both are found by the service's name. A service that writes to a volume cannot run twice: it is replaced in place, first. A stack's first rollout, restarts, stops, starts, placements and reverts are ROLLING.",
+  "bowline.stacks.v1.RolloutPolicy.Strategy": "How what is new takes the place of what was.",
+  "bowline.stacks.v1.RolloutPolicy.Strategy.BLUE_GREEN":
+    "All of what is new beside what was; then ports switch; then what was goes.",
+  "bowline.stacks.v1.RolloutPolicy.Strategy.CANARY":
+    "Some of what is new beside what was, with their share of connections; promoted, the rest follows agent after agent.",
+  "bowline.stacks.v1.RolloutPolicy.Strategy.ROLLING": "Agent after agent, each replaces what changed.",
+  "bowline.stacks.v1.RolloutPolicy.Strategy.STRATEGY_UNSPECIFIED": "Same as ROLLING.",
+  "bowline.stacks.v1.RolloutPolicy.auto_promote":
+    "Promote by itself, once what is new is healthy for long enough and its gates have passed. Default: true for BLUE_GREEN, false for CANARY.",
   "bowline.stacks.v1.RolloutPolicy.auto_revert":
     "Go back to the last stable revision by itself where it fails. Default true. A rollout that goes back never does so again.",
+  "bowline.stacks.v1.RolloutPolicy.canary_count":
+    "With CANARY: new instances of each changed service, of the whole stack. At least 1, at most its replicas. Default 1.",
+  "bowline.stacks.v1.RolloutPolicy.canary_percent":
+    "With CANARY, instead of a count: percent of its replicas, rounded up.",
+  "bowline.stacks.v1.RolloutPolicy.gates":
+    "What has to hold beside health: asked of what is new, at each agent, before it takes over.",
+  "bowline.stacks.v1.RolloutPolicy.healthy_deadline":
+    "How long an agent that can be reached may take from the beginning of its part until it is healthy. Unset: as long as its command may.",
+  "bowline.stacks.v1.RolloutPolicy.keep_old":
+    "With BLUE_GREEN: how long what was is kept after the switch. An abort meanwhile switches back at once. Default 5 min.",
   "bowline.stacks.v1.RolloutPolicy.max_parallel": "Agents that change at one time. Default 1.",
   "bowline.stacks.v1.RolloutPolicy.min_healthy_time":
     "How long an agent's part must be healthy before the next begins. Default 10 s.",
+  "bowline.stacks.v1.RolloutPolicy.order":
+    "Which goes first where an agent replaces instances. START_FIRST: published ports are held by a forwarder. `deploy.update_config.order` of a service wins.",
   "bowline.stacks.v1.RolloutPolicy.progress_deadline":
     "Time without an agent that became healthy, after which it has failed. Stopped while paused; agents that are away don't count. Default 10 min.",
+  "bowline.stacks.v1.RolloutPolicy.strategy": "How what is new takes the place of what was.",
   "bowline.stacks.v1.RolloutService": "Rollouts of stacks. Each step is an ordinary command.",
   "bowline.stacks.v1.RolloutService.AbortRollout":
     "Ends it and rolls back to the last stable revision, at once and at any step. Where there is none it only ends. ROLLOUT_ENDED where it has.",
@@ -1803,7 +2209,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.RolloutService.ListRollouts": "Lists a stack's, newest first.",
   "bowline.stacks.v1.RolloutService.PauseRollout":
     "Begins no further step until it is resumed; what is under way ends. ROLLOUT_ENDED where it has.",
-  "bowline.stacks.v1.RolloutService.ResumeRollout": "Goes on. The progress deadline begins anew.",
+  "bowline.stacks.v1.RolloutService.PromoteRollout":
+    "Goes on to what is new: where a rollout waits for that (`awaits_promotion`), and before, as soon as it could wait. After a switch: what was goes at once. A pause ends, and gates that could not tell count as passed. ROLLOUT_ENDED where it has; ROLLOUT_NOT_PROMOTABLE where there is nothing of all that; COMPOSE_REFUSED_BY_POLICY as for ResumeRollout.",
+  "bowline.stacks.v1.RolloutService.ResumeRollout":
+    "Goes on. The progress deadline begins anew; gates that could not tell are asked again. COMPOSE_REFUSED_BY_POLICY where the cluster's policy does not allow any more what it would start; abort goes back.",
   "bowline.stacks.v1.Stack": "A Compose file as a versioned resource.",
   "bowline.stacks.v1.Stack.State": "Where it stands.",
   "bowline.stacks.v1.Stack.State.DELETED": "Removed. Only its history is left.",
@@ -1816,11 +2225,14 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.Stack.State.STOPPED": "Stopped on request.",
   "bowline.stacks.v1.Stack.cluster": "The cluster's name.",
   "bowline.stacks.v1.Stack.cluster_id": "The cluster, for life.",
-  "bowline.stacks.v1.Stack.conditions": "What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT.",
+  "bowline.stacks.v1.Stack.conditions":
+    "What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT, SECRETS_OUTDATED (a secret has another value by now than what was rolled out last, or was deleted by force: apply or restart the stack).",
   "bowline.stacks.v1.Stack.created_at": "When it was made.",
   "bowline.stacks.v1.Stack.created_by": "Who made it.",
   "bowline.stacks.v1.Stack.etag": "Changes with every change.",
   "bowline.stacks.v1.Stack.id": "Id (`stack_…`).",
+  "bowline.stacks.v1.Stack.limits":
+    "How its commands behave, defaults included. Removals and stops go first whatever its priority says.",
   "bowline.stacks.v1.Stack.message": "For people.",
   "bowline.stacks.v1.Stack.name": "Unique in the organisation among those that are not DELETED.",
   "bowline.stacks.v1.Stack.organisation_id": "The organisation.",
@@ -1832,6 +2244,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.Stack.state": "Where it stands.",
   "bowline.stacks.v1.Stack.targets": "One per agent that has, or is to have, a part of it.",
   "bowline.stacks.v1.Stack.updated_at": "When it changed last.",
+  "bowline.stacks.v1.Stack.waiting":
+    "Services of which not all instances found an agent. They follow when one comes; the condition is NO_AGENT.",
   "bowline.stacks.v1.StackRevision": "What a stack was made of.",
   "bowline.stacks.v1.StackRevision.created_at": "When.",
   "bowline.stacks.v1.StackRevision.created_by": "Who made it.",
@@ -1843,17 +2257,19 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.StackService":
     "Stacks of an organisation.\n\nA stack's services are placed on the agents of its cluster: each agent that has some gets one deployment with them. Services of one stack reach each other by name where they are on one agent.",
   "bowline.stacks.v1.StackService.ApplyStack":
-    "Makes the stack what the Compose files say: creates it where there is none of that name, makes a revision where something changed, and rolls it out. Answers when that is durable, not when it runs. Errors: COMPOSE_INVALID (with each place), COMPOSE_REFUSED_BY_POLICY, CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING, STACK_DELETING, STACK_ELSEWHERE, SECRET_UNKNOWN, IDEMPOTENCY_CONFLICT.",
+    "Makes the stack what the Compose files say: creates it where there is none of that name, makes a revision where something changed, and rolls it out. Answers when that is durable, not when it runs. Errors: COMPOSE_INVALID (with each place), COMPOSE_REFUSED_BY_POLICY, CAPABILITY_MISSING (where no agent of the cluster can ever have what a service needs; where one may still come, the service waits), CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING, STACK_DELETING, STACK_ELSEWHERE, SECRET_UNKNOWN, IDEMPOTENCY_CONFLICT.",
   "bowline.stacks.v1.StackService.DiffStack": "Tells what differs between two revisions.",
   "bowline.stacks.v1.StackService.DownStack":
     "Removes its containers and networks on every host, and if asked its volumes. Hosts that are away do it when they return: until then the stack is DELETING and says which hosts owe it. May be repeated, also to remove more.",
   "bowline.stacks.v1.StackService.GetStack": "Gets one by id or name.",
   "bowline.stacks.v1.StackService.ListStackRevisions": "Lists revisions, newest first.",
   "bowline.stacks.v1.StackService.ListStacks": "Lists them by name.",
-  "bowline.stacks.v1.StackService.RestartStack": "Restarts services by a rollout in which nothing else changes.",
+  "bowline.stacks.v1.StackService.RestartStack":
+    "Restarts services by a rollout in which nothing else changes. COMPOSE_REFUSED_BY_POLICY as for StartStack; what runs goes on.",
   "bowline.stacks.v1.StackService.RollbackStack":
-    "Rolls out an earlier revision. Without a number the last stable one before the present one. NOTHING_TO_ROLL_BACK_TO where there is none.",
-  "bowline.stacks.v1.StackService.StartStack": "Starts what was stopped.",
+    "Rolls out an earlier revision. Without a number the last stable one before the present one. NOTHING_TO_ROLL_BACK_TO where there is none; COMPOSE_REFUSED_BY_POLICY as for StartStack.",
+  "bowline.stacks.v1.StackService.StartStack":
+    "Starts what was stopped. COMPOSE_REFUSED_BY_POLICY where the cluster's policy does not allow any more what it asks of hosts.",
   "bowline.stacks.v1.StackService.StopStack": "Stops everything of it; definition and volumes stay.",
   "bowline.stacks.v1.StackService.ValidateStack":
     "Reads Compose files as ApplyStack would, and tells every error and warning. Changes nothing. With a cluster, also what its policy refuses.",
@@ -1905,9 +2321,16 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.ValidateStackRequest.source": "What is read.",
   "bowline.stacks.v1.ValidateStackResponse": "See StackService.ValidateStack.",
   "bowline.stacks.v1.ValidateStackResponse.errors": "Empty: it can be applied.",
+  "bowline.stacks.v1.ValidateStackResponse.missing":
+    "Paths that the files name and whose content was not sent, as they name them: of files, and of folders that are mounted. Send them in `referred`.",
   "bowline.stacks.v1.ValidateStackResponse.normalised":
     "The files merged, interpolated and normalised, as YAML. Empty where there are errors. Contents of secrets are left out.",
   "bowline.stacks.v1.ValidateStackResponse.warnings": "What is ignored, and why that is harmless.",
+  "bowline.stacks.v1.WaitingService": "A service that waits for an agent.",
+  "bowline.stacks.v1.WaitingService.lacks":
+    "What the agents lack that could have it otherwise. Empty: constraints or limits keep it out, or there is no agent.",
+  "bowline.stacks.v1.WaitingService.message": "For people.",
+  "bowline.stacks.v1.WaitingService.service": "The service.",
   "bowline.stacks.v1.WatchStackRequest": "See StackService.WatchStack.",
   "bowline.stacks.v1.WatchStackRequest.cursor": "Go on after this position. CURSOR_EXPIRED where it is too old.",
   "bowline.stacks.v1.WatchStackRequest.id": "Id or name. Empty: all of the organisation.",

@@ -12,20 +12,16 @@ type Tests = Parameters<InstanceType<typeof ByDuration>["sort"]>[0];
 
 /** Each takes more than 20 s on two cores; the longest first. */
 export const longest: readonly string[] = [
-  "tests/conformance/runtimes/local.test.ts",
   "services/cli/src/cli.test.ts",
   "tests/e2e/cli.test.ts",
   "tests/e2e/start.test.ts",
   "tests/e2e/gateways.test.ts",
   "tests/e2e/session-commands.test.ts",
-  "libs/db/src/embedded/refusals.test.ts",
   "services/control-plane/src/products/publishes.test.ts",
-  "tests/conformance/dataplanes/embedded.test.ts",
   "tests/e2e/polling.test.ts",
   "tests/e2e/hosts.test.ts",
   "tests/e2e/traces.test.ts",
   "tests/e2e/enrolment.test.ts",
-  "libs/db/src/embedded/embedded.test.ts",
   "tests/e2e/sessions.test.ts",
 ];
 

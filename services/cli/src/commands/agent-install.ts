@@ -1,6 +1,7 @@
 /** `bowline agent install`: an agent as a service of this host. */
 import { chown, mkdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { hostRights, isHostRight } from "@bowline/kernel";
 import { Option } from "commander";
 import type { Command } from "commander";
 import { verb } from "../cli.ts";
@@ -25,6 +26,7 @@ type InstallFlags = {
   caFingerprint?: string;
   clientCert?: string;
   clientKey?: string;
+  deny?: string[];
   transport?: string;
   insecure?: boolean;
   keyMaxAge?: string;
@@ -60,6 +62,11 @@ export function installCommand(cli: Cli, agent: Command): void {
     .option(
       "--label <key=value>",
       "a label that it reports; may be repeated",
+      (text: string, before: string[] | undefined) => [...(before ?? []), text],
+    )
+    .option(
+      "--deny <rights>",
+      `what nobody gets of this host, whatever the cluster allows: ${Object.keys(hostRights).join(", ")}; comma-separated, may be repeated`,
       (text: string, before: string[] | undefined) => [...(before ?? []), text],
     )
     .option("--data-dir <folder>", "keys, journal, logs", "/var/lib/bowline")
@@ -141,6 +148,7 @@ function settingsOf(cli: Cli, url: string, flags: InstallFlags, token: string | 
       BOWLINE_REGISTRATION_TOKEN: secret(token),
       BOWLINE_AGENT_NAME: flags.name,
       BOWLINE_AGENT_LABELS: flags.label?.join(","),
+      BOWLINE_AGENT_DENY: deniedOf(flags.deny),
       BOWLINE_CA_FILE: path(flags.caFile),
       BOWLINE_CA_FINGERPRINT: flags.caFingerprint,
       BOWLINE_CLIENT_CERT: path(flags.clientCert),
@@ -157,6 +165,14 @@ function settingsOf(cli: Cli, url: string, flags: InstallFlags, token: string | 
     if (error instanceof RangeError) throw usage(error.message, { cause: error });
     throw error;
   }
+}
+
+/** A word that no agent knows would keep it from starting, later and elsewhere. */
+function deniedOf(texts: readonly string[] = []): string | undefined {
+  const names = texts.flatMap((text) => text.split(",").map((name) => name.trim())).filter((name) => name !== "");
+  const unknown = names.find((name) => !isHostRight(name));
+  if (unknown !== undefined) throw usage(`--deny ${unknown}: of ${Object.keys(hostRights).join(", ")}`);
+  return names.length === 0 ? undefined : names.join(",");
 }
 
 /** Undefined where the folder's agent has enrolled and none is given, or where nothing is written. */

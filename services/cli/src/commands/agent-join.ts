@@ -1,4 +1,5 @@
 /** `bowline agent join`: starts an agent on this host, in the foreground. */
+import { hostRights } from "@bowline/kernel";
 import { Option } from "commander";
 import type { Command } from "commander";
 import { verb } from "../cli.ts";
@@ -13,6 +14,7 @@ export function joinCommand(cli: Cli, agent: Command): void {
     examples: [
       "agent join https://bowline.example.com --token-file token",
       "agent join https://bowline.example.com --runtime docker --token-file token",
+      "agent join https://bowline.example.com --runtime docker --token-file token --deny privileged,host-network,exec",
       "agent join http://127.0.0.1:8080 --token-file token --data-dir .bowline-agent --name press-1",
     ],
     more:
@@ -31,6 +33,11 @@ export function joinCommand(cli: Cli, agent: Command): void {
     )
     .option("--docker-cert-path <folder>", "ca.pem, cert.pem, key.pem of a tcp:// engine (env: DOCKER_CERT_PATH)")
     .option("--allow-host-paths", "containers may mount paths of the host (env: BOWLINE_ALLOW_HOST_PATHS)")
+    .option(
+      "--deny <rights>",
+      `what nobody gets of this host, whatever the cluster allows: ${Object.keys(hostRights).join(", ")}; comma-separated, may be repeated (env: BOWLINE_AGENT_DENY)`,
+      collected,
+    )
     .option("--token-file <file>", "file with the registration token (env: BOWLINE_REGISTRATION_TOKEN_FILE)")
     .option("--token-stdin", "read the registration token from standard input")
     .option("--name <name>", "its name (env: BOWLINE_AGENT_NAME; default: the host's name)")

@@ -6,6 +6,7 @@ import {
   Agent_Transport,
   AgentSchema,
 } from "@bowline/contract/agents";
+import { denialsOf } from "@bowline/kernel";
 import type { Cli, ConnectionFlags } from "../cli.ts";
 import { hint, printOne } from "../output.ts";
 import { clockTime, enumName, labels, nothing, since, when } from "../text.ts";
@@ -84,7 +85,8 @@ export function showAgent(cli: Cli, flags: ConnectionFlags, agent: Agent): void 
       ["runs", agent.capacityLimit > 0 ? `${agent.running} of at most ${agent.capacityLimit}` : String(agent.running)],
       ["load", agent.connectivity === Connectivity.OFFLINE ? "" : `${Math.round(agent.loadMillis / 10)} % per core`],
       ["labels", labels(agent.labels)],
-      ["can", agent.capabilities.join(", ")],
+      ["can", agent.capabilities.filter((name) => !name.startsWith("denies/")).join(", ")],
+      ["host denies", [...denialsOf(agent.capabilities)].join(", ")],
       ["version", agent.version],
       ["last heard", when(agent.lastSeenAt)],
       ["enrolled", when(agent.createdAt)],

@@ -1,6 +1,7 @@
 /** `bowline agent`: the processes that dial out. `join` starts one here. */
 import { Agent_State, AgentSchema, ListAgentsResponseSchema } from "@bowline/contract/agents";
 import type { Command } from "commander";
+import { containersCommand } from "./agent-containers.ts";
 import { doctorCommand, rotateKeyCommand } from "./agent-host.ts";
 import { bindCertificateCommand } from "./agent-certificate.ts";
 import { installCommand } from "./agent-install.ts";
@@ -122,6 +123,8 @@ export function agentCommand(cli: Cli): Command {
       text: `Agent ${changed.name} may connect.`,
     });
   });
+
+  containersCommand(cli, agent);
 
   acceptCommand(cli, agent);
 

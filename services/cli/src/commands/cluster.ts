@@ -19,22 +19,20 @@ import { usage } from "../failure.ts";
 import { hint, printDone, printList, printOne } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
 import { enumName, labels, when } from "../text.ts";
+import { allowedText, policyFlags, policyOf, type PolicyFlags } from "./cluster-policy.ts";
 
-type Fields = ConnectionFlags & {
-  displayName?: string;
-  region?: string;
-  cloudProvider?: string;
-  label?: Record<string, string>;
-  capability?: string[];
-  default?: boolean;
-  active?: boolean;
-  allowPrivateBackends?: boolean;
-  allowHostPaths?: boolean;
-  allowPrivileged?: boolean;
-  allowBulkEnrolment?: boolean;
-  clientCertificates?: "off" | "required";
-  driftRepair?: "show" | "repair";
-};
+type Fields = ConnectionFlags &
+  PolicyFlags & {
+    displayName?: string;
+    region?: string;
+    cloudProvider?: string;
+    label?: Record<string, string>;
+    capability?: string[];
+    default?: boolean;
+    active?: boolean;
+    clientCertificates?: "off" | "required";
+    driftRepair?: "show" | "repair";
+  };
 
 export function clusterCommand(cli: Cli): Command {
   const cluster = noun("cluster", "Clusters: the places where things run, and who may publish to them");
@@ -190,10 +188,6 @@ function fields(command: Command, both: boolean): Command {
     .option("--capability <name>", "restricts what agents report; may be repeated (default: all of it)", listArgument)
     .option("--default", "the one that is taken where none is named")
     .option("--no-active", "it takes no new work")
-    .option("--allow-private-backends", "backends may have loopback, link-local and private addresses")
-    .option("--allow-host-paths", "workloads may mount paths of the host")
-    .option("--allow-privileged", "workloads may be privileged")
-    .option("--allow-bulk-enrolment", "registration tokens may have more than one use")
     .addOption(
       new Option("--client-certificates <when>", "agents come with a client certificate (default: off)").choices([
         "off",
@@ -201,14 +195,9 @@ function fields(command: Command, both: boolean): Command {
       ]),
     )
     .addOption(new Option("--drift-repair <what>", "what drift leads to (default: show)").choices(["show", "repair"]));
+  policyFlags(command, both);
   if (!both) return command;
-  return command
-    .option("--active", "it takes work again")
-    .option("--no-default", "it is not taken by default")
-    .option("--no-allow-private-backends", "they may not")
-    .option("--no-allow-host-paths", "they may not")
-    .option("--no-allow-privileged", "they may not")
-    .option("--no-allow-bulk-enrolment", "they may not");
+  return command.option("--active", "it takes work again").option("--no-default", "it is not taken by default");
 }
 
 /** Puts the flags into the cluster; returns the fields that they name. */
@@ -235,11 +224,8 @@ function change(cluster: Cluster, flags: Fields): string[] {
       ? undefined
       : ClusterPolicy_ClientCertificates[flags.clientCertificates === "off" ? "OFF" : "REQUIRED"];
   const policy = {
+    ...policyOf(flags),
     clientCertificates: certificates,
-    allowPrivateBackends: flags.allowPrivateBackends,
-    allowHostPaths: flags.allowHostPaths,
-    allowPrivileged: flags.allowPrivileged,
-    allowBulkEnrolment: flags.allowBulkEnrolment,
     driftRepair: drift,
   };
   const given = Object.fromEntries(Object.entries(policy).filter(([, value]) => value !== undefined));
@@ -255,12 +241,6 @@ function stateText(cluster: Cluster): string {
 
 function show(cli: Cli, flags: ConnectionFlags, cluster: Cluster): void {
   const policy = cluster.policy ?? create(ClusterPolicySchema);
-  const allowed = [
-    policy.allowPrivateBackends && "private backends",
-    policy.allowHostPaths && "host paths",
-    policy.allowPrivileged && "privileged workloads",
-    policy.allowBulkEnrolment && "bulk enrolment",
-  ].filter((item) => item !== false);
   printOne(cli, flags, {
     schema: ClusterSchema,
     message: cluster,
@@ -275,7 +255,7 @@ function show(cli: Cli, flags: ConnectionFlags, cluster: Cluster): void {
       ["cloud", cluster.cloudProvider],
       ["labels", labels(cluster.labels)],
       ["default", cluster.isDefault ? "yes" : ""],
-      ["allows", allowed.join(", ") || "nothing beyond the ordinary"],
+      ["allows", allowedText(policy)],
       ["certificates", policy.clientCertificates === ClusterPolicy_ClientCertificates.REQUIRED ? "required" : ""],
       ["drift", policy.driftRepair === ClusterPolicy_DriftRepair.REPAIR ? "repaired" : "shown"],
       ["granted to", cluster.grantedOrganisationIds.join(", ") || "nobody"],

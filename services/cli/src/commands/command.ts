@@ -1,5 +1,6 @@
 /** `bowline command`: durable instructions to agents, and what became of them. */
 import { randomUUID } from "node:crypto";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Command_State as State, CommandSchema, ListCommandsResponseSchema } from "@bowline/contract/commands";
 import type { Command as AgentCommand } from "@bowline/contract/commands";
 import type { Command } from "commander";
@@ -66,12 +67,7 @@ export function commandCommand(cli: Cli): Command {
     },
   );
 
-  connected(
-    verb(command, { usage: "get <id>", summary: "Show one command", examples: ["command get command_01k3…"] }),
-  ).action(async (id: string, flags: ConnectionFlags) => {
-    const api = await openApi(cli, flags);
-    show(cli, flags, await api.commands.getCommand({ id }));
-  });
+  getCommand(cli, command, "Show one command", "command get command_01k3…");
 
   connected(
     waiting(
@@ -141,6 +137,16 @@ export function commandCommand(cli: Cli): Command {
   return command;
 }
 
+/** Adds `get` to a noun under which commands are shown. */
+export function getCommand(cli: Cli, parent: Command, summary: string, example: string): void {
+  connected(verb(parent, { usage: "get <id>", summary, examples: [example] })).action(
+    async (id: string, flags: ConnectionFlags) => {
+      const api = await openApi(cli, flags);
+      show(cli, flags, await api.commands.getCommand({ id }));
+    },
+  );
+}
+
 function readState(text: string): State {
   const found = Object.entries(State).find(
     ([name, value]) => name === text.toUpperCase() && typeof value === "number" && value > 0,
@@ -166,14 +172,31 @@ function show(cli: Cli, flags: ConnectionFlags, command: AgentCommand): void {
       ],
       ["deployment", `${command.deploymentId}, generation ${command.generation}`],
       ["publish", command.productPublishId],
+      ["stack", stackText(command)],
+      ["rollout", command.rolloutId],
       ["attempt", `${command.attempt}, ${command.failures} of at most ${command.maxRetries + 1} failed`],
       ["next try", command.dueAt === undefined ? "" : when(command.dueAt)],
       ["retry of", command.retryOf],
       ["superseded by", command.supersededBy],
       ["late outcome", command.lateOutcome],
-      ["created", `${when(command.createdAt)}${command.createdBy === "" ? "" : ` by ${command.createdBy}`}`],
+      [
+        "created",
+        `${when(command.createdAt)}${command.createdBy === "" ? "" : ` by ${command.createdByName || command.createdBy}`}`,
+      ],
       ["assigned", command.assignedAt === undefined ? "" : when(command.assignedAt)],
       ["ended", command.endedAt === undefined ? "" : when(command.endedAt)],
+      ["took", command.duration === undefined ? "" : `${durationMs(command.duration) / 1000} s`],
+      ["limits", limitsText(command)],
     ],
   });
+}
+
+function stackText({ stack, stackId, revision }: AgentCommand): string {
+  const name = stack || stackId;
+  return name === "" || revision === 0 ? name : `${name} r${revision}`;
+}
+
+function limitsText({ runTimeout, maxRetries, priority }: AgentCommand): string {
+  const run = runTimeout === undefined ? "" : `${durationMs(runTimeout) / 1000} s to run, `;
+  return `${run}${maxRetries} retries, priority ${priority}`;
 }

@@ -30,6 +30,8 @@ type CreateFlags = ConnectionFlags &
     maxRetries?: number;
     runTimeout?: number;
     offlineLife?: number;
+    maxParallel?: number;
+    autoRevert?: boolean;
     requestId?: string;
   };
 
@@ -42,6 +44,7 @@ export function publishActions(cli: Cli, publish: Command): void {
         examples: [
           "publish create hello --to local --wait",
           "publish create orders --to factory-7 --revision 3 --wait --timeout 2m",
+          "publish create orders --to factory-7 --max-parallel 1 --auto-revert --wait",
         ],
         more: "Without --revision a revision is made of the product as it is now.",
       })
@@ -53,6 +56,8 @@ export function publishActions(cli: Cli, publish: Command): void {
         .option("--max-retries <n>", "tries after the first (default: 3)", countArgument)
         .option("--run-timeout <time>", "longest run of one attempt (default: 5m)", spanArgument)
         .option("--offline-life <time>", "how long it waits for an agent that is away (default: 24h)", spanArgument)
+        .option("--max-parallel <n>", "agents on their way at a time (default: 0, all at once)", countArgument)
+        .option("--auto-revert", "where an agent fails, publish again what was live before")
         .option("--request-id <id>", "makes a repeated command safe (default: a random one)"),
       "it is LIVE",
     ),
@@ -65,6 +70,7 @@ export function publishActions(cli: Cli, publish: Command): void {
       revisionId: flags.revision,
       apiServices: flags.apiService,
       draft: flags.draft,
+      rollout: { maxParallel: flags.maxParallel, autoRevert: flags.autoRevert },
       requestId: flags.requestId ?? randomUUID(),
       limits: create(CommandLimitsSchema, {
         maxRetries: flags.maxRetries,

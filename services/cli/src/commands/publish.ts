@@ -51,7 +51,7 @@ export function publishCommand(cli: Cli): Command {
         ["PRODUCT", (row) => `${row.product} r${row.revision}`],
         ["CLUSTER", (row) => row.cluster],
         ["STATE", stateText],
-        ["LIVE", (row) => `${row.liveTargets}/${row.targets.length}`],
+        ["LIVE", (row) => `${row.liveTargets}/${row.targets.length + row.agentsToCome}`],
         ["PUBLISHED", (row) => when(row.createdAt)],
         ["BY", (row) => row.createdByName || row.createdBy || nothing],
         ["ID", (row) => row.id],
@@ -138,6 +138,16 @@ function stillServing(publish: ProductPublish, target: PublishTarget): [string, 
   return [["still serving", servingText(publish, target)]];
 }
 
+function rolloutText({ rollout, agentsToCome }: ProductPublish): string {
+  const { maxParallel = 0, autoRevert = false } = rollout ?? {};
+  const parts = [
+    maxParallel === 0 ? [] : [`at most ${maxParallel} at a time`],
+    agentsToCome === 0 ? [] : [`${agentsToCome} to come`],
+    autoRevert ? ["reverts by itself"] : [],
+  ];
+  return parts.flat().join(", ");
+}
+
 function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
   printOne(cli, flags, {
     schema: ProductPublishSchema,
@@ -150,7 +160,8 @@ function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
       ["why", publish.message],
       ["gateway", publish.gateway],
       ["API services", publish.apiServices.join(", ")],
-      ["live at", `${publish.liveTargets} of ${publish.targets.length}`],
+      ["live at", `${publish.liveTargets} of ${publish.targets.length + publish.agentsToCome}`],
+      ["rollout", rolloutText(publish)],
       ...publish.targets.flatMap((target): [string, string][] => [
         [
           `at ${target.agent}`,

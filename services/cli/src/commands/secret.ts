@@ -7,13 +7,13 @@ import { openApi } from "../client.ts";
 import { confirm } from "../confirm.ts";
 import { hint, printDone, printList } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
-import { readValue } from "../secrets.ts";
+import { readSecret } from "../secrets.ts";
 import { when } from "../text.ts";
 
 type ValueFlags = ConnectionFlags & { secretFile: string };
 
 export function secretCommand(cli: Cli): Command {
-  const secret = noun("secret", "Secrets that backends get in a header; their values are never shown");
+  const secret = noun("secret", "Secrets of backends and stacks; their values are never shown");
 
   connected(
     valued(
@@ -24,12 +24,17 @@ export function secretCommand(cli: Cli): Command {
           "secret create orders-key --secret-file orders.key",
           "vault read -field=key orders | bowline secret create orders-key --secret-file -",
         ],
-        more: "A backend names it: secretHeaders: [{name: Authorization, secret: orders-key}]. The value is the whole header.",
+        more: [
+          "A backend names it: secretHeaders: [{name: Authorization, secret: orders-key}]. The value is the whole header.",
+          "A Compose file names it: secrets: {orders-key: {external: true}}; it is the file /run/secrets/orders-key then.",
+          "At most 64 KiB, text or bytes. The line break after a single line is not part of it; several lines, such as a",
+          "certificate's, and bytes are taken as they are.",
+        ].join("\n"),
       }),
     ),
   ).action(async (name: string, flags: ValueFlags) => {
     const api = await openApi(cli, flags);
-    const made = await api.secrets.createSecret({ name, value: await readValue(cli, flags.secretFile) });
+    const made = await api.secrets.createSecret({ name, ...(await readSecret(cli, flags.secretFile)) });
     printDone(cli, flags, {
       schema: SecretSchema,
       message: made,
@@ -44,12 +49,12 @@ export function secretCommand(cli: Cli): Command {
         usage: "set <secret>",
         summary: "Give a secret a new value",
         examples: ["secret set orders-key --secret-file orders.key"],
-        more: "What is published keeps the value that it was published with, until it is published again.",
+        more: "What is published or deployed keeps the value that it has, until it is published again, or applied or restarted.",
       }),
     ),
   ).action(async (id: string, flags: ValueFlags) => {
     const api = await openApi(cli, flags);
-    const changed = await api.secrets.setSecretValue({ id, value: await readValue(cli, flags.secretFile) });
+    const changed = await api.secrets.setSecretValue({ id, ...(await readSecret(cli, flags.secretFile)) });
     printDone(cli, flags, {
       schema: SecretSchema,
       message: changed,
@@ -57,6 +62,7 @@ export function secretCommand(cli: Cli): Command {
       text: `Secret ${changed.name} has its value number ${changed.version}.`,
     });
     hint(cli, flags, "To put it into force, publish again:", "publish create <product> --to <cluster> --wait");
+    hint(cli, flags, "or restart the stack that has it:", "stack restart <stack>");
   });
 
   connected(
@@ -87,14 +93,16 @@ export function secretCommand(cli: Cli): Command {
   connected(
     verb(secret, {
       usage: "delete <secret>",
-      summary: "Delete a secret that nothing published has",
+      summary: "Delete a secret that nothing published or deployed has",
       examples: ["secret delete orders-key --yes"],
-    }).option("-y, --yes", "do not ask"),
-  ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean }) => {
+    })
+      .option("-y, --yes", "do not ask")
+      .option("--force", "also while it is in use: what asks for the value again fails"),
+  ).action(async (id: string, flags: ConnectionFlags & { yes?: boolean; force?: boolean }) => {
     const api = await openApi(cli, flags);
     const found = await api.secrets.getSecret({ id });
     await confirm(cli, flags, `delete secret ${found.name}, with all ${found.version} of its values`);
-    await api.secrets.deleteSecret({ id: found.id, etag: found.etag });
+    await api.secrets.deleteSecret({ id: found.id, etag: found.etag, force: flags.force ?? false });
     printDone(cli, flags, {
       schema: SecretSchema,
       message: found,

@@ -16,7 +16,18 @@ import { usage } from "../failure.ts";
 import { issueInto } from "../secrets.ts";
 import { clockTime, enumName, nothing, when } from "../text.ts";
 
-type TokenFlags = { cluster?: string; rekey?: string; ttl?: number; maxUses?: number; save?: string };
+type TokenFlags = {
+  cluster?: string;
+  rekey?: string;
+  ttl?: number;
+  maxUses?: number;
+  save?: string;
+  dockerHost?: string;
+};
+
+function printLines(cli: Cli, text: string): void {
+  for (const line of text.trimEnd().split("\n")) cli.print(`  ${line}`);
+}
 
 export function tokenCommand(cli: Cli): Command {
   const token = noun("token", "Registration tokens, with which agents join a cluster");
@@ -28,6 +39,7 @@ export function tokenCommand(cli: Cli): Command {
       examples: [
         "token create --cluster factory-7",
         "token create --cluster local --save token",
+        "token create --cluster factory-7 --docker-host tcp://10.0.0.5:2376 --save token",
         "token create --rekey press-3 --save token",
       ],
       more:
@@ -42,6 +54,10 @@ export function tokenCommand(cli: Cli): Command {
         "how many agents it enrols; more than one needs the cluster's policy (default: 1)",
         countArgument,
       )
+      .option(
+        "--docker-host <address>",
+        "for the printed lines, the agent's engine: unix:///… or tcp://host:port (default: the host's socket)",
+      )
       .option("--save <file>", "write the token into a new file (mode 0600) instead of showing it"),
   ).action(async (flags: ConnectionFlags & TokenFlags) => {
     if (flags.cluster === undefined && flags.rekey === undefined)
@@ -55,6 +71,7 @@ export function tokenCommand(cli: Cli): Command {
         ttl: flags.ttl === undefined ? undefined : durationFromMs(flags.ttl),
         maxUses: flags.maxUses,
         rekeyAgentId: agent?.id,
+        dockerHost: flags.dockerHost,
       }),
     );
     if (flags.output === "json") return printJson(cli, json(RegistrationTokenSchema, made));
@@ -72,9 +89,13 @@ export function tokenCommand(cli: Cli): Command {
     cli.note(
       `\nOn the host, with the token in a file${file === undefined ? ' "token"' : ""} or in BOWLINE_REGISTRATION_TOKEN:`,
     );
-    // The server's line names the file "token".
-    const join = made.joinCommand.trimEnd().replace(/--token-file token\b/, `--token-file ${flags.save ?? "token"}`);
-    for (const line of join.split("\n")) cli.print(`  ${line}`);
+    const saved = flags.save ?? "token"; // the server's lines name the file "token"
+    const join = made.joinCommand.replace(/--token-file token\b/, () => `--token-file ${saved}`);
+    const container = made.containerCommand.replace("$(cat token)", () => `$(cat ${saved})`);
+    printLines(cli, join);
+    if (container === "") return;
+    cli.note("or as a container of its engine, which keeps it running:");
+    printLines(cli, container);
   });
 
   connected(

@@ -8,6 +8,7 @@ import { ClusterService, RegistrationTokenService } from "@bowline/contract/clus
 import { OrganisationService, ServiceAccountService } from "@bowline/contract/identity";
 import type { Role } from "@bowline/contract/options";
 import type { Database } from "@bowline/db";
+import { problem } from "@bowline/kernel";
 import { type Kysely, sql } from "kysely";
 import { createAudit } from "../audit/index.ts";
 import { createClusters } from "../clusters/index.ts";
@@ -15,7 +16,7 @@ import { agentGone, beginAfresh, type EnginePorts, retireAgent, sessionEnded, se
 import { bootstrap, createIdentity } from "../identity/index.ts";
 import { createEvents } from "../platform/events.ts";
 import { inProcess } from "../platform/in-process.ts";
-import { createAgents, type EnrolledAgent } from "./index.ts";
+import { type AgentPorts, createAgents, type EnrolledAgent } from "./index.ts";
 
 export const publicUrl = "https://bowline.example.com";
 
@@ -34,7 +35,8 @@ export interface EnrolOptions {
   proofBy?: KeyPair;
 }
 
-export async function startSlices(db: Kysely<Database>) {
+/** `openTunnel` unset: no agent dials. */
+export async function startSlices(db: Kysely<Database>, more: Partial<Pick<AgentPorts, "openTunnel">> = {}) {
   const log = { error: () => {}, warn: () => {} };
   const events = createEvents(db, log);
   const enrolled: EnrolledAgent[] = [];
@@ -61,11 +63,13 @@ export async function startSlices(db: Kysely<Database>) {
     settleForks: (work, forks, how) => settleForks(engine, work, forks, how),
     closeSession: (agentId, reason) => engine.signals.close(agentId, reason),
     agentEnrolled: async (_, agent) => void enrolled.push(agent),
+    openTunnel: more.openTunnel ?? (() => Promise.reject(problem("TUNNEL_TIMEOUT"))),
   });
   const clusters = createClusters({
     db,
     events,
     publicUrl: () => publicUrl,
+    serverVersion: "0.1.0",
     countAgents: agents.countByCluster,
     rekeyable: agents.rekeyable,
     residents: [agents.resident],

@@ -10,6 +10,7 @@
  *   settle.ts    what both share               keys.ts     an agent's keys, and those before
  *   rekey.ts     a token gives an agent new keys  rotate.ts  an agent replaces its own
  *   examine.ts   what an enrolment or a dial would be answered
+ *   foreign.ts   containers of others on its host, asked through a tunnel
  *   residence.ts what a cluster asks of its agents   certificates.ts  client certificates
  */
 import type { ConnectRouter } from "@connectrpc/connect";

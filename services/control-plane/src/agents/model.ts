@@ -11,6 +11,7 @@ import type { Selectable } from "kysely";
 import { etagOf } from "../platform/etags.ts";
 import type { Events } from "../platform/events.ts";
 import type { Db, Work } from "../platform/transactions.ts";
+import type { Tunnel } from "../tunnels/index.ts";
 
 /** An agent that has just enrolled. */
 export interface EnrolledAgent {
@@ -73,6 +74,11 @@ export interface AgentPorts {
   ): Promise<void>;
   /** A new agent: whoever places things gives it what belongs to it. */
   agentEnrolled(work: Work, agent: EnrolledAgent): Promise<void>;
+  /** Opens a tunnel to an agent; the caller closes it. Throws AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT. */
+  openTunnel(
+    wish: { agentId: string; agent: string; purpose: string; principalId: string },
+    signal: AbortSignal,
+  ): Promise<Tunnel>;
   /** Labels, capacity, cordon or life changed: other things may belong to it now. */
   agentChanged?(work: Work, agentId: string): Promise<void>;
 }

@@ -25,6 +25,7 @@ import { uniqueViolation } from "../platform/problems.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
 import { acceptAgent, disputesOf } from "./accept.ts";
+import { listForeign } from "./foreign.ts";
 import { deleteAgent, retireAgent, revokeAgent } from "./leave.ts";
 import { straysOf } from "../deployments/index.ts";
 import { agentOf, type AgentPorts, type AgentRow, presenceOf } from "./model.ts";
@@ -68,6 +69,7 @@ export function registerAgents(router: ConnectRouter, ports: AgentPorts): void {
       await deleteAgent(ports, callerOf(context), request);
       return create(EmptySchema);
     },
+    listForeignContainers: (request, context) => listForeign(ports, callerOf(context), request, context.signal),
     watchAgents: (request, context) => watchAgents(ports, callerOf(context).principal, request, context.signal),
   });
 }

@@ -26,6 +26,7 @@ async function start() {
     db,
     events,
     publicUrl: () => "https://bowline.example.com",
+    serverVersion: "0.1.0",
     countAgents: () => Promise.resolve(new Map()),
     rekeyable: async () => {
       throw new Error("not asked");
@@ -199,15 +200,34 @@ test("a registration token is shown once, with the line that joins, and is store
   const made = await tokens.createRegistrationToken({ clusterId: "one" });
   expect(made.token).toMatch(/^bwr_[0-9a-z]{26}_[\w-]{43}$/);
   expect(made.id).toBe(`rt_${made.token.split("_")[1]}`);
-  expect(made.joinCommand).toBe("npm run -s bowline -- agent join https://bowline.example.com --token-file token");
+  const joining = "agent join https://bowline.example.com --runtime docker --token-file token";
+  expect(made.joinCommand).toBe(`npm run -s bowline -- ${joining}`);
+  expect(made.containerCommand).toContain("--env BOWLINE_SERVER=https://bowline.example.com");
   expect(made).toMatchObject({ state: RegistrationToken_State.ACTIVE, maxUses: 1, uses: 0, agentIds: [] });
   expect(Number(made.expiresAt?.seconds) - Number(made.createdAt?.seconds)).toBe(3600);
-  expect(await tokens.getRegistrationToken({ id: made.id })).toMatchObject({ token: "", joinCommand: "" });
+  expect(await tokens.getRegistrationToken({ id: made.id })).toMatchObject({
+    ...{ token: "", joinCommand: "", containerCommand: "" },
+  });
   const secret = made.token.split("_").slice(2).join("_");
   for (const table of ["registration_tokens", "audit_events"] as const) {
     const { rows } = await sql<{ text: string }>`SELECT t::text AS text FROM ${sql.table(table)} t`.execute(db);
     expect(rows.some(({ text }) => text.includes(secret))).toBe(false);
   }
+});
+
+test("a token's lines name the engine that is asked for, which is one word to a shell, and only of Docker hosts", async () => {
+  const { tokens, create } = await start();
+  await create("hosts");
+  await create("processes", { runtime: "local" });
+  const made = await tokens.createRegistrationToken({ clusterId: "hosts", dockerHost: "tcp://10.0.0.5:2376" });
+  expect(made.joinCommand).toContain("--docker-host tcp://10.0.0.5:2376 --docker-cert-path certs");
+  expect(made.containerCommand).toContain("DOCKER_HOST=tcp://10.0.0.5:2376");
+  for (const dockerHost of ["tcp://host:2376;reboot", "unix:///$(reboot)", "unix://docker.sock", "ssh://host"])
+    expect([dockerHost, await reasonOf(tokens.createRegistrationToken({ clusterId: "hosts", dockerHost }))]).toEqual([
+      ...[dockerHost, "INVALID_ARGUMENT"],
+    ]);
+  const elsewhere = tokens.createRegistrationToken({ clusterId: "processes", dockerHost: "tcp://10.0.0.5:2376" });
+  expect(await reasonOf(elsewhere)).toBe("INVALID_ARGUMENT");
 });
 
 test("tokens with several uses need the cluster's policy", async () => {

@@ -44,6 +44,8 @@ export interface ClusterPorts {
   events: Events;
   /** Where agents dial; known once the server listens. */
   publicUrl: () => string;
+  /** Tag of the agent's image that the server names. */
+  serverVersion: string;
   /** Of the CA that agents may pin; undefined: a public one, or none that the server knows. */
   caFingerprint?: () => string | undefined;
   /** Agents per cluster; a cluster without agents may be missing. */

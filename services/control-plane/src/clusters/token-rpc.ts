@@ -15,6 +15,7 @@ import { audit } from "../platform/audit-trail.ts";
 import { type Caller, callerOf, type Principal } from "../platform/context.ts";
 import { type Db, transact } from "../platform/transactions.ts";
 import { accountNames } from "../identity/index.ts";
+import { containerLine, joinLine } from "./join-lines.ts";
 import { type ClusterPorts, policyOf, type TokenRow, tokenOf } from "./model.ts";
 import { getCluster, lockCluster, visibleClusterIds } from "./queries.ts";
 import { getToken, insertToken, listTokens, revokeTokens } from "./tokens.ts";
@@ -76,6 +77,10 @@ async function createToken(
     const cluster = await lockCluster(work.tx, clusterId, "share");
     if (cluster === undefined) throw problem("NOT_FOUND", `There is no cluster ${request.clusterId}.`);
     if (cluster.deleting) throw problem("CLUSTER_DELETING", `The cluster ${cluster.name} is being deleted.`);
+    if (request.dockerHost !== "" && cluster.runtime !== "docker") {
+      const description = `The cluster ${cluster.name} is of the runtime ${cluster.runtime}: its agents have no Docker Engine.`;
+      throw problem("INVALID_ARGUMENT", description, { violations: [{ field: "docker_host", description }] });
+    }
     if (maxUses > 1 && !policyOf(cluster.policy).allowBulkEnrolment) {
       throw problem(
         "BULK_ENROLMENT_NOT_ALLOWED",
@@ -101,8 +106,12 @@ async function createToken(
     });
     made.token = token.text; // after the audit event: it never holds the token
     made.caFingerprint = ports.caFingerprint?.() ?? "";
-    const pin = made.caFingerprint === "" ? "" : ` --ca-fingerprint ${made.caFingerprint}`;
-    made.joinCommand = `npm run -s bowline -- agent join ${ports.publicUrl()} --token-file token${pin}`;
+    const { caFingerprint } = made;
+    const { runtime } = cluster;
+    const { publicUrl, serverVersion: version } = ports;
+    const joining = { runtime, url: publicUrl(), caFingerprint, version, dockerHost: request.dockerHost };
+    made.joinCommand = joinLine(joining);
+    made.containerCommand = containerLine(joining);
     return made;
   });
 }

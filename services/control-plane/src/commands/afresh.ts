@@ -124,6 +124,8 @@ async function lastCommands(work: Work, deploymentIds: readonly string[]) {
       {
         productPublishId: row.product_publish_id,
         ownerKind: row.owner_kind,
+        revision: row.revision,
+        rolloutId: row.rollout_id,
         limits: {
           maxRetries: row.max_retries,
           runTimeoutMs: row.run_timeout_ms,

@@ -41,7 +41,7 @@ export const defaultLimits: Limits = {
   priority: 5,
 };
 
-/** Removals and stops go first. */
+/** Removals and stops go first: nothing else has this priority, whatever it asks for. */
 const reducingPriority = 0;
 
 export interface ConvergeWish extends Wish {
@@ -51,6 +51,12 @@ export interface ConvergeWish extends Wish {
   limits?: Partial<Limits>;
   createdBy: string;
   retryOf?: string;
+  /** Ends what is in flight and does not reduce, as a stop would: it may take minutes to fail, and this is the way back. */
+  endsAhead?: boolean;
+  /** Of the owner, that it is of. */
+  revision?: number;
+  /** Of which it is a step. */
+  rolloutId?: string;
   /** W3C traceparent of the call that wishes it. */
   traceParent?: string;
 }
@@ -63,7 +69,7 @@ export interface Enqueued {
 
 /**
  * Enqueues one command per wish, in their order. What no agent has yet is
- * superseded; what is in flight is ended first if the new wish stops or removes. `locked`: the deployments that exist,
+ * superseded; what is in flight is ended first if the new wish stops or removes, or says so. `locked`: the deployments that exist,
  * where the caller has locked them.
  */
 export async function converge(
@@ -89,7 +95,8 @@ export async function converge(
     const reduces = deployment.desired !== "RUNNING";
     let blocked = false;
     for (const command of openOf.get(deployment.id) ?? []) {
-      apply(ports, work, command, { kind: "newer", reduces }, set, {
+      const ends = reduces || (wish.endsAhead === true && !command.reduces);
+      apply(ports, work, command, { kind: "newer", reduces: ends }, set, {
         ...(isWaiting(command.state) ? { supersededBy: commandId } : {}),
       });
       blocked ||= command.state !== "SUPERSEDED";
@@ -105,7 +112,7 @@ export async function converge(
       command_id: commandId,
       agent_id: wish.agentId,
       deployment_id: deployment.id,
-      priority: reduces ? reducingPriority : limits.priority,
+      priority: reduces ? reducingPriority : Math.max(reducingPriority + 1, limits.priority),
       reduces,
       state: blocked ? "BLOCKED" : "READY", // E4
     });
@@ -156,6 +163,8 @@ function rowOf(commandId: string, wish: ConvergeWish, deployment: WishedDeployme
     deadline_seconds: limits.deadlineMs === undefined ? null : limits.deadlineMs / 1000,
     retry_of: wish.retryOf ?? "",
     created_by: wish.createdBy,
+    revision: wish.revision ?? 0,
+    rollout_id: wish.rolloutId ?? "",
   };
 }
 
@@ -166,18 +175,20 @@ async function insertCommands(tx: Tx, rows: readonly CommandRow[]): Promise<void
   await sql`
     INSERT INTO commands (id, deployment_id, agent_id, cluster_id, organisation_id, generation, digest, product_publish_id,
       owner_kind, owner_id, is_removal, reduces, max_retries, run_timeout_ms, grace_ms, cancel_limit_ms, offline_life_ms,
-      retry_of, created_by, trace_parent, deadline_at)
+      retry_of, created_by, trace_parent, revision, rollout_id, deadline_at)
     SELECT n.id, n.deployment_id, n.agent_id, n.cluster_id, n.organisation_id, n.generation, n.digest, n.product_publish_id,
       n.owner_kind, n.owner_id, n.is_removal, n.reduces, n.max_retries, n.run_timeout_ms, n.grace_ms, n.cancel_limit_ms,
-      n.offline_life_ms, n.retry_of, n.created_by, n.trace_parent, now() + make_interval(secs => n.deadline_seconds)
+      n.offline_life_ms, n.retry_of, n.created_by, n.trace_parent, n.revision, n.rollout_id,
+      now() + make_interval(secs => n.deadline_seconds)
     FROM unnest(${column("id")}::text[], ${column("deployment_id")}::text[], ${column("agent_id")}::text[],
       ${column("cluster_id")}::text[], ${column("organisation_id")}::text[], ${column("generation")}::int[],
       ${column("digest")}::text[], ${column("product_publish_id")}::text[], ${column("owner_kind")}::text[],
       ${column("owner_id")}::text[], ${column("is_removal")}::bool[], ${column("reduces")}::bool[],
       ${column("max_retries")}::int[], ${column("run_timeout_ms")}::int[], ${column("grace_ms")}::int[],
       ${column("cancel_limit_ms")}::int[], ${column("offline_life_ms")}::int[], ${column("retry_of")}::text[],
-      ${column("created_by")}::text[], ${column("trace_parent")}::text[], ${column("deadline_seconds")}::float8[])
+      ${column("created_by")}::text[], ${column("trace_parent")}::text[], ${column("revision")}::int[],
+      ${column("rollout_id")}::text[], ${column("deadline_seconds")}::float8[])
       AS n (id, deployment_id, agent_id, cluster_id, organisation_id, generation, digest, product_publish_id, owner_kind,
         owner_id, is_removal, reduces, max_retries, run_timeout_ms, grace_ms, cancel_limit_ms, offline_life_ms, retry_of,
-        created_by, trace_parent, deadline_seconds)`.execute(tx);
+        created_by, trace_parent, revision, rollout_id, deadline_seconds)`.execute(tx);
 }

@@ -110,7 +110,7 @@ test("a late outcome of a command that was LOST and left is kept with it", async
   await ended(deploymentId, 0);
   await turn();
   expect(await engine.result(commandId, 1, Outcome.SUCCEEDED)).toBe(Ack.ALREADY_RECORDED);
-  const [shown] = await readCommands(db, systemPrincipal, { ids: [commandId] });
+  const [shown] = await readCommands(engine.ports, systemPrincipal, { ids: [commandId] });
   expect(shown?.lateOutcome).toBe("SUCCEEDED");
 });
 
@@ -118,11 +118,11 @@ test("people find it as before: by id, in pages, counted, filtered; it can neith
   const commands = [await ended(undefined, 50, Outcome.FAILED)];
   const [{ deploymentId } = { deploymentId: "" }] = commands;
   for (const hours of [40, 30, 0]) commands.push(await ended(deploymentId, hours));
-  const before = await readCommands(db, systemPrincipal, { deploymentId });
+  const before = await readCommands(engine.ports, systemPrincipal, { deploymentId });
   await turn();
-  expect(await readCommands(db, systemPrincipal, { deploymentId })).toEqual(before);
+  expect(await readCommands(engine.ports, systemPrincipal, { deploymentId })).toEqual(before);
   const [first] = commands;
-  expect(await readCommands(db, systemPrincipal, { ids: [first?.commandId ?? ""] })).toMatchObject([
+  expect(await readCommands(engine.ports, systemPrincipal, { ids: [first?.commandId ?? ""] })).toMatchObject([
     { state: State.FAILED, reason: "BROKEN", attempt: 1, agent: "one" },
   ]);
   const ids: string[] = [];
@@ -133,13 +133,17 @@ test("people find it as before: by id, in pages, counted, filtered; it can neith
       returnTotalSize: true,
       agentId: "one",
     });
-    const page = await listCommands(db, systemPrincipal, request);
+    const page = await listCommands(engine.ports, systemPrincipal, request);
     expect(page.totalSize).toBe(4);
     ids.push(...page.commands.map(({ id }) => id));
     pageToken = page.nextPageToken;
   }
   expect(ids).toEqual(commands.map(({ commandId }) => commandId).toReversed());
-  const failed = await listCommands(db, systemPrincipal, create(ListCommandsRequestSchema, { states: [State.FAILED] }));
+  const failed = await listCommands(
+    engine.ports,
+    systemPrincipal,
+    create(ListCommandsRequestSchema, { states: [State.FAILED] }),
+  );
   expect(failed.commands.map(({ id }) => id)).toEqual([first?.commandId]);
   const asked = async (request: (id: string) => Promise<unknown>) => request(first?.commandId ?? "");
   await expect(asked((id) => transact(db, (work) => cancel(engine.ports, work, id)))).rejects.toMatchObject({

@@ -63,11 +63,12 @@ async function movePage(work: Work, keepMs: number, place: { at: string; id: str
       INSERT INTO ended_commands (id, deployment_id, agent_id, cluster_id, organisation_id, generation, digest,
         product_publish_id, owner_kind, owner_id, is_removal, reduces, max_retries, run_timeout_ms, retry_of, created_by,
         created_at, priority, state, attempt, failures, due_at, assigned_at, received_at, ended_at, outcome_attempt,
-        reason, message, superseded_by, late_outcome, domain_error)
+        reason, message, superseded_by, late_outcome, domain_error, revision, rollout_id)
       SELECT c.id, c.deployment_id, c.agent_id, c.cluster_id, c.organisation_id, c.generation, c.digest,
         c.product_publish_id, c.owner_kind, c.owner_id, c.is_removal, c.reduces, c.max_retries, c.run_timeout_ms,
         c.retry_of, c.created_by, c.created_at, s.priority, s.state, s.attempt, s.failures, s.due_at, s.assigned_at,
-        s.received_at, s.ended_at, s.outcome_attempt, s.reason, s.message, s.superseded_by, s.late_outcome, s.domain_error
+        s.received_at, s.ended_at, s.outcome_attempt, s.reason, s.message, s.superseded_by, s.late_outcome, s.domain_error,
+        c.revision, c.rollout_id
       FROM gone AS c JOIN states AS s ON s.command_id = c.id
       WHERE s.ended_at >= now() - make_interval(secs => ${keepMs / 1000})
     )

@@ -13,7 +13,7 @@
  *   requests.ts     cancel, retry                 sweep.ts      what time does
  *   history.ts      what has ended and was replaced leaves
  *   apart.ts        owners that failed are told again
- *   queries.ts, rpc.ts  CommandService            ports.ts      what it needs, whom it tells
+ *   queries.ts, shown.ts, rpc.ts  CommandService  ports.ts      what it needs, whom it tells
  */
 export { beginAfresh, convergeLost, type Told, unsettled } from "./afresh.ts";
 export { telling, tellApart, type Without } from "./apart.ts";

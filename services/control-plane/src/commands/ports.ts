@@ -1,6 +1,7 @@
 /** What the engine needs from others, and what it tells those who own deployments. */
 import type { CommandState } from "@bowline/db";
 import type { Traces } from "@bowline/traces";
+import type { Principal } from "../platform/context.ts";
 import type { Events } from "../platform/events.ts";
 import type { Metrics } from "../platform/metrics.ts";
 import type { Db, Work } from "../platform/transactions.ts";
@@ -60,6 +61,10 @@ export interface Owner {
   progressed?(work: Work, commandIds: readonly string[]): Promise<void>;
   /** An agent is gone for good, with all that was there: its commands have ended, its deployments are absent. */
   retired?(work: Work, agentId: string): Promise<void>;
+  /** Its resources that have this id or name, also those that are gone, as far as the principal may know: their ids. */
+  called?(db: Db, principal: Principal, idOrName: string): Promise<readonly string[]>;
+  /** Names of its resources, by id. */
+  names?(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string, string>>;
   /** Observed state of its deployments was written. */
   observed?(work: Work, deploymentIds: readonly string[]): Promise<void>;
 }

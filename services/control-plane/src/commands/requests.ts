@@ -56,6 +56,8 @@ export async function retry(ports: EnginePorts, work: Work, commandId: string, c
     retryOf: commandId,
     productPublishId: row.product_publish_id,
     ownerKind: row.owner_kind,
+    revision: row.revision,
+    rolloutId: row.rollout_id,
     limits: {
       maxRetries: row.max_retries,
       runTimeoutMs: row.run_timeout_ms,
@@ -81,6 +83,8 @@ export interface Again {
   retryOf?: string;
   productPublishId?: string;
   ownerKind?: string;
+  revision?: number;
+  rolloutId?: string;
   limits?: Partial<Limits>;
   /** See Owner.renewed. */
   fromNothing?: boolean;
@@ -107,6 +111,10 @@ async function againAll(
   work: Work,
   renewals: readonly { wish: NewestWish; how: Again }[],
 ): Promise<Enqueued[]> {
+  const last = await lastRevisions(
+    work,
+    renewals.filter(({ how }) => how.revision === undefined).map(({ wish }) => wish.id),
+  );
   const wishes = renewals.map(({ wish, how }) => ({
     deploymentId: wish.id,
     agentId: wish.agentId,
@@ -115,6 +123,7 @@ async function againAll(
     kind: wish.kind,
     ownerId: wish.ownerId,
     build: () => fromBinary(DeploymentSchema, wish.spec),
+    ...last.get(wish.id),
     ...how,
   }));
   const locked = new Map(renewals.map(({ wish }) => [wish.id, wish]));
@@ -126,6 +135,20 @@ async function againAll(
     await owner?.renewed?.(work, { ...command, ownerId: wish.ownerId, fromNothing: how.fromNothing ?? false });
   }
   return enqueued;
+}
+
+/** The revision and the rollout of what each deployment is to have now; its newest command never leaves. */
+async function lastRevisions(work: Work, deploymentIds: readonly string[]) {
+  if (deploymentIds.length === 0) return new Map<string, never>();
+  const rows = await work.tx
+    .selectFrom("commands")
+    .distinctOn("deployment_id")
+    .select(["deployment_id", "revision", "rollout_id as rolloutId"])
+    .where("deployment_id", "in", [...deploymentIds])
+    .orderBy("deployment_id")
+    .orderBy("generation", "desc")
+    .execute();
+  return new Map(rows.map(({ deployment_id: id, ...last }) => [id, last]));
 }
 
 /** What ReconcileDeployment does to commands. */

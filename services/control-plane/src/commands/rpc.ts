@@ -24,7 +24,7 @@ export function registerCommands(router: ConnectRouter, ports: EnginePorts): voi
   const { db, events } = ports;
 
   async function read(principal: Principal, id: string): Promise<Command> {
-    const [command] = await readCommands(db, principal, { ids: [id] });
+    const [command] = await readCommands(ports, principal, { ids: [id] });
     if (command === undefined) throw problem("NOT_FOUND", `There is no command ${id}.`);
     return command;
   }
@@ -43,12 +43,12 @@ export function registerCommands(router: ConnectRouter, ports: EnginePorts): voi
         snapshot: async function* () {
           // A publish is watched to its end, so its ended commands belong to the picture.
           const openOnly = !filter.productPublishId;
-          for (const command of await readCommands(db, principal, { ...filter, openOnly }))
+          for (const command of await readCommands(ports, principal, { ...filter, openOnly }))
             yield create(WatchCommandsResponseSchema, { command });
         },
         wants: (event) => seesAll(principal) || event.organisationId === principal.organisationId,
         read: async (event) => {
-          const [command] = await readCommands(db, principal, { ...filter, ids: [event.subjectId] });
+          const [command] = await readCommands(ports, principal, { ...filter, ids: [event.subjectId] });
           return command === undefined ? undefined : create(WatchCommandsResponseSchema, { command });
         },
         empty: ({ snapshotEnd }) => create(WatchCommandsResponseSchema, { snapshotEnd }),
@@ -71,7 +71,7 @@ export function registerCommands(router: ConnectRouter, ports: EnginePorts): voi
 
   router.service(CommandService, {
     listCommands: async (request, context) =>
-      create(ListCommandsResponseSchema, await listCommands(db, callerOf(context).principal, request)),
+      create(ListCommandsResponseSchema, await listCommands(ports, callerOf(context).principal, request)),
     getCommand: (request, context) => read(callerOf(context).principal, request.id),
     cancelCommand: (request, context) => {
       const caller = callerOf(context);

@@ -40,16 +40,18 @@ const claimAll = (engine: TestEngine) =>
 
 test("of one set each result ends its own command, and what waits behind each is promoted", async () => {
   const engine = await startEngine(db);
-  const first = await enqueueMany(engine, 3);
+  const first = await enqueueMany(engine, 4);
   await claimAll(engine);
   const next = await Promise.all(first.map(({ deploymentId }) => engine.enqueue(deploymentId)));
-  const [one, two, three] = first.map(({ commandId }) => commandId) as [string, string, string];
+  const [one, two, three, four] = first.map(({ commandId }) => commandId) as [string, string, string, string];
+  const unclear = { reason: "GATE_INCONCLUSIVE", message: "gate smoke: no answer in time" };
   const answers = await recordReports(engine.ports, [
     saying(engine, one, SUCCEEDED),
     saying(engine, two, FAILED, { reason: "NO_SPACE", message: "The disk is full." }),
     saying(engine, three, FAILED, { reason: "CRASHED", worthRetry: true }),
+    saying(engine, four, SUCCEEDED, unclear),
   ]);
-  expect(answers.map((answer) => answer?.disposition)).toEqual(Array(3).fill(ResultAck_Disposition.RECORDED));
+  expect(answers.map((answer) => answer?.disposition)).toEqual(Array(4).fill(ResultAck_Disposition.RECORDED));
   const ended = async (commandId: string) =>
     db
       .selectFrom("command_states")
@@ -58,6 +60,7 @@ test("of one set each result ends its own command, and what waits behind each is
       .where("ended_at", "is not", null)
       .executeTakeFirst();
   expect(await ended(one)).toEqual({ state: "SUCCEEDED", reason: "", message: "", outcome_attempt: 1 });
+  expect(await ended(four)).toMatchObject({ state: "SUCCEEDED", ...unclear });
   expect(await ended(two)).toMatchObject({ state: "FAILED", reason: "NO_SPACE", message: "The disk is full." });
   expect(await ended(three)).toMatchObject({ state: "FAILED", reason: "CRASHED" }); // a newer one waits: no retry
   for (const { commandId } of next) expect(await engine.stateOf(commandId)).toBe("READY");
@@ -70,7 +73,7 @@ test("of one set each result ends its own command, and what waits behind each is
         .executeTakeFirstOrThrow(),
     ),
   );
-  expect(observed.map((row) => row.observed_generation)).toEqual([1, 0, 0]);
+  expect(observed.map((row) => row.observed_generation)).toEqual([1, 0, 0, 1]);
 });
 
 test("a result that is said twice in one set is recorded once", async () => {

@@ -108,7 +108,7 @@ function matches(state: DeploymentState, desired: string, generation: number): b
         state.generation === generation &&
         state.instances.every(
           (instance) =>
-            (instance.phase === "RUNNING" && instance.health !== "UNHEALTHY") ||
+            (instance.phase === "RUNNING" && instance.health !== "UNHEALTHY" && !instance.altered) ||
             (instance.phase === "EXITED" && instance.exitCode === 0),
         )
       );

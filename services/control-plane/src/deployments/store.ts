@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type Deployment, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
 import { insertRows, type RowOf } from "@bowline/db";
-import { newId, problem } from "@bowline/kernel";
+import { newId, problem, registryOf } from "@bowline/kernel";
 import { sql } from "kysely";
 import type { Tx } from "../platform/transactions.ts";
 
@@ -94,6 +94,7 @@ export async function addGenerations(
       spec: bytes,
       digest,
       secrets: JSON.stringify(spec.secretVersions),
+      registries: JSON.stringify(registriesOf(spec)),
     });
     results.push({ id, generation, digest, isNew: before === undefined, desired, removeVolumes: spec.removeVolumes });
   }
@@ -112,6 +113,11 @@ export async function addGenerations(
   return results;
 }
 
+/** Hosts, each once. */
+function registriesOf({ workloads }: Deployment): string[] {
+  return [...new Set(workloads.flatMap(({ image }) => (image === "" ? [] : registryOf(image))))].toSorted();
+}
+
 const deploymentColumns = {
   text: ["id", "agent_id", "cluster_id", "organisation_id", "kind", "owner_id", "desired"],
   int: ["generation"],
@@ -120,7 +126,7 @@ const generationColumns = {
   text: ["deployment_id", "digest"],
   int: ["generation"],
   bytea: ["spec"],
-  jsonb: ["secrets"],
+  jsonb: ["secrets", "registries"],
 } as const;
 
 export interface LockedDeployment {

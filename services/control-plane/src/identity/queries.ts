@@ -136,6 +136,12 @@ export async function revokeServiceAccount(tx: Tx, id: string): Promise<void> {
     .execute();
 }
 
+/** Principals that have this id or name, by name also those that are revoked: their ids. */
+export async function accountsCalled(db: Db, idOrName: string): Promise<string[]> {
+  const rows = await db.selectFrom("service_accounts").select("id").where("name", "=", idOrName).execute();
+  return [idOrName, ...rows.map(({ id }) => id)];
+}
+
 /** Names of principals by id, for people; who is not known any more is missing. */
 export async function accountNames(db: Db | Tx, ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
   const asked = [...new Set(ids)].filter((id) => id !== "" && id !== systemPrincipal.id);

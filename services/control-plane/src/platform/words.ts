@@ -12,7 +12,7 @@ import { createBell } from "./bell.ts";
 import { everyone } from "./redis/address.ts";
 import type { RedisLink } from "./redis/link.ts";
 
-/** Where one replica should look, by agents' ids. */
+/** Where one replica should look, by agents' ids; of tunnels by theirs. */
 export interface Word {
   /** There may be commands to claim. */
   wake?: readonly string[];
@@ -20,6 +20,8 @@ export interface Word {
   tell?: readonly string[];
   /** The session's row changed: it may have ended, or moved. */
   look?: readonly string[];
+  /** Agents of this replica are to open these tunnels. */
+  tunnels?: readonly string[];
   /** Events were placed, for watches. */
   placed?: boolean;
 }
@@ -65,7 +67,7 @@ const maxMessageBytes = 16_384;
 /** Without a wake-up the sender looks this often; it has none to miss. */
 const idleMs = 60_000;
 
-const kinds = ["wake", "tell", "look"] as const;
+const kinds = ["wake", "tell", "look", "tunnels"] as const;
 type Gathered = Record<(typeof kinds)[number], Set<string>> & { placed: boolean };
 
 export function createWords(ports: WordsPorts): Words {
@@ -76,7 +78,7 @@ export function createWords(ports: WordsPorts): Words {
   function gather(to: string): Gathered {
     let found = gathered.get(to);
     if (found === undefined) {
-      found = { wake: new Set(), tell: new Set(), look: new Set(), placed: false };
+      found = { wake: new Set(), tell: new Set(), look: new Set(), tunnels: new Set(), placed: false };
       gathered.set(to, found);
     }
     return found;

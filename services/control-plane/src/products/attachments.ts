@@ -10,7 +10,7 @@
  *     who relies on them as they are holds it shared.
  */
 import type { Database } from "@bowline/db";
-import { type Insertable, sql } from "kysely";
+import { type Expression, type Insertable, sql } from "kysely";
 import { by, type Caller } from "../platform/context.ts";
 import { type Db, MovedOn, type Tx, type Work } from "../platform/transactions.ts";
 import { converge, type ConvergeWish, type EnginePorts, type Enqueued, type Limits } from "../commands/index.ts";
@@ -33,29 +33,39 @@ const mayTake = sql<boolean>`(
   AND (jsonb_array_length(c.capabilities) = 0 OR c.capabilities ? ('gateway-class/' || g.gateway_class)))`;
 
 /** Agents of the cluster that may take the gateway's publishes, and those that have this product there already (P1). */
-export async function eligibleAgents(tx: Tx, place: Place): Promise<string[]> {
-  const { rows } = await sql<{ id: string }>`
-    SELECT a.id FROM agents AS a
+export async function eligibleAgents(tx: Tx, place: Place): Promise<{ id: string; online: boolean }[]> {
+  const { rows } = await sql<{ id: string; online: boolean }>`
+    SELECT a.id, EXISTS (SELECT 1 FROM sessions AS s WHERE s.agent_id = a.id AND s.state = 'SERVING') AS online
+    FROM agents AS a
     JOIN clusters AS c ON c.id = a.cluster_id
     JOIN gateways AS g ON g.id = ${place.gateway.id}
     WHERE a.cluster_id = ${place.clusterId} AND a.state = 'ENROLLED' AND (${mayTake} OR EXISTS (
       SELECT 1 FROM route_attachments AS r WHERE r.product_id = ${place.productId}
         AND r.gateway_id = g.id AND r.agent_id = a.id AND NOT r.removing))
     ORDER BY a.id`.execute(tx);
-  return rows.map((row) => row.id);
+  return rows;
 }
 
-/** Publishes in force that an agent may take and doesn't have, oldest first. */
+/** Publishes in force that an agent may take now and doesn't have, oldest first. */
 export async function unplaced(db: Db, limit: number): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     SELECT p.id FROM product_publishes AS p
     JOIN clusters AS c ON c.id = p.cluster_id
     JOIN gateways AS g ON g.id = p.gateway_id
-    WHERE p.state IN ('PENDING', 'DISPATCHED', 'APPLYING', 'LIVE') AND EXISTS (
-      SELECT 1 FROM agents AS a WHERE a.cluster_id = p.cluster_id AND ${mayTake} AND NOT EXISTS (
-        SELECT 1 FROM publish_targets AS t WHERE t.product_publish_id = p.id AND t.agent_id = a.id))
+    WHERE p.state IN ('PENDING', 'DISPATCHED', 'APPLYING', 'LIVE')
+      AND (p.max_parallel = 0 OR (${underWay(sql.ref("p.id"))}) < p.max_parallel)
+      AND (p.to_come > 0 OR EXISTS (
+        SELECT 1 FROM agents AS a WHERE a.cluster_id = p.cluster_id AND ${mayTake} AND NOT EXISTS (
+          SELECT 1 FROM publish_targets AS t WHERE t.product_publish_id = p.id AND t.agent_id = a.id)))
     ORDER BY p.deployed_at LIMIT ${limit}`.execute(db);
   return rows.map((row) => row.id);
+}
+
+/** How many agents a publish is on its way to; those that are away hold up nobody. */
+export function underWay(publishId: Expression<string>) {
+  return sql<number>`SELECT count(*)::int FROM publish_targets AS o JOIN sessions AS s ON s.agent_id = o.agent_id
+    WHERE o.product_publish_id = ${publishId} AND o.state IN ('PENDING', 'DISPATCHED', 'APPLYING')
+      AND s.state = 'SERVING'`;
 }
 
 export interface Serving {

@@ -3,7 +3,7 @@
  *
  *   catalogue/            API services, gateways, products, revisions
  *   publishes.ts          create, deploy, roll back
- *   unpublish.ts          the way back
+ *   unpublish.ts, reverts.ts             the way back, asked for and by itself
  *   placing.ts            on agents, now and later
  *   attachments.ts, detachments.ts       which agents, which deployments there
  *   publish-checks.ts     what is refused
@@ -20,6 +20,7 @@ import { createBell } from "../platform/bell.ts";
 import { dataPlaneOwner, publishOwner } from "./owner.ts";
 import { placeEverywhere } from "./placing.ts";
 import { type PublishRpcPorts, registerPublishes } from "./publish-rpc.ts";
+import { revertEverywhere } from "./reverts.ts";
 import { unpublishAll } from "./unpublish.ts";
 
 export { gatewayChanged } from "./attachments.ts";
@@ -33,7 +34,7 @@ export interface Publishes {
   agentChanged(agentId: string): void;
   /** What a cluster's deletion asks of its publishes. */
   resident: Resident;
-  /** Places what waits for agents, when told and at an interval; until `signal` aborts. */
+  /** Places what waits for agents, and takes back what failed and asks for that, when told and at an interval; until `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -44,7 +45,10 @@ export function createPublishes(ports: PublishRpcPorts): Publishes {
   const bell = createBell();
   return {
     register: (router) => registerPublishes(router, ports),
-    owners: { "product-publish": publishOwner(ports.engine), "data-plane": dataPlaneOwner(ports.engine) },
+    owners: {
+      "product-publish": publishOwner(ports.engine, () => bell.ring()),
+      "data-plane": dataPlaneOwner(ports.engine),
+    },
     agentChanged: () => bell.ring(),
     resident: {
       remaining: async () => 0, // what is deployed counts as deployments
@@ -55,6 +59,7 @@ export function createPublishes(ports: PublishRpcPorts): Publishes {
       while (!signal.aborted) {
         const seen = bell.count();
         try {
+          await revertEverywhere(ports);
           await placeEverywhere(ports);
         } catch (error) {
           if (!signal.aborted) ports.engine().log.warn({ error }, "placement failed; tried again");

@@ -20,8 +20,8 @@ import { hasNewer } from "./publish-rows.ts";
 import { traceOutcomes } from "./publish-traces.ts";
 import { aggregate, type PublishState, type TargetState, targetStateOf } from "./publish-states.ts";
 
-/** Owner of routes deployments. */
-export function publishOwner(ports: () => EnginePorts): Owner {
+/** Owner of routes deployments. `next` is told when an outcome may let a publish go on, or back. */
+export function publishOwner(ports: () => EnginePorts, next: () => void): Owner {
   return {
     async changed(work, commands) {
       const removals = commands.filter((command) => command.isRemoval);
@@ -30,7 +30,8 @@ export function publishOwner(ports: () => EnginePorts): Owner {
         commands.filter((command) => !command.isRemoval),
       );
       for (const command of removals) await removalChanged(ports(), work, command, publishIdOf(command));
-      await settle(ports(), work, [...new Set(commands.map(publishIdOf))]);
+      const goesOn = await settle(ports(), work, [...new Set(commands.map(publishIdOf))]);
+      if (goesOn) work.after(next);
     },
     async renewed(work, command) {
       await sql`
@@ -181,13 +182,16 @@ async function removalChanged(
   }
 }
 
-/** Derives publishes' states from their targets (O1, O2) and notes the changes. */
-export async function settle(ports: EnginePorts, work: Work, publishIds: readonly string[]): Promise<void> {
+/**
+ * Derives publishes' states from their targets (O1, O2) and notes the changes. Resolves with whether one of them has
+ * agents to come, or is to be taken back.
+ */
+export async function settle(ports: EnginePorts, work: Work, publishIds: readonly string[]): Promise<boolean> {
   const ids = publishIds.filter((id) => id !== "");
-  if (ids.length === 0) return;
+  if (ids.length === 0) return false;
   const publishes = await work.tx
     .selectFrom("product_publishes as p")
-    .select(["p.id", "p.state", hasNewer.as("hasNewer")])
+    .select(["p.id", "p.state", "p.to_come", "p.auto_revert", hasNewer.as("hasNewer")])
     .where("p.id", "in", ids)
     .orderBy("p.id")
     .forUpdate("p")
@@ -204,8 +208,9 @@ export async function settle(ports: EnginePorts, work: Work, publishIds: readonl
     const before = publish.state as PublishState;
     if (before === "FAILED" && publish.hasNewer) return []; // O4
     const own = (targetsOf.get(publish.id) ?? []).map((target) => ({ ...target, state: target.state as TargetState }));
-    const { state, because } = aggregate(before, own);
-    const reason = because?.reason ?? (own.length === 0 && state === "PENDING" ? "NO_AGENT" : "");
+    const { state, because } = aggregate(before, own, publish.to_come);
+    const waitsFor = own.length === 0 ? "NO_AGENT" : "ROLLING_OUT";
+    const reason = because?.reason ?? (state === "PENDING" ? waitsFor : "");
     return [{ id: publish.id, state, reason, message: because?.message ?? "" }];
   });
   const { rows } = await sql<NotedPublish & { state: string; reason: string; seconds: number | null }>`
@@ -227,6 +232,8 @@ export async function settle(ports: EnginePorts, work: Work, publishIds: readonl
     rows.filter((row) => before.get(row.id) !== row.state),
   );
   await notePublishes(ports, work, rows);
+  const failed = new Set(rows.filter((row) => row.state === "FAILED").map((row) => row.id));
+  return publishes.some((one) => (failed.has(one.id) ? one.auto_revert : one.to_come > 0));
 }
 
 /** Counts and notes that publishes look different now. */

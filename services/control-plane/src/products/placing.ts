@@ -2,9 +2,10 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type ProductManifest, ProductManifestSchema } from "@bowline/contract/products";
 import { isProblem } from "@bowline/kernel";
+import { sql } from "kysely";
 import type { Caller } from "../platform/context.ts";
-import { transact, type Work } from "../platform/transactions.ts";
-import { attach, eligibleAgents, type Place, unplaced } from "./attachments.ts";
+import { type Tx, transact, type Work } from "../platform/transactions.ts";
+import { attach, eligibleAgents, type Place, underWay, unplaced } from "./attachments.ts";
 import { secretNames } from "./compile.ts";
 import { settle } from "./owner.ts";
 import type { PublishPorts } from "./publish-ports.ts";
@@ -27,7 +28,7 @@ export async function place(ports: PublishPorts, work: Work, caller: Caller, pub
     .where("product_publish_id", "=", publishId)
     .execute();
   const { allowPrivateBackends } = row.policy as { allowPrivateBackends?: boolean };
-  await placeOn(
+  const changed = await placeOn(
     ports,
     work,
     caller,
@@ -37,7 +38,7 @@ export async function place(ports: PublishPorts, work: Work, caller: Caller, pub
     },
     new Set(known.map((target) => target.agent_id)),
   );
-  await settle(ports.engine(), work, [publishId]);
+  if (changed) await settle(ports.engine(), work, [publishId]);
 }
 
 /** What a placing is about. */
@@ -48,16 +49,20 @@ export interface Placing {
   policy: { allowPrivateBackends: boolean };
 }
 
-/** Gives a publish to every eligible agent but `known`. The caller holds its place (R2). */
+/**
+ * Gives a publish to every eligible agent but `known`, or to those whose turn it is. Resolves with whether that changed
+ * anything. The caller holds its place (R2).
+ */
 export async function placeOn(
   ports: PublishPorts,
   work: Work,
   caller: Caller,
   { publish, gateway, revision, policy }: Placing,
   known: ReadonlySet<string>,
-): Promise<void> {
+): Promise<boolean> {
   const target = { clusterId: publish.cluster_id, productId: publish.product_id, gateway };
-  const chosen = (await eligibleAgents(work.tx, target)).filter((agentId) => !known.has(agentId));
+  const without = (await eligibleAgents(work.tx, target)).filter((agent) => !known.has(agent.id));
+  const chosen = await nextAgents(work.tx, publish, without);
   const named = secretNames(revision.content, publish.api_services);
   const commands = await attach(
     ports.engine(),
@@ -90,7 +95,28 @@ export async function placeOn(
         })),
       )
       .execute();
-  } else if (known.size === 0) await settle(ports.engine(), work, [publish.id]); // NO_AGENT
+  }
+  const toCome = without.length - chosen.length;
+  const waits = toCome !== publish.to_come;
+  if (waits)
+    await work.tx.updateTable("product_publishes").set({ to_come: toCome }).where("id", "=", publish.id).execute();
+  if (commands.length === 0 && known.size === 0) await settle(ports.engine(), work, [publish.id]); // NO_AGENT
+  return waits || commands.length > 0;
+}
+
+/** Of the agents that lack a publish those that get it now. Who is away comes after all others, and then at once. */
+async function nextAgents(
+  tx: Tx,
+  publish: PublishRow,
+  without: readonly { id: string; online: boolean }[],
+): Promise<string[]> {
+  const ids = (agents: typeof without) => agents.map(({ id }) => id);
+  if (publish.max_parallel === 0) return ids(without);
+  const { rows } = await sql<{ count: number }>`${underWay(sql.val(publish.id))}`.execute(tx);
+  const open = rows[0]?.count ?? 0;
+  const online = without.filter((agent) => agent.online);
+  if (online.length > 0) return ids(online.slice(0, Math.max(0, publish.max_parallel - open)));
+  return open === 0 ? ids(without) : [];
 }
 
 /** Publishes that one round places; the next round finds the rest. */

@@ -37,7 +37,7 @@ export interface PublishPorts {
     gateway: string,
     organisationId: string,
   ): Promise<GatewayTemplate & { name: string; agentLabels: Record<string, string>; organisationId: string }>;
-  /** The newest version of each secret, by name. Throws SECRET_UNKNOWN. */
+  /** The newest version of each secret, by name. Throws SECRET_UNKNOWN, SECRET_UNFIT. */
   secretVersions(tx: Tx, organisationId: string, names: readonly string[]): Promise<Record<string, string>>;
   privateBackends(content: ProductManifest): readonly { path: string; url: string }[];
   conflicts(a: ProductManifest, b: ProductManifest): readonly { a: string; b: string; what: string }[];

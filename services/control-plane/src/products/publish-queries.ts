@@ -54,6 +54,9 @@ const publishColumns = [
   "p.reason",
   "p.message",
   "p.rollback_of",
+  "p.max_parallel",
+  "p.auto_revert",
+  "p.to_come",
   "p.superseded_by",
   "p.created_by",
   "p.version",
@@ -230,7 +233,11 @@ function publishOf(row: Row, targets: readonly TargetRow[]): ProductPublish {
     createdAt: timestampFromDate(row.created_at),
     updatedAt: timestampFromDate(row.updated_at),
     organisationId: row.organisation_id,
+    rollout: { maxParallel: row.max_parallel, autoRevert: row.auto_revert },
+    agentsToCome: row.state === "SUPERSEDED" || row.state.startsWith("UNPUBLISH") ? 0 : row.to_come,
   });
+  if (publish.reason === "ROLLING_OUT")
+    publish.message = `${publish.liveTargets} of ${targets.length + row.to_come} agents have it; the next one follows.`;
   if (row.live_at !== null) publish.liveAt = timestampFromDate(row.live_at);
   return publish;
 }

@@ -46,10 +46,11 @@ export function targetStateOf(state: CommandState): TargetState {
 /** From worst to best: the first that a target has is the publish's. */
 const worstFirst: readonly TargetState[] = ["FAILED", "PENDING", "DISPATCHED", "APPLYING", "LIVE"];
 
-/** The state of a publish from those of its targets, and the target that decided. */
+/** The state of a publish from those of its targets, and the target that decided; `toCome`: agents that follow. */
 export function aggregate<Target extends { state: TargetState }>(
   before: PublishState,
   targets: readonly Target[],
+  toCome = 0,
 ): { state: PublishState; because: Target | undefined } {
   if (before === "UNPUBLISHING") {
     const open = targets.find((target) => target.state !== "UNPUBLISHED");
@@ -61,7 +62,9 @@ export function aggregate<Target extends { state: TargetState }>(
   }
   for (const state of worstFirst) {
     const because = targets.find((target) => target.state === state);
-    if (because !== undefined) return { state: state as PublishState, because: state === "LIVE" ? undefined : because };
+    if (because === undefined) continue;
+    if (state === "LIVE" && toCome > 0) break; // not where it is to be
+    return { state: state as PublishState, because: state === "LIVE" ? undefined : because };
   }
   return { state: "PENDING", because: undefined };
 }

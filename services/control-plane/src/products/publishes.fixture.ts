@@ -119,11 +119,13 @@ export async function startPublishing(db: Kysely<Database>) {
     settleForks: (work, forks, how) => settleForks(engine(), work, forks, how),
     closeSession: () => undefined,
     agentEnrolled: async () => undefined,
+    openTunnel: () => Promise.reject(new Error("no tunnel is opened here")),
   });
   const clusters = createClusters({
     db,
     events,
     publicUrl: () => "https://bowline.example",
+    serverVersion: "0.1.0",
     countAgents: agents.countByCluster,
     rekeyable: agents.rekeyable,
     residents,

@@ -66,6 +66,8 @@ export async function createPublish(
       gateway_id: gateway.id,
       api_services: JSON.stringify(named),
       ...(request.draft ? { state: "DRAFT" } : inForceNow),
+      max_parallel: request.rollout?.maxParallel ?? 0,
+      auto_revert: request.rollout?.autoRevert ?? false,
       limits: Buffer.from(
         request.limits === undefined ? new Uint8Array() : toBinary(CommandLimitsSchema, request.limits),
       ),

@@ -18,6 +18,7 @@ export async function findSecret(db: Db, principal: Principal, idOrName: string,
   let query = db
     .selectFrom("secrets")
     .selectAll()
+    .where("stack_id", "=", "") // those are their stack's
     .where((where) => where.or([where("id", "=", idOrName), where("name", "=", idOrName)]));
   if (!seesAll(principal)) query = query.where("organisation_id", "=", principal.organisationId);
   const found = await (lock ? query.forUpdate() : query).orderBy("id").limit(100).execute();
@@ -37,7 +38,7 @@ export async function listSecrets(
 ) {
   const size = pageSize(request.pageSize);
   const after = pageKey("secrets", request.pageToken, 2);
-  let all = db.selectFrom("secrets");
+  let all = db.selectFrom("secrets").where("stack_id", "=", "");
   if (!seesAll(principal)) all = all.where("organisation_id", "=", principal.organisationId);
   const rest = after === undefined ? all : all.where(sql<boolean>`(name, id) > (${after[0]}, ${after[1]})`);
   const rows = await rest

@@ -14,6 +14,7 @@ import {
 } from "@bowline/contract/secrets";
 import { newId, problem } from "@bowline/kernel";
 import { sql } from "kysely";
+import { refuseWhileUsed } from "../deployments/index.ts";
 import { audit } from "../platform/audit-trail.ts";
 import { type Caller, callerOf } from "../platform/context.ts";
 import { etagOf, guardEtag } from "../platform/etags.ts";
@@ -21,7 +22,7 @@ import type { Events } from "../platform/events.ts";
 import { uniqueViolation } from "../platform/problems.ts";
 import { type Db, transact } from "../platform/transactions.ts";
 import { findSecret, listSecrets, type SecretRow } from "./queries.ts";
-import { isInUse, writeValue } from "./values.ts";
+import { writeValue } from "./values.ts";
 
 export interface SecretsPorts {
   db: Db;
@@ -48,6 +49,7 @@ export function registerSecrets(router: ConnectRouter, ports: SecretsPorts): voi
 
 async function createSecret(ports: SecretsPorts, caller: Caller, request: CreateSecretRequest): Promise<Secret> {
   const { organisationId } = caller.principal;
+  const value = valueOf(request);
   try {
     return await transact(ports.db, async (work) => {
       const row = await work.tx
@@ -55,7 +57,7 @@ async function createSecret(ports: SecretsPorts, caller: Caller, request: Create
         .values({ id: newId("secret"), organisation_id: organisationId, name: request.name, version: 1 })
         .returningAll()
         .executeTakeFirstOrThrow();
-      await writeValue(work.tx, ports.encryption, row.id, row.version, request.value);
+      await writeValue(work.tx, ports.encryption, row.id, row.version, value);
       await note(ports, work, caller, "secret.create", row);
       return secretOf(row);
     });
@@ -66,6 +68,7 @@ async function createSecret(ports: SecretsPorts, caller: Caller, request: Create
 }
 
 async function setSecretValue(ports: SecretsPorts, caller: Caller, request: SetSecretValueRequest): Promise<Secret> {
+  const value = valueOf(request);
   return transact(ports.db, async (work) => {
     const before = await findSecret(work.tx, caller.principal, request.id, true);
     guardEtag(request.etag, before.version);
@@ -75,19 +78,26 @@ async function setSecretValue(ports: SecretsPorts, caller: Caller, request: SetS
       .where("id", "=", before.id)
       .returningAll()
       .executeTakeFirstOrThrow();
-    await writeValue(work.tx, ports.encryption, row.id, row.version, request.value);
+    await writeValue(work.tx, ports.encryption, row.id, row.version, value);
     await note(ports, work, caller, "secret.set-value", row);
     return secretOf(row);
   });
+}
+
+/** Text or bytes. Throws INVALID_ARGUMENT where there is neither, or both. */
+function valueOf({ value, data }: Pick<CreateSecretRequest, "value" | "data">): Uint8Array {
+  if ((value === "") === (data.length === 0)) {
+    const description = "Set the value as text, or as bytes in data; one of them, and not empty.";
+    throw problem("INVALID_ARGUMENT", description, { violations: [{ field: "value", description }] });
+  }
+  return value === "" ? data : Buffer.from(value);
 }
 
 async function deleteSecret(ports: SecretsPorts, caller: Caller, request: DeleteSecretRequest): Promise<void> {
   await transact(ports.db, async (work) => {
     const row = await findSecret(work.tx, caller.principal, request.id, true);
     guardEtag(request.etag, row.version);
-    if (await isInUse(work.tx, row.id)) {
-      throw problem("SECRET_IN_USE", `What is published has the secret ${row.name}; publish without it first.`);
-    }
+    if (!request.force) await refuseWhileUsed(work.tx, { secretId: row.id }, "SECRET_IN_USE", `The secret ${row.name}`);
     await work.tx.deleteFrom("secrets").where("id", "=", row.id).execute();
     await note(ports, work, caller, "secret.delete", row, "before");
   });

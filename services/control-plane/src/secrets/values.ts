@@ -21,7 +21,7 @@ export async function writeValue(
   encryption: EncryptionKey,
   secretId: string,
   version: number,
-  value: string | Uint8Array,
+  value: Uint8Array,
 ): Promise<void> {
   await tx
     .insertInto("secret_versions")
@@ -37,36 +37,31 @@ export async function writeValue(
 }
 
 /**
- * Gives the organisation's secret of this name this value: makes the secret, or its next version where its newest one
- * has another value, or one that cannot be read.
+ * Gives a stack's own secret of this name this value: makes the secret, or its next version where its newest one has
+ * another value, or one that cannot be read.
  */
 export async function keepValue(
   { tx, encryption }: { tx: Tx; encryption: EncryptionKey },
-  organisationId: string,
-  name: string,
+  stack: { id: string; organisation_id: string },
+  plainName: string,
   value: Uint8Array,
 ): Promise<void> {
+  const name = givenName(stack.id, plainName);
   const known = await tx
     .selectFrom("secrets")
     .select(["id", "version"])
-    .where("organisation_id", "=", organisationId)
+    .where("organisation_id", "=", stack.organisation_id)
     .where("name", "=", name)
     .forUpdate()
     .executeTakeFirst();
   if (known === undefined) {
     const id = newId("secret");
-    await tx.insertInto("secrets").values({ id, organisation_id: organisationId, name, version: 1 }).execute();
+    const { organisation_id, id: stack_id } = stack;
+    await tx.insertInto("secrets").values({ id, organisation_id, stack_id, name, version: 1 }).execute();
     await writeValue(tx, encryption, id, 1, value);
     return;
   }
-  const newest = await tx
-    .selectFrom("secret_versions")
-    .select("value_encrypted")
-    .where("secret_id", "=", known.id)
-    .where("version", "=", known.version)
-    .executeTakeFirst();
-  if (newest !== undefined && isValue(encryption, newest.value_encrypted, placeOf(known.id, known.version), value))
-    return;
+  if (await hasValue({ tx, encryption }, known, value)) return;
   const version = known.version + 1;
   await tx
     .updateTable("secrets")
@@ -76,20 +71,77 @@ export async function keepValue(
   await writeValue(tx, encryption, known.id, version, value);
 }
 
-function isValue(encryption: EncryptionKey, encrypted: Uint8Array, place: string, value: Uint8Array): boolean {
-  try {
-    return Buffer.compare(decrypt([encryption], encrypted, place), value) === 0;
-  } catch {
-    return false; // of a key that is lost
+/**
+ * What `givenVersions` would say of a stack's own secrets after `keepValue` of these values, by name: the newest version
+ * where it has the value, else a text that is no version's. Changes nothing.
+ */
+export async function plannedVersions(
+  { tx, encryption }: { tx: Tx; encryption: EncryptionKey },
+  stackId: string,
+  values: ReadonlyMap<string, Uint8Array>,
+): Promise<Record<string, string>> {
+  const rows = await tx
+    .selectFrom("secrets")
+    .select(["id", "name", "version"])
+    .where("stack_id", "=", stackId)
+    .where("stack_id", "<>", "")
+    .execute();
+  const planned: Record<string, string> = {};
+  for (const [name, value] of values) {
+    const known = rows.find((row) => row.name === givenName(stackId, name));
+    const has = known !== undefined && (await hasValue({ tx, encryption }, known, value));
+    planned[name] = has ? `${known.id}/${known.version}` : "new";
   }
+  return planned;
 }
 
-/** True while what is published has any version of the secret (V3). */
-export async function isInUse(tx: Tx, secretId: string): Promise<boolean> {
-  const { rows } = await sql<{ used: boolean }>`
-    SELECT EXISTS (SELECT 1 FROM secret_versions AS v WHERE v.secret_id = ${secretId}
-      AND ${inUse(sql`v.secret_id || '/' || v.version`)}) AS used`.execute(tx);
-  return rows[0]?.used === true;
+/** In the table, where names are unique in the organisation: nobody can make one of the API with a slash. */
+function givenName(stackId: string, name: string): string {
+  return `${stackId}/${name}`;
+}
+
+/** The newest version of each of these secrets that came with a stack, by name. Throws SECRET_UNKNOWN. */
+export async function givenVersions(
+  tx: Tx,
+  stackId: string,
+  names: readonly string[],
+): Promise<Record<string, string>> {
+  if (names.length === 0) return {};
+  const rows = await tx
+    .selectFrom("secrets")
+    .select(["id", "name", "version"])
+    .where("stack_id", "=", stackId)
+    .execute();
+  const found = new Map(rows.map((row) => [row.name, `${row.id}/${row.version}`]));
+  return Object.fromEntries(
+    names.map((name) => {
+      const version = found.get(givenName(stackId, name));
+      if (version !== undefined) return [name, version];
+      throw problem(
+        "SECRET_UNKNOWN",
+        `The content of the stack's secret ${name} is not there. Apply the stack with it.`,
+        {
+          metadata: { secret: name },
+        },
+      );
+    }),
+  );
+}
+
+/** Removes what came with stacks, which nothing has any more. */
+export async function dropGiven(tx: Tx, stackIds: readonly string[]): Promise<void> {
+  if (stackIds.length === 0) return;
+  await tx.deleteFrom("secrets").where("stack_id", "in", stackIds).execute();
+}
+
+/** Whether the newest version of a secret has this value. */
+async function hasValue(
+  ports: { tx: Tx; encryption: EncryptionKey },
+  secret: { id: string; version: number },
+  value: Uint8Array,
+): Promise<boolean> {
+  const newest = await valueAt(ports, secret.id, secret.version);
+  return newest !== undefined && Buffer.compare(newest, value) === 0;
 }
 
 /** What deployments that are there are at, and what commands that have not ended will bring. */
@@ -119,6 +171,7 @@ export async function resolveVersions(
     .select(["id", "name", "version"])
     .where("organisation_id", "=", organisationId)
     .where("name", "in", [...new Set(names)])
+    .where("stack_id", "=", "")
     .orderBy("id")
     .forShare()
     .execute();
@@ -132,6 +185,54 @@ export async function resolveVersions(
   return versions;
 }
 
+/** What a header can carry. */
+const headerValue = /^[\t\x20-\x7e]{1,4096}$/;
+
+/** As `resolveVersions`, of secrets that are sent as headers. Throws SECRET_UNFIT too, for one that is none. */
+export async function resolveHeaders(
+  { tx, encryption }: { tx: Tx; encryption: EncryptionKey },
+  organisationId: string,
+  names: readonly string[],
+): Promise<Record<string, string>> {
+  const versions = await resolveVersions(tx, organisationId, names);
+  for (const [name, reference] of Object.entries(versions)) {
+    const { secretId, version } = parseReference(reference);
+    const value = await valueAt({ tx, encryption }, secretId, version);
+    // One that cannot be read is told when it is fetched.
+    if (value === undefined || headerValue.test(Buffer.from(value).toString("latin1"))) continue;
+    throw problem(
+      "SECRET_UNFIT",
+      `A backend sends the secret ${name} as a header, and its value is none: one line of printable ASCII, at most 4096.`,
+      { metadata: { secret: name } },
+    );
+  }
+  return versions;
+}
+
+function parseReference(reference: string): { secretId: string; version: number } {
+  const at = reference.lastIndexOf("/");
+  return { secretId: reference.slice(0, at), version: Number(reference.slice(at + 1)) };
+}
+
+/** Undefined: it is not there, or was encrypted with a key that is lost. */
+async function valueAt(
+  { tx, encryption }: { tx: Tx; encryption: EncryptionKey },
+  secretId: string,
+  version: number,
+): Promise<Uint8Array | undefined> {
+  const row = await tx
+    .selectFrom("secret_versions")
+    .select("value_encrypted")
+    .where("secret_id", "=", secretId)
+    .where("version", "=", version)
+    .executeTakeFirst();
+  try {
+    return row && decrypt([encryption], row.value_encrypted, placeOf(secretId, version));
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * V2. Sealing costs about 0.3 ms each. Not ok where a version is gone, or was
  * encrypted with a key that is lost; rejects where the database does not answer.
@@ -141,10 +242,7 @@ export async function sealFor(
   versions: Readonly<Record<string, string>>,
   key: SealingKey,
 ): Promise<Sealed> {
-  const wanted = Object.entries(versions).map(([name, reference]) => {
-    const at = reference.lastIndexOf("/");
-    return { name, secretId: reference.slice(0, at), version: Number(reference.slice(at + 1)) };
-  });
+  const wanted = Object.entries(versions).map(([name, reference]) => ({ name, ...parseReference(reference) }));
   const rows = await db
     .selectFrom("secret_versions")
     .selectAll()

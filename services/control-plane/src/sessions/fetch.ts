@@ -16,6 +16,7 @@ import type { PublicJwk } from "@bowline/auth";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import { type Batcher, createBatcher } from "../platform/batches.ts";
+import type { SealedCredentials } from "../registries/index.ts";
 import type { Sealed } from "../secrets/index.ts";
 import type { Db } from "../platform/transactions.ts";
 import type { Misuse } from "./misuse.ts";
@@ -35,6 +36,8 @@ export interface FetchPorts {
   misuse: Pick<Misuse, "note">;
   /** Values of secrets, by name, sealed to that key; versions as the generation's row has them. */
   sealSecrets(versions: Readonly<Record<string, string>>, key: PublicJwk): Promise<Sealed>;
+  /** Credentials of an organisation's registries, by host, sealed to that key. */
+  sealRegistries(organisationId: string, hosts: readonly string[], key: PublicJwk): Promise<SealedCredentials>;
   warn(details: object, message: string): void;
 }
 
@@ -104,8 +107,11 @@ async function readGenerations(db: Db, wanted: readonly { id: string; claims: Se
     digest: string;
     spec: Buffer;
     secrets: Record<string, string>;
+    registries: string[];
+    organisation_id: string;
   }>`
-    SELECT n.place, c.id, s.attempt, c.deployment_id, c.generation, g.digest, g.spec, g.secrets
+    SELECT n.place, c.id, s.attempt, c.deployment_id, c.generation, g.digest, g.spec, g.secrets, g.registries,
+      c.organisation_id
     FROM unnest(${wanted.map((one) => one.id)}::text[], ${wanted.map((one) => one.claims.agentId)}::text[],
       ${wanted.map((one) => one.claims.epoch)}::int[], ${wanted.map((one) => one.place)}::int[])
       AS n (id, agent_id, epoch, place)
@@ -152,15 +158,23 @@ export async function fetchDeployments(
       deployments.push({ ...about, ...unreadable(ports, commandId, sealed) }); // E6
       continue;
     }
-    const { values: sealedSecrets } = sealed;
-    bytes += row.spec.length + JSON.stringify(sealedSecrets).length;
+    const credentials =
+      row.registries.length > 0
+        ? await ports.sealRegistries(row.organisation_id, row.registries, sealingKey)
+        : nothingToSeal;
+    if (!credentials.ok) {
+      deployments.push({ ...about, ...closedRegistry(ports, commandId, credentials) }); // E6
+      continue;
+    }
+    const [sealedSecrets, sealedRegistries] = [sealed.values, credentials.values];
+    bytes += row.spec.length + JSON.stringify([sealedSecrets, sealedRegistries]).length;
     if (bytes > maxAnswerBytes && deployments.length > 0) break; // the agent asks for the rest again
-    deployments.push({ ...about, digest: row.digest, spec: row.spec, sealedSecrets });
+    deployments.push({ ...about, digest: row.digest, spec: row.spec, sealedSecrets, sealedRegistries });
   }
   return { deployments };
 }
 
-const nothingToSeal: Sealed = { ok: true, values: {} };
+const nothingToSeal = { ok: true, values: {} } as const;
 
 /** The agent answers with it that the command has failed. */
 function unreadable(ports: Pick<FetchPorts, "warn">, commandId: string, sealed: Extract<Sealed, { ok: false }>) {
@@ -169,6 +183,22 @@ function unreadable(ports: Pick<FetchPorts, "warn">, commandId: string, sealed: 
   return {
     reason: "SECRET_UNREADABLE",
     message: `The server cannot read the value of the secret ${secret} any more. Set it again (bowline secret set ${secret}), then publish again.`,
+  };
+}
+
+/** The same of a registry's password. */
+function closedRegistry(
+  ports: Pick<FetchPorts, "warn">,
+  commandId: string,
+  { host, registryId, why }: Extract<SealedCredentials, { ok: false }>,
+) {
+  ports.warn(
+    { commandId, registry: host, registryId, why },
+    "a password cannot be read; the command that needs it fails",
+  );
+  return {
+    reason: "SECRET_UNREADABLE",
+    message: `The server cannot read the password of the registry ${host} any more. Set it again (bowline registry update ${host}), then apply again.`,
   };
 }
 

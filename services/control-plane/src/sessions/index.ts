@@ -63,6 +63,7 @@ export interface SessionsPorts {
   installationId: string;
   /** See fetch.ts. */
   sealSecrets: FetchPorts["sealSecrets"];
+  sealRegistries: FetchPorts["sealRegistries"];
   enrol(request: EnrollRequest, context: CalledBy): Promise<EnrollResponse>;
   examining: Pick<ExaminePorts, "examineToken" | "examineAgent">;
   /** Resolves with the thumbprint of the key that the agent has now. */
@@ -108,6 +109,10 @@ export interface Sessions {
   misused: Misuse["note"];
   /** What metrics show. */
   measured(): Measured;
+  /** The session that an agent's call belongs to, as its access token says. Throws what is wrong with it. */
+  called(context: Pick<CalledBy, "requestHeader" | "values">): Promise<SessionClaims>;
+  /** Asks an agent whose session is here to open a tunnel; false: it has none here. */
+  askTunnel(agentId: string, tunnel: { tunnelId: string; purpose: string }): boolean;
   /** What another replica says about sessions of this one. */
   heard(word: Word, way: Way): void;
   /** Something may have been missed: looks at everything that this replica holds. */
@@ -174,7 +179,7 @@ export function createSessions(ports: SessionsPorts): Sessions {
   };
   const fetching: FetchPorts & { misuse: Misuse } = {
     read: createFetchReader(ports.db),
-    ...{ db: ports.db, sealSecrets: ports.sealSecrets, misuse },
+    ...{ db: ports.db, sealSecrets: ports.sealSecrets, sealRegistries: ports.sealRegistries, misuse },
     warn: (details, message) => ports.engine().log.warn(details, message),
   };
   type Called = Pick<CalledBy, "requestHeader" | "values">;
@@ -213,6 +218,13 @@ export function createSessions(ports: SessionsPorts): Sessions {
     here: dispatcher.here,
     agentHandlers: agentRpc.handlers,
     misused: misuse.note,
+    called,
+    askTunnel(agentId, tunnel) {
+      const session = live.of(agentId);
+      if (session?.phase !== "serving") return false; // its row may say so a moment earlier
+      session.send({ message: { case: "openTunnel", value: tunnel } });
+      return true;
+    },
     heard: (word, way) => routing.heard(word, way),
     rescan: () => dispatcher.rescan(),
     measured() {

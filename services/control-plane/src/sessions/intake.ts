@@ -18,6 +18,7 @@ import {
 } from "../commands/index.ts";
 import { createBatcher } from "../platform/batches.ts";
 import { problemOf } from "../platform/problems.ts";
+import { recordRuntimeProblems } from "./runtime-problems.ts";
 import { storable } from "./storable.ts";
 
 /**
@@ -41,9 +42,10 @@ export interface Intake {
   receipt(from: From<CommandReceipt>): Promise<void>;
   result(from: From<DeployResult>): Promise<ResultAnswer>;
   progress(from: From<CommandProgress>): void;
-  seen(agentId: string, capacity: Capacity | undefined): void;
+  /** `runtimeProblem` as a heartbeat says it; undefined: nothing is said of it. */
+  seen(agentId: string, capacity: Capacity | undefined, runtimeProblem?: string): void;
   state(from: From<StateReport>): Promise<void>;
-  /** Writes progress and last_seen until `signal` aborts, and once more then. */
+  /** Writes progress, last_seen and problems of runtimes until `signal` aborts, and once more then. */
   run(signal: AbortSignal): Promise<void>;
   /** What waits for a commit, by queue. */
   waiting(): Record<"reports" | "progress" | "last_seen", number>;
@@ -79,6 +81,12 @@ function createPatience() {
   };
 }
 
+interface Seen {
+  at: number;
+  capacity: Capacity | undefined;
+  runtimeProblem: string | undefined;
+}
+
 export function createIntake(
   ports: EnginePorts,
   clock: { sleep(ms: number, signal?: AbortSignal): Promise<void> },
@@ -104,7 +112,7 @@ export function createIntake(
   );
   const newestProgress = new Map<string, From<CommandProgress>>();
   /** `at` is of this process's monotonic clock; the database's clock says what time that was. */
-  const newestSeen = new Map<string, { at: number; capacity: Capacity | undefined }>();
+  const newestSeen = new Map<string, Seen>();
 
   async function writeProgress(): Promise<void> {
     const reports = [...newestProgress.values()];
@@ -118,7 +126,11 @@ export function createIntake(
     const rows = [...newestSeen].toSorted(([a], [b]) => (a < b ? -1 : 1));
     newestSeen.clear();
     const now = performance.now();
-    for (const [, { capacity }] of rows) if (capacity !== undefined) storable(capacity);
+    const problems = new Map<string, string>();
+    for (const [agentId, { capacity, runtimeProblem }] of rows) {
+      if (capacity !== undefined) storable(capacity);
+      if (runtimeProblem !== undefined) problems.set(agentId, storable({ runtimeProblem }).runtimeProblem);
+    }
     const column = <T>(read: (capacity: Capacity | undefined) => T): T[] =>
       rows.map(([, { capacity }]) => read(capacity));
     await sql`
@@ -133,6 +145,7 @@ export function createIntake(
       ON CONFLICT (agent_id) DO UPDATE SET last_seen_at = greatest(agent_seen.last_seen_at, excluded.last_seen_at),
         running = excluded.running, instance_limit = excluded.instance_limit, load_millis = excluded.load_millis,
         memory_millis = excluded.memory_millis, disk_free_bytes = excluded.disk_free_bytes`.execute(ports.db);
+    await recordRuntimeProblems(ports, problems);
   }
 
   return {
@@ -150,8 +163,9 @@ export function createIntake(
       if (newestProgress.size < maxWaiting || newestProgress.has(key)) newestProgress.set(key, from);
       else ports.metrics?.dropped("progress");
     },
-    seen: (agentId, capacity) => {
-      newestSeen.set(agentId, { at: performance.now(), capacity: capacity ?? newestSeen.get(agentId)?.capacity });
+    seen: (agentId, capacity, runtimeProblem) => {
+      const known = capacity ?? newestSeen.get(agentId)?.capacity;
+      newestSeen.set(agentId, { at: performance.now(), capacity: known, runtimeProblem });
     },
     state: (from) => recordStates(ports, from, from.message.observation, from.message.deployments),
     waiting: () => ({

@@ -48,7 +48,7 @@ export function take(
   const waited = (next: Promise<void>): Taken => ({ next, settled: next });
   switch (message.case) {
     case "heartbeat":
-      ports.intake.seen(agentId, message.value.capacity);
+      ports.intake.seen(agentId, message.value.capacity, message.value.runtimeProblem);
       if (session.takes !== "everything") {
         session.takes = (message.value.capacity?.placesFree ?? 0) > 0 ? "everything" : "removals";
         ports.dispatcher.wake([agentId]);

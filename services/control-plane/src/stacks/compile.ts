@@ -4,27 +4,31 @@
  * K1: the same model, counts and stamps give the same bytes: rollouts compare
  *     digests to tell what has changed. So no revision's number is in a spec.
  * K2: what is not at this agent is left out, also from what others wait for.
+ * K3: what has no name of its own in the files is named with a slash, which no
+ *     name there has: innerName makes a digest of it, so that nothing else is it.
  */
 import { createHash } from "node:crypto";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import type { Healthcheck, Mount, Restart, Service, Stack as StackModel } from "@bowline/compose";
+import type { Mount, Service, Stack as StackModel } from "@bowline/compose";
 import {
-  ContainerOptions_PullPolicy,
-  type ContainerOptionsSchema,
   Dependency_Condition,
   type Deployment,
   Deployment_Desired,
   DeploymentSchema,
   type FileSchema,
-  type HealthCheckSchema,
+  type ForwardSchema,
   type MountSchema,
-  RestartPolicy,
+  type PortSchema,
+  type UpdateConfigSchema,
   type VolumeSchema,
   type WorkloadSchema,
 } from "@bowline/contract/deployments";
+import { colouredName, type Colours, innerName, workloadName } from "./colours.ts";
+import { containerOf, healthCheckOf, restartPolicyOf } from "./container.ts";
+import { secretOf } from "./stack-secrets.ts";
 
-type Spec = Omit<Partial<Deployment>, "$typeName" | "$unknown">;
+export type Spec = Omit<Partial<Deployment>, "$typeName" | "$unknown">;
 type Init<Schema extends Parameters<typeof create>[0]> = MessageInitShape<Schema>;
 
 export interface CompileOptions {
@@ -35,25 +39,12 @@ export interface CompileOptions {
   /** By name, as `<secret id>/<version>`. */
   secretVersions: Readonly<Record<string, string>>;
   runTimeoutMs: number;
-}
-
-/** The name of a service, volume, network or file of a stack inside a deployment: a DNS label. */
-export function innerName(name: string): string {
-  if (/^[a-z][a-z0-9-]{0,62}$/.test(name)) return name;
-  const plain = name.toLowerCase().replaceAll(/[^a-z0-9-]/g, "-");
-  const mark = createHash("sha256").update(name).digest("hex").slice(0, 6); // two names may become the same plain one
-  return `${/^[a-z]/.test(plain) ? "" : "s"}${plain}`.slice(0, 56) + `-${mark}`;
-}
-
-/** Names of the API's secrets that a model needs. */
-export function secretNames(model: StackModel): string[] {
-  return [...new Set(model.secrets.map((secret) => secretOf(model, secret.name)))].toSorted();
-}
-
-/** The API's secret that holds the value of a secret of the stack. */
-export function secretOf(model: StackModel, name: string): string {
-  const source = model.secrets.find((secret) => secret.name === name)?.source;
-  return source?.kind === "external" ? source.name : innerName(`${model.name}-${name}`);
+  /** Of the workloads. */
+  colours: Colours;
+  /** Whether a service's published ports are held by a forwarder. */
+  forwards: (service: Service) => boolean;
+  /** How instances of a service are replaced; undefined: as the agent does by itself. */
+  update: (service: Service) => Init<typeof UpdateConfigSchema> | undefined;
 }
 
 /** What one agent is to have: `counts` instances of each service. */
@@ -64,15 +55,24 @@ export function compileTarget(
 ): Spec {
   const here = model.services.filter((service) => counts[service.name] !== undefined); // K2
   const names = new Set(here.map((service) => service.name));
+  const { colours } = options;
   const files = new Map<string, Init<typeof FileSchema>>();
+  const versions: Record<string, string> = {};
   const volumes = new Map<string, Init<typeof VolumeSchema>>();
   const workloads = here.map((service) => {
     const mounts = [
-      ...service.mounts.map((mount, index) => mountOf(model, service, mount, index, volumes)),
+      ...service.mounts.map((mount, index) => mountOf(model, service, mount, { index, volumes, colours })),
       ...[...service.configs, ...service.secrets].map((mount): Init<typeof MountSchema> => {
         const file = fileOf(model, mount, service.secrets.includes(mount));
-        files.set(file.name ?? "", file);
-        return { source: { case: "file", value: file.name ?? "" }, path: mount.target, readOnly: true };
+        if (file.secret !== undefined) {
+          // By colour too, so that either side keeps the value that it was made with.
+          const secret = colouredName(file.secret, service.name, colours);
+          versions[secret] = options.secretVersions[file.secret] ?? "";
+          file.secret = secret;
+        }
+        file.name = colouredName(file.name ?? "", service.name, colours);
+        files.set(file.name, file);
+        return { source: { case: "file", value: file.name }, path: mount.target, readOnly: true };
       }),
     ];
     return workloadOf(service, {
@@ -80,10 +80,10 @@ export function compileTarget(
       count: counts[service.name] ?? 0,
       stamp: options.stamps[service.name],
       names,
+      options,
     });
   });
   const networks = new Set(here.flatMap((service) => service.networks.map(({ network }) => network)));
-  const wanted = new Set([...files.values()].flatMap(({ secret }) => secret ?? []));
   return create(DeploymentSchema, {
     desired: Deployment_Desired[options.desired],
     labels: { "bowline.stack": options.stack },
@@ -97,9 +97,8 @@ export function compileTarget(
         ...{ name: innerName(name), internal, driver: driver === "bridge" ? "" : driver },
         externalName: externalName ?? "",
       })),
-    secretVersions: Object.fromEntries(
-      [...wanted].toSorted().map((name) => [name, options.secretVersions[name] ?? ""]),
-    ),
+    forwards: here.filter(options.forwards).flatMap((service) => forwardsOf(service, colours)),
+    secretVersions: Object.fromEntries(Object.entries(versions).toSorted(([a], [b]) => (a < b ? -1 : 1))),
   });
 }
 
@@ -113,10 +112,10 @@ export function absentSpec(stack: string, removeVolumes: boolean, runTimeoutMs: 
   };
 }
 
-/** Tells two specs apart, whatever their ids and generations (K1). */
+/** Tells two specs apart, whatever their ids and generations (K1), and whatever is asked of what is new. */
 export function digestOf(spec: Spec): string {
   return createHash("sha256")
-    .update(toBinary(DeploymentSchema, create(DeploymentSchema, spec)))
+    .update(toBinary(DeploymentSchema, create(DeploymentSchema, { ...spec, gates: [] })))
     .digest("hex");
 }
 
@@ -127,24 +126,21 @@ function workloadOf(
     count: number;
     stamp: string | undefined;
     names: ReadonlySet<string>;
+    options: CompileOptions;
   },
 ): Init<typeof WorkloadSchema> {
+  const { colours } = at.options;
+  const isForwarded = at.options.forwards(service);
+  const update = at.options.update(service);
   const check = service.healthcheck === undefined ? undefined : healthCheckOf(service.healthcheck);
   return {
-    name: innerName(service.name),
+    name: workloadName(service.name, colours),
+    service: service.name,
     image: service.image,
     command: [...(service.entrypoint ?? [])],
     args: [...(service.command ?? [])],
     environment: { ...service.environment },
-    ports: service.ports.map((port) => ({
-      name:
-        port.name ??
-        `${port.container}${port.protocol === "udp" ? "-udp" : ""}${port.published === 0 ? "" : `-${port.published}`}`,
-      container: port.container,
-      published: port.published,
-      protocol: port.protocol,
-      hostAddress: port.hostAddress,
-    })),
+    ports: isForwarded ? innerPorts(service) : publishedPorts(service),
     mounts: at.mounts,
     ...(check === undefined ? {} : { healthCheck: check }),
     resources: { cpuMillis: service.limits.cpuMillis ?? 0, memoryBytes: BigInt(service.limits.memoryBytes ?? 0) },
@@ -155,7 +151,7 @@ function workloadOf(
     dependsOn: service.dependsOn
       .filter((dependency) => at.names.has(dependency.service)) // K2
       .map(({ service: name, condition }) => ({
-        workload: innerName(name),
+        workload: workloadName(name, colours),
         condition: Dependency_Condition[conditions[condition]],
       })),
     restartStamp: at.stamp ?? "",
@@ -166,108 +162,66 @@ function workloadOf(
       network: innerName(network),
       aliases: [...new Set([service.name, ...aliases])],
     })),
+    ...(update === undefined ? {} : { update }),
     ...containerOf(service),
   };
 }
 
-const conditions = { started: "STARTED", healthy: "HEALTHY", completed: "COMPLETED" } as const;
+type PublishedPort = Service["ports"][number];
 
-function restartPolicyOf({ policy }: Restart): RestartPolicy {
-  switch (policy) {
-    case "always":
-      return RestartPolicy.ALWAYS;
-    case "on-failure":
-      return RestartPolicy.ON_FAILURE;
-    case "never":
-      return RestartPolicy.NEVER;
-    default:
-      return policy satisfies never;
-  }
+function publishedPort(port: PublishedPort): Init<typeof PortSchema> {
+  const number = port.published === 0 ? "" : `-${port.published}`;
+  const { container, published, protocol, hostAddress } = port;
+  return { name: port.name ?? `${innerPort(port)}${number}`, container, published, protocol, hostAddress };
 }
 
-const pullPolicies = {
-  missing: ContainerOptions_PullPolicy.MISSING,
-  always: ContainerOptions_PullPolicy.ALWAYS,
-  never: ContainerOptions_PullPolicy.NEVER,
-} as const;
-
-/** Left out where nothing of it is set, so that runtimes without containers take the service too. */
-function containerOf(service: Service): { container?: Init<typeof ContainerOptionsSchema> } {
-  const container: Init<typeof ContainerOptionsSchema> = {
-    ...(service.pullPolicy === undefined ? {} : { pullPolicy: pullPolicies[service.pullPolicy] }),
-    platform: service.platform ?? "",
-    user: service.user ?? "",
-    groups: [...service.groups],
-    readOnly: service.readOnly,
-    init: service.init,
-    tty: service.tty,
-    stdinOpen: service.stdinOpen,
-    hostname: service.hostname ?? "",
-    domainname: service.domainname ?? "",
-    extraHosts: [...service.extraHosts],
-    dns: [...service.dns],
-    dnsSearch: [...service.dnsSearch],
-    dnsOptions: [...service.dnsOptions],
-    ulimits: Object.fromEntries(
-      Object.entries(service.ulimits).map(([name, { soft, hard }]) => [
-        name,
-        { soft: BigInt(soft), hard: BigInt(hard) },
-      ]),
-    ),
-    shmBytes: BigInt(service.shmBytes ?? 0),
-    sysctls: { ...service.sysctls },
-    pidsLimit: service.limits.pids ?? 0,
-    memoryReservationBytes: BigInt(service.reservations.memoryBytes ?? 0),
-    capDrop: [...service.capDrop],
-    capAdd: [...service.capAdd],
-    privileged: service.privileged,
-    devices: [...service.devices],
-    securityOptions: [...service.securityOptions],
-    networkMode: service.networkMode ?? "",
-    pidMode: service.pid ?? "",
-    ipcMode: service.ipc ?? "",
-    utsMode: service.uts ?? "",
-    usernsMode: service.userns ?? "",
-    cgroupParent: service.cgroupParent ?? "",
-    logDriver: service.logging?.driver ?? "",
-    logOptions: { ...service.logging?.options },
-    maxRestarts: service.restart.policy === "on-failure" ? (service.restart.maxAttempts ?? 0) : 0,
-  };
-  const isSet = Object.values(container).some((value) =>
-    typeof value === "object" ? Object.keys(value).length > 0 : Boolean(value),
+/** With those that are only exposed, unless they are published: what asks an instance may use them. */
+function publishedPorts(service: Service): Init<typeof PortSchema>[] {
+  const hidden = service.expose.filter(
+    ({ container, protocol }) =>
+      !service.ports.some((port) => port.container === container && port.protocol === protocol),
   );
-  return isSet ? { container } : {};
+  return [
+    ...service.ports.map(publishedPort),
+    ...hidden.map((port) => ({ name: innerPort(port), container: port.container, protocol: port.protocol })),
+  ];
 }
 
-function healthCheckOf(check: Healthcheck): Init<typeof HealthCheckSchema> {
-  if (check.disabled) return { disabled: true };
-  const command =
-    check.test === undefined
-      ? []
-      : check.test.shell
-        ? ["/bin/sh", "-c", ...check.test.command]
-        : [...check.test.command];
-  return {
-    ...(check.test === undefined ? {} : { probe: { case: "exec", value: { command } } }),
-    ...(check.intervalMs === undefined ? {} : { interval: durationFromMs(check.intervalMs) }),
-    ...(check.timeoutMs === undefined ? {} : { timeout: durationFromMs(check.timeoutMs) }),
-    retries: check.retries ?? 0,
-    ...(check.startPeriodMs === undefined ? {} : { startPeriod: durationFromMs(check.startPeriodMs) }),
-  };
+/** One for each port inside, whatever forwards lead to it: what is published may change without the workload. */
+function innerPorts(service: Service): Init<typeof PortSchema>[] {
+  const ports = new Map([...service.ports, ...service.expose].map((port) => [innerPort(port), port] as const));
+  return [...ports].map(([name, { container, protocol }]) => ({ name, container, protocol }));
 }
+
+function innerPort({ container, protocol }: Pick<PublishedPort, "container" | "protocol">): string {
+  return `${container}${protocol === "udp" ? "-udp" : ""}`;
+}
+
+/** Named alike in both colours: the same port of the host, whoever is behind it. */
+function forwardsOf(service: Service, colours: Colours): Init<typeof ForwardSchema>[] {
+  return service.ports.map((port) => ({
+    ...{ name: innerName(`${service.name}-${publishedPort(port).name ?? ""}`), published: port.published },
+    ...{ hostAddress: port.hostAddress, protocol: port.protocol },
+    backends: [{ workload: workloadName(service.name, colours), port: innerPort(port), weight: 1 }],
+  }));
+}
+
+const conditions = { started: "STARTED", healthy: "HEALTHY", completed: "COMPLETED" } as const;
 
 function mountOf(
   model: StackModel,
   service: Service,
   mount: Mount,
-  index: number,
-  volumes: Map<string, Init<typeof VolumeSchema>>,
+  at: { index: number; volumes: Map<string, Init<typeof VolumeSchema>>; colours: Colours },
 ): Init<typeof MountSchema> {
   switch (mount.kind) {
     case "volume": {
-      const name = innerName(mount.volume === "" ? `${service.name}-${index}` : mount.volume);
+      const name =
+        mount.volume === "" // K3
+          ? colouredName(`${service.name}/${at.index}`, service.name, at.colours)
+          : innerName(mount.volume);
       const known = model.volumes.find((volume) => volume.name === mount.volume);
-      volumes.set(name, {
+      at.volumes.set(name, {
         name,
         keep: mount.volume !== "", // one without a name is of the container, as the specification has it
         externalName: known?.externalName ?? "",
@@ -298,10 +252,11 @@ function fileOf(model: StackModel, mount: Service["configs"][number], isSecret: 
   const mark =
     mount.mode === undefined && mount.uid === undefined && mount.gid === undefined
       ? ""
-      : `-${mount.mode ?? ""}-${mount.uid ?? ""}-${mount.gid ?? ""}`;
+      : `/${mount.mode ?? ""}/${mount.uid ?? ""}/${mount.gid ?? ""}`; // K3
   if (isSecret)
     return { name: innerName(`secret-${mount.source}${mark}`), secret: secretOf(model, mount.source), ...owner };
   const source = model.configs.find((config) => config.name === mount.source)?.source;
-  const content = source?.kind === "given" ? Buffer.from(source.content, source.encoding) : Buffer.alloc(0);
+  if (source === undefined) throw new Error(`the model has no config ${mount.source}`);
+  const content = Buffer.from(source.content, source.encoding);
   return { name: innerName(`config-${mount.source}${mark}`), content: new Uint8Array(content), ...owner };
 }

@@ -1,6 +1,6 @@
 /** Compose files as a request brings them: read to a model, and what of it the cluster's policy refuses. */
 import { create } from "@bufbuild/protobuf";
-import { checkPolicy, type Diagnostic, type ParsedStack, parseCompose, printStack } from "@bowline/compose";
+import { asksOf, checkPolicy, type Diagnostic, type ParsedStack, parseCompose, printStack } from "@bowline/compose";
 import type { ClusterPolicy } from "@bowline/contract/clusters";
 import {
   type ComposeFinding,
@@ -11,6 +11,8 @@ import {
   ValidateStackResponseSchema,
 } from "@bowline/contract/stacks";
 import { problem, type Reason } from "@bowline/kernel";
+import { mayHave, needsOf } from "./needs.ts";
+import type { StackCluster } from "./ports.ts";
 import type { StackModel } from "./revisions.ts";
 
 /** A stack without errors. */
@@ -40,6 +42,31 @@ export function refuseByPolicy({ asks }: Pick<ReadSource, "asks">, policy: Clust
   if (errors.length > 0) throw refused("COMPOSE_REFUSED_BY_POLICY", errors);
 }
 
+/** The same for a revision that is wanted again: the policy may allow less than when it was made. */
+export function refuseRevision(revision: { number: number; model: unknown }, policy: ClusterPolicy): void {
+  refuseByPolicy({ asks: asksOf(revision.model as StackModel, `r${revision.number}`) }, policy);
+}
+
+/** Throws CAPABILITY_MISSING where no agent of such a cluster could ever run a service; a violation for each place. */
+export function refuseByCapabilities(model: StackModel, cluster: StackCluster): void {
+  const violations = model.services.flatMap((service) =>
+    needsOf(model, service, false)
+      .filter(({ capability }) => !mayHave(cluster, capability))
+      .map(({ capability, path }) => ({
+        field: path,
+        description: `${path}: the service ${service.name} needs "${capability}", which no agent of the cluster ${cluster.name} can have.`,
+        ...{ service: service.name, capability },
+      })),
+  );
+  const [first] = violations;
+  if (first === undefined) return;
+  const more = violations.length > 1 ? ` And ${violations.length - 1} more.` : "";
+  throw problem("CAPABILITY_MISSING", `${first.description}${more}`, {
+    violations: violations.map(({ field, description }) => ({ field, description })),
+    metadata: { service: first.service, capability: first.capability, path: first.field },
+  });
+}
+
 /** Everything that is wrong, and what came out where nothing is. `policy` undefined: none is asked. */
 export function validateSource(
   request: ValidateStackRequest & { source: ComposeSource },
@@ -51,13 +78,23 @@ export function validateSource(
     errors: errors.map(findingOf),
     warnings: parsed.warnings.map(findingOf),
     normalised: parsed.stack === undefined ? "" : printStack(parsed.stack),
+    missing: [...parsed.missing],
   });
 }
 
 function policyErrors(asks: ParsedStack["asks"], policy: ClusterPolicy): Diagnostic[] {
   return checkPolicy(asks, {
-    hostPaths: policy.allowHostPaths ? ["/"] : [],
+    hostPaths: policy.allowHostPaths ? ["/", ...policy.allowedHostPaths] : policy.allowedHostPaths,
     privileged: policy.allowPrivileged,
+    hostNetwork: policy.allowHostNetwork,
+    hostNamespaces: policy.allowHostNamespaces,
+    capabilities: policy.allowedCapabilities,
+    devices: policy.allowedDevices,
+    securityOptions: policy.allowedSecurityOptions,
+    sysctls: policy.allowedSysctls,
+    externals: policy.allowedExternals,
+    drivers: policy.allowedDrivers,
+    publishedPorts: policy.allowedPublishedPorts,
   });
 }
 
@@ -77,6 +114,7 @@ function parsedOf(source: ComposeSource, name: string | undefined): ParsedStack 
     files,
     variables: { ...source.environment, ...(name === undefined ? {} : { COMPOSE_PROJECT_NAME: name }) },
     profiles: source.profiles,
+    ...(source.hostDirectory === "" ? {} : { projectDirectory: source.hostDirectory }),
     contents: Object.fromEntries(source.referred.map((file) => [file.name, file.content])),
   };
   const parsed = parseCompose({ ...input, ...(name === undefined ? {} : { name }) });

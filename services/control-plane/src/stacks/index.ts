@@ -2,13 +2,19 @@
  * Stacks: Compose files as versioned resources, rolled out to the agents of a
  * cluster. @bowline/compose reads them; here they become deployments.
  *
- *   stacks.ts          apply, down, stop, start, restart, roll back
- *   rollouts.ts        steps become commands         steps.ts      which step is next, pure
- *   placement.ts       which agent gets what, pure   compile.ts    a model's services to a deployment's spec
- *   compose-source.ts  files to a model, and what is refused
- *   revisions.ts       models, kept                  plan.ts       what an apply would change
- *   owner.ts           what outcomes of commands do  due.ts        what time and arriving agents do
- *   rows.ts, queries.ts, rpc.ts, ports.ts
+ *   apply.ts, stacks.ts   apply; down, stop, start, restart, roll back
+ *   rollouts.ts           steps become commands         steps.ts, phases.ts   which is next, pure
+ *   wishes.ts, targets.ts what each agent is to have    sides.ts, colours.ts  old and new side by side, pure
+ *   rollout-rows.ts, rollout-requests.ts  their rows; pause, resume, promote, abort
+ *   placement.ts          which agent gets what, pure   plan.ts       what an apply would change
+ *   compile.ts, container.ts   a model's services as a deployment's spec
+ *   policy.ts             a rollout's policy
+ *   compose-source.ts     files to a model, and what is refused
+ *   standing.ts           what is refused of what is there
+ *   revisions.ts          models, kept                  rows.ts       locks and rows
+ *   stack-secrets.ts      which value of which secret
+ *   owner.ts              what outcomes of commands do  due.ts        what time and arriving agents do
+ *   queries.ts, history-queries.ts, instances.ts, rpc.ts, ports.ts
  */
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Resident } from "../clusters/index.ts";
@@ -21,6 +27,7 @@ import { registerStacks } from "./rpc.ts";
 import { downAll } from "./stacks.ts";
 
 export type { StackPorts } from "./ports.ts";
+export { stackInstances } from "./instances.ts";
 
 export interface Stacks {
   register(router: ConnectRouter): void;
@@ -38,6 +45,8 @@ export interface Stacks {
 const lookEveryMs = 2_000;
 /** Without any hint an agent gets what belongs to it this late at most. */
 const placeEveryMs = 15_000;
+/** Sessions of thousands of agents open and end all the time: they are looked at together. */
+const placeAtMostEveryMs = 2_000;
 
 export function createStacks(given: Omit<StackPorts, "ring">): Stacks {
   const bell = createBell();
@@ -61,9 +70,11 @@ export function createStacks(given: Omit<StackPorts, "ring">): Stacks {
         const seen = bell.count();
         let waitMs = lookEveryMs;
         try {
-          if (agentsChanged) await lookAtOpen(ports); // one that came back may be next
+          const sinceMs = performance.now() - placedAt;
+          const arrived = agentsChanged && sinceMs > placeAtMostEveryMs;
+          if (arrived) await lookAtOpen(ports); // one that came back may be next
           await stepDue(ports);
-          if (agentsChanged || performance.now() - placedAt > placeEveryMs) {
+          if (arrived || sinceMs > placeEveryMs) {
             agentsChanged = false;
             placedAt = performance.now();
             await placeStacks(ports);

@@ -6,10 +6,15 @@
  *     nothing (H2).
  * O2: a target that was done stays so while it is converged anew, until that fails.
  * O3: a removal that did not succeed goes on by itself; the target is there until it did, or its agent is gone for good.
+ * O4: where no rollout is under way a stack is FAILED while a target is: an agent that was away gets its part after
+ *     the rollout has ended, and a repair may fail.
+ * O5: in a rollout what has ended badly and is not started again fails its target at once: no deadline would make it
+ *     healthy. Not once it has switched: what ends then may be the old, which is only kept.
  */
-import type { CommandState } from "@bowline/db";
+import { type CommandState, openCommandStates } from "@bowline/db";
 import { sql } from "kysely";
 import type { ChangedCommand, Owner } from "../commands/index.ts";
+import { seesAll } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
 import type { StackPorts } from "./ports.ts";
 import { touchStacks } from "./rows.ts";
@@ -44,6 +49,22 @@ const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
 
 export function stackOwner(ports: StackPorts): Owner {
   return {
+    called: async (db, principal, idOrName) => {
+      let query = db
+        .selectFrom("stacks")
+        .select("id")
+        .where((where) => where.or([where("id", "=", idOrName), where("name", "=", idOrName)]));
+      if (!seesAll(principal)) query = query.where("organisation_id", "=", principal.organisationId);
+      return (await query.execute()).map(({ id }) => id);
+    },
+    names: async (db, ids) => {
+      const rows = await db
+        .selectFrom("stacks")
+        .select(["id", "name"])
+        .where("id", "=", sql<string>`any(${[...ids]})`)
+        .execute();
+      return new Map(rows.map(({ id, name }) => [id, name]));
+    },
     async changed(work, commands) {
       await targetsChanged(
         work,
@@ -96,6 +117,7 @@ export function stackOwner(ports: StackPorts): Owner {
             i.phase = 'RUNNING' AND i.health <> 'UNHEALTHY' OR i.phase = 'EXITED' AND i.exit_code = 0)) AS healthy
           FROM unnest(${[...deploymentIds]}::text[]) AS d (id)) AS h
         WHERE t.deployment_id = h.id AND t.state = 'DONE' RETURNING t.stack_id`.execute(work.tx);
+      await failEnded(work, deploymentIds);
       await settle(ports, work, [...new Set(rows.map((row) => row.stack_id))]);
     },
   };
@@ -120,17 +142,39 @@ async function targetsChanged(work: Work, commands: readonly ChangedCommand[]): 
 }
 
 async function removalsChanged(work: Work, commands: readonly ChangedCommand[]): Promise<void> {
-  for (const { deploymentId, state, reason, message } of commands) {
+  for (const { deploymentId, generation, state, reason, message } of commands) {
+    // An older removal says nothing of a newer one, which takes volumes along.
     if (gone.includes(state)) {
-      await work.tx.deleteFrom("stack_targets").where("deployment_id", "=", deploymentId).execute();
+      await work.tx
+        .deleteFrom("stack_targets")
+        .where("deployment_id", "=", deploymentId)
+        .where("generation", "=", generation)
+        .execute();
     } else if (state !== "SUPERSEDED") {
       await work.tx
         .updateTable("stack_targets")
         .set({ state: "REMOVING", reason, message, updated_at: sql`now()` })
         .where("deployment_id", "=", deploymentId)
+        .where("generation", "=", generation)
         .execute();
     }
   }
+}
+
+/** O5. */
+async function failEnded(work: Work, deploymentIds: readonly string[]): Promise<void> {
+  await sql`
+    UPDATE stack_targets AS t SET state = 'TARGET_FAILED', reason = 'START_FAILED', healthy_since = NULL, updated_at = now(),
+      message = 'workload ' || i.workload || ' ' || CASE WHEN i.reason = '' THEN 'ended with exit code ' || i.exit_code
+        ELSE i.reason END
+    FROM (SELECT DISTINCT ON (deployment_id) * FROM instances
+      WHERE deployment_id = ANY(${[...deploymentIds]}) AND phase = 'EXITED' AND exit_code <> 0
+      ORDER BY deployment_id, workload, index) AS i
+    WHERE t.deployment_id = i.deployment_id AND t.generation = i.generation AND t.state = 'DONE'
+      AND EXISTS (SELECT 1 FROM stack_rollouts AS r JOIN stacks AS s ON s.id = r.stack_id
+        WHERE r.id = t.rollout_id AND r.ended_at IS NULL AND r.phase <> 'SWITCHING' AND s.desired = 'RUNNING')`.execute(
+    work.tx,
+  );
 }
 
 /** What follows from changed targets: a rollout is due, and a stack that is being removed may be gone. */
@@ -138,10 +182,35 @@ async function settle(ports: StackPorts, work: Work, stackIds: readonly string[]
   if (stackIds.length === 0) return;
   const ids = [...stackIds];
   await touchStacks(ports.engine(), work, ids);
-  await sql`
+  const { rows: gone } = await sql<{ id: string }>`
     UPDATE stacks SET state = 'DELETED', reason = '', message = '' WHERE id = ANY(${ids}) AND state = 'DELETING'
-      AND NOT EXISTS (SELECT 1 FROM stack_targets AS t WHERE t.stack_id = stacks.id)`.execute(work.tx);
+      AND NOT EXISTS (SELECT 1 FROM stack_targets AS t WHERE t.stack_id = stacks.id)
+      AND NOT EXISTS (SELECT 1 FROM commands AS c JOIN command_states AS cs ON cs.command_id = c.id
+        WHERE c.owner_id = stacks.id AND c.is_removal AND cs.state = ANY(${[...openCommandStates]})) RETURNING id`.execute(
+    work.tx,
+  );
+  await ports.dropSecrets(
+    work.tx,
+    gone.map(({ id }) => id),
+  ); // X2
+  await showFailures(work, ids);
   const { numAffectedRows } = await sql`
     UPDATE stack_rollouts SET due_at = now() WHERE stack_id = ANY(${ids}) AND ended_at IS NULL`.execute(work.tx);
   if ((numAffectedRows ?? 0n) > 0n) work.after(() => ports.ring());
+}
+
+/** O4. */
+async function showFailures({ tx }: Work, stackIds: readonly string[]): Promise<void> {
+  await sql`
+    UPDATE stacks AS s SET state = 'FAILED', reason = t.reason, message = t.message
+    FROM (SELECT DISTINCT ON (stack_id) stack_id, reason, message FROM stack_targets
+      WHERE stack_id = ANY(${[...stackIds]}) AND state = 'TARGET_FAILED' ORDER BY stack_id, agent_id) AS t
+    WHERE s.id = t.stack_id AND s.state = 'RUNNING'
+      AND NOT EXISTS (SELECT 1 FROM stack_rollouts AS r WHERE r.stack_id = s.id AND r.ended_at IS NULL)`.execute(tx);
+  await sql`
+    UPDATE stacks AS s SET state = 'RUNNING', reason = '', message = '' FROM stack_rollouts AS r
+    WHERE s.id = ANY(${[...stackIds]}) AND s.state = 'FAILED' AND r.id = s.rollout_id AND r.state = 'SUCCEEDED'
+      AND NOT EXISTS (SELECT 1 FROM stack_targets AS t WHERE t.stack_id = s.id AND t.state = 'TARGET_FAILED')`.execute(
+    tx,
+  );
 }

@@ -46,6 +46,42 @@ test("constraints pin by label and by name, and what fits nowhere is said", () =
   expect(placed.nowhere).toEqual(["job"]);
 });
 
+test("an agent that lacks what a service needs does not get it, and what is lacking is said", () => {
+  const agents = [
+    agent("a", { capabilities: ["images"] }),
+    agent("b", { capabilities: ["images", "volumes"], running: 5 }),
+  ];
+  const placed = place(
+    [
+      service("web", { needs: ["images"] }),
+      service("db", { needs: ["images", "volumes"] }),
+      service("odd", {
+        needs: ["volumes", "jobs", "networks"],
+        constraints: [{ subject: "hostname", equal: true, value: "b" }],
+      }),
+      service("log", { mode: "global", needs: ["volumes"] }),
+    ],
+    agents,
+  );
+  expect(at(placed)).toEqual({ b: { web: 1, db: 1, log: 1 } }); // together where most of it may be
+  expect(placed.nowhere).toEqual(["odd"]);
+  expect(placed.lacking).toEqual(new Map([["odd", ["jobs", "networks"]]]));
+});
+
+test("an agent that reports less than it did keeps what it has, and gets no more", () => {
+  const agents = [agent("a", { capabilities: [] }), agent("b", { capabilities: ["images"] })];
+  const before = new Map([["a", { web: 1 }]]);
+  const web = (replicas: number) => service("web", { needs: ["images"], replicas });
+  expect(at(place([web(1)], agents, before))).toEqual({ a: { web: 1 } });
+  expect(at(place([web(3)], agents, before))).toEqual({ a: { web: 1 }, b: { web: 2 } });
+});
+
+test("what constraints keep out lacks no capability", () => {
+  const constraints = [{ subject: "labels.zone", equal: true, value: "west" }];
+  const placed = place([service("web", { needs: ["images"], constraints })], [agent("a")]);
+  expect([placed.nowhere, placed.lacking.size]).toEqual([["web"], 0]);
+});
+
 test("what was placed stays, though other agents have more room now", () => {
   const agents = [agent("a", { running: 9 }), agent("b")];
   const before = new Map([["a", { web: 1, db: 1 }]]);
@@ -70,6 +106,19 @@ test("a cordoned agent keeps what it has and gets nothing new", () => {
   const alone = place([service("web", { replicas: 2 })], [agent("a", { cordoned: true })], before);
   expect(at(alone)).toEqual({ a: { web: 1 } });
   expect(alone.nowhere).toEqual(["web"]);
+});
+
+test("what runs stays where it is when an agent joins, and when fewer are wanted they go evenly", () => {
+  const before = new Map([
+    ["a", { web: 3 }],
+    ["b", { web: 1 }],
+  ]);
+  const [a, b, c] = [agent("a"), agent("b"), agent("c")];
+  expect(at(place([service("web", { replicas: 4 })], [a, b, c], before))).toEqual({ a: { web: 3 }, b: { web: 1 } });
+  expect(at(place([service("web", { replicas: 5 })], [a, b, c], before))).toEqual({
+    ...{ a: { web: 3 }, b: { web: 1 }, c: { web: 1 } },
+  });
+  expect(at(place([service("web", { replicas: 2 })], [a, b, c], before))).toEqual({ a: { web: 1 }, b: { web: 1 } });
 });
 
 test("placing again what was placed changes nothing, and every instance has a place where one fits", () => {

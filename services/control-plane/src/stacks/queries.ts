@@ -1,32 +1,27 @@
-/** Reads of stacks and rollouts for people. */
-import { create, fromBinary } from "@bufbuild/protobuf";
+/** Reads of stacks for people: the row, its targets with what runs there, and its newest rollout. */
+import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ObservedInstanceSchema } from "@bowline/contract/deployments";
 import {
-  type ListRolloutsRequest,
-  type ListStackRevisionsRequest,
   type ListStacksRequest,
-  type Rollout,
-  Rollout_State,
-  RolloutPolicySchema,
-  RolloutSchema,
   type Stack,
   Stack_State,
-  StackRevisionSchema,
   StackSchema,
   type StackTarget,
   StackTarget_State,
   StackTargetSchema,
   StackTargetServiceSchema,
+  WaitingServiceSchema,
 } from "@bowline/contract/stacks";
-import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
-import { accountNames } from "../identity/index.ts";
 import { type Principal, seesAll } from "../platform/context.ts";
 import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db } from "../platform/transactions.ts";
+import { waitText } from "./rollout-rows.ts";
+import { shownLimits } from "./rows.ts";
+import { serviceOfWorkload } from "./colours.ts";
+import { rolloutsOf } from "./history-queries.ts";
 import type { StackModel } from "./revisions.ts";
-import { getStack, type RolloutRow } from "./rows.ts";
 
 type Filter = Partial<Pick<ListStacksRequest, "clusterId" | "states">> & { ids?: readonly string[] };
 
@@ -57,7 +52,7 @@ const columns = [
     "s.message",
   ] as const),
   ...(["s.revision", "s.stable_revision", "s.rollout_id", "s.version", "s.created_by", "s.created_at"] as const),
-  ...(["s.updated_at", "c.name as cluster"] as const),
+  ...(["s.updated_at", "s.limits", "s.waits", "c.name as cluster"] as const),
 ] as const;
 
 /** Stacks with their targets, as of one moment. */
@@ -118,6 +113,7 @@ async function withParts(db: Db, rows: readonly Row[]): Promise<Stack[]> {
       rows.map((row) => row.rollout_id),
     ),
   );
+  const outdated = await outdatedOf(db, ids);
   const modelAt = (stackId: string, number: number): StackModel | undefined =>
     models.find((one) => one.stack_id === stackId && one.number === number)?.model as StackModel | undefined;
   return rows.map((row) => {
@@ -133,23 +129,43 @@ async function withParts(db: Db, rows: readonly Row[]): Promise<Stack[]> {
       revision: row.revision,
       stableRevision: row.stable_revision,
       targets: own.map((target) => targetOf(target, modelAt(row.id, target.revision || row.revision))),
-      conditions: conditionsOf(own),
+      conditions: [...conditionsOf(own), ...(outdated.has(row.id) ? ["SECRETS_OUTDATED"] : [])],
       owingAgents: row.state === "DELETING" ? own.map((target) => target.agent) : [],
       etag: String(row.version),
       createdBy: row.created_by,
       createdAt: timestampFromDate(row.created_at),
       updatedAt: timestampFromDate(row.updated_at),
       organisationId: row.organisation_id,
+      limits: shownLimits(row),
     });
     const rollout = rollouts.find((one) => one.id === row.rollout_id);
     if (rollout !== undefined) stack.rollout = rollout;
-    if (row.state !== "DELETED" && row.state !== "DELETING" && own.length === 0) {
+    const isWanted = row.state !== "DELETED" && row.state !== "DELETING";
+    const waits = isWanted ? row.waits : [];
+    stack.waiting = waits.map(({ service, lacks }) =>
+      create(WaitingServiceSchema, { service, lacks, message: waitText({ service, lacks }) }),
+    );
+    if (isWanted && (own.length === 0 || waits.length > 0)) {
       stack.conditions.push("NO_AGENT");
       stack.reason ||= "NO_AGENT";
-      stack.message ||= "No agent of the cluster can take it yet; it follows when one enrols.";
+      stack.message ||=
+        waits.length > 0
+          ? waits.map(waitText).join(" ")
+          : "No agent of the cluster can take it yet; it follows when one enrols.";
     }
     return stack;
   });
+}
+
+/** Stacks of which a secret has another value by now than their last rollout brought, or none. */
+async function outdatedOf(db: Db, stackIds: readonly string[]): Promise<Set<string>> {
+  const { rows } = await sql<{ id: string }>`
+    SELECT s.id FROM stacks AS s JOIN stack_rollouts AS r ON r.id = s.rollout_id
+    WHERE s.id = ANY(${[...stackIds]}) AND s.desired <> 'ABSENT' AND EXISTS (
+      SELECT 1 FROM jsonb_each_text(r.secrets) AS brought
+      LEFT JOIN secrets AS now ON now.id = split_part(brought.value, '/', 1)
+      WHERE now.version::text IS DISTINCT FROM split_part(brought.value, '/', 2))`.execute(db);
+  return new Set(rows.map((row) => row.id));
 }
 
 async function readTargets(db: Db, stackIds: readonly string[]) {
@@ -206,7 +222,10 @@ function targetOf(row: ReadTarget, model: StackModel | undefined): StackTarget {
   const away = isAway(row);
   const waits = row.state === "PENDING" || row.state === "WAITING" || row.state === "REMOVING";
   const inFlight = ["ASSIGNED", "RUNNING", "CANCELLING"].includes(row.command_state ?? "");
-  const names = [...new Set([...Object.keys(row.wanted), ...row.instances.map((instance) => instance.workload)])];
+  const known = [...new Set([...(model?.services.map(({ name }) => name) ?? []), ...Object.keys(row.stable_wanted)])];
+  const serviceOf = (workload: string): string => serviceOfWorkload(workload, known) ?? workload;
+  const running = Map.groupBy(row.instances, (instance) => serviceOf(instance.workload));
+  const names = [...new Set([...Object.keys(row.wanted), ...running.keys()])];
   const workloads = inFlight ? (row.progress_workloads as WorkloadProgress[] | null) : null;
   return create(StackTargetSchema, {
     agentId: row.agent_id,
@@ -223,12 +242,12 @@ function targetOf(row: ReadTarget, model: StackModel | undefined): StackTarget {
     progressPhase: inFlight ? (row.phase ?? "") : "",
     updatedAt: timestampFromDate(row.updated_at),
     services: names.toSorted().map((service) => {
-      const progress = workloads?.find((one) => one.workload === service);
+      const progress = workloads?.find((one) => serviceOf(one.workload) === service);
       return create(StackTargetServiceSchema, {
         service,
         image: model?.services.find((one) => one.name === service)?.image ?? "",
         count: row.wanted[service] ?? 0,
-        instances: row.instances.filter((instance) => instance.workload === service).map(instanceOf),
+        instances: (running.get(service) ?? []).map((instance) => instanceOf(instance, service)),
         progressPhase: progress?.phase ?? "",
         progressPercent: progress?.percent ?? 0,
         progressMessage: progress?.message ?? "",
@@ -246,9 +265,9 @@ interface WorkloadProgress {
 
 type TargetStateName = Exclude<keyof typeof StackTarget_State, number>;
 
-function instanceOf(row: InstanceRow) {
+function instanceOf(row: InstanceRow, service: string) {
   return create(ObservedInstanceSchema, {
-    workload: row.workload,
+    workload: service,
     index: row.index,
     phase: row.phase,
     health: row.health,
@@ -276,97 +295,4 @@ function conditionsOf(targets: readonly ReadTarget[]): string[] {
     ...(targets.some((target) => target.drifted === true) ? ["DRIFTED"] : []),
     ...(targets.some(isAway) ? ["AGENT_OFFLINE"] : []),
   ];
-}
-
-function rolloutQuery(db: Db) {
-  return db
-    .selectFrom("stack_rollouts as r")
-    .innerJoin("stacks as s", "s.id", "r.stack_id")
-    .selectAll("r")
-    .select(["s.name as stack", "s.organisation_id"]);
-}
-
-async function rolloutsOf(
-  db: Db,
-  narrow: (query: ReturnType<typeof rolloutQuery>) => ReturnType<typeof rolloutQuery>,
-): Promise<Rollout[]> {
-  const rows = await narrow(rolloutQuery(db)).execute();
-  const names = await accountNames(
-    db,
-    rows.map((row) => row.created_by),
-  );
-  return rows.map((row) => rolloutOf(row, row.stack, names.get(row.created_by) ?? ""));
-}
-
-function rolloutOf(row: RolloutRow, stack: string, createdByName: string): Rollout {
-  return create(RolloutSchema, {
-    id: row.id,
-    stackId: row.stack_id,
-    stack,
-    fromRevision: row.from_revision,
-    toRevision: row.to_revision,
-    cause: row.cause,
-    state: Rollout_State[row.state as Exclude<keyof typeof Rollout_State, number>],
-    reason: row.reason,
-    message: row.message,
-    done: row.done,
-    total: row.total,
-    policy: fromBinary(RolloutPolicySchema, row.policy),
-    followedBy: row.followed_by,
-    createdBy: row.created_by,
-    createdByName,
-    createdAt: timestampFromDate(row.created_at),
-    ...(row.ended_at === null ? {} : { endedAt: timestampFromDate(row.ended_at) }),
-  });
-}
-
-/** Throws NOT_FOUND. */
-export async function readRollout(db: Db, principal: Principal, id: string): Promise<Rollout> {
-  const [rollout] = await rolloutsOf(db, (query) => {
-    const one = query.where("r.id", "=", id);
-    return seesAll(principal) ? one : one.where("s.organisation_id", "=", principal.organisationId);
-  });
-  if (rollout === undefined) throw problem("NOT_FOUND", `There is no rollout ${id}.`);
-  return rollout;
-}
-
-export async function listRollouts(db: Db, principal: Principal, request: ListRolloutsRequest) {
-  const stack = await getStack(db, principal, request.stackId);
-  const size = pageSize(request.pageSize);
-  const [after] = pageKey("rollouts", request.pageToken, 1) ?? [];
-  const rollouts = await rolloutsOf(db, (query) => {
-    const own = query.where("r.stack_id", "=", stack.id);
-    return (after === undefined ? own : own.where("r.id", "<", after)).orderBy("r.id", "desc").limit(size + 1);
-  });
-  const { rows, nextPageToken } = cutPage(rollouts, size, "rollouts", (row) => [row.id]);
-  return { rollouts: rows, nextPageToken };
-}
-
-export async function listRevisions(db: Db, principal: Principal, request: ListStackRevisionsRequest) {
-  const stack = await getStack(db, principal, request.stackId);
-  const size = pageSize(request.pageSize);
-  const [after] = pageKey("stack-revisions", request.pageToken, 1) ?? [];
-  let query = db.selectFrom("stack_revisions").selectAll().where("stack_id", "=", stack.id);
-  if (after !== undefined) query = query.where("number", "<", Number(after));
-  const found = await query
-    .orderBy("number", "desc")
-    .limit(size + 1)
-    .execute();
-  const { rows, nextPageToken } = cutPage(found, size, "stack-revisions", (row) => [String(row.number)]);
-  const names = await accountNames(
-    db,
-    rows.map((row) => row.created_by),
-  );
-  const revisions = rows.map((row) =>
-    create(StackRevisionSchema, {
-      number: row.number,
-      services: (row.model as StackModel).services.map((service) => service.name),
-      normalised: row.normalised,
-      createdBy: row.created_by,
-      createdByName: names.get(row.created_by) ?? "",
-      createdAt: timestampFromDate(row.created_at),
-      ...(row.stable_at === null ? {} : { stableAt: timestampFromDate(row.stable_at) }),
-    }),
-  );
-  return { revisions, nextPageToken };
 }

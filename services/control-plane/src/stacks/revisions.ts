@@ -53,14 +53,19 @@ export async function addRevision(
 
 /** Throws NOT_FOUND. */
 export async function modelOf(db: Db | Tx, stackId: string, number: number): Promise<StackModel> {
+  return (await revisionOf(db, stackId, number)).model as StackModel;
+}
+
+/** As `modelOf`, with the Compose file that it makes. */
+export async function revisionOf(db: Db | Tx, stackId: string, number: number) {
   const row = await db
     .selectFrom("stack_revisions")
-    .select("model")
+    .select(["number", "model", "normalised"])
     .where("stack_id", "=", stackId)
     .where("number", "=", number)
     .executeTakeFirst();
   if (row === undefined) throw problem("NOT_FOUND", `The stack has no revision ${number}.`);
-  return row.model as StackModel;
+  return row;
 }
 
 /** What differs between two revisions; 0 stands for what StackService.DiffStack says. Throws NOT_FOUND. */

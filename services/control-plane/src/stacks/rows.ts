@@ -7,17 +7,18 @@
  * H2: an owner's handler writes targets and makes the rollout due; what follows
  *     from that is decided in a transaction of its own, which holds H1.
  */
-import { fromBinary } from "@bufbuild/protobuf";
-import { durationMs } from "@bufbuild/protobuf/wkt";
-import { CommandLimitsSchema } from "@bowline/contract/products";
-import { type RolloutPolicy, RolloutPolicySchema } from "@bowline/contract/stacks";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
+import { type CommandLimits, CommandLimitsSchema } from "@bowline/contract/products";
 import type { StackRolloutsTable, StacksTable, StackTargetsTable } from "@bowline/db";
 import { problem } from "@bowline/kernel";
 import { type Selectable, sql } from "kysely";
 import { defaultLimits, type EnginePorts, type Limits } from "../commands/index.ts";
 import { lockDeployments } from "../deployments/index.ts";
+import { audit } from "../platform/audit-trail.ts";
 import { type Caller, type Principal, seesAll, systemPrincipal } from "../platform/context.ts";
 import { type Db, MovedOn, type Tx, type Work } from "../platform/transactions.ts";
+import type { StackPorts } from "./ports.ts";
 
 export type StackRow = Selectable<StacksTable>;
 export type TargetRow = Selectable<StackTargetsTable>;
@@ -26,17 +27,27 @@ export type RolloutRow = Selectable<StackRolloutsTable>;
 /** What the server does by itself. */
 export const itself: Caller = { principal: systemPrincipal, request: { requestId: "", remoteAddress: "" } };
 
-/** A stack that is not DELETED, by id or name, as far as the principal may know of it; undefined: there is none. */
-export async function findStack(db: Db | Tx, principal: Principal, idOrName: string): Promise<StackRow | undefined> {
+/**
+ * A stack by id, or by name one that is not DELETED (with `gone` the newest otherwise), as far as the principal may know
+ * of it; undefined: there is none.
+ */
+export async function findStack(
+  db: Db | Tx,
+  principal: Principal,
+  idOrName: string,
+  { gone = false } = {},
+): Promise<StackRow | undefined> {
   let query = db
     .selectFrom("stacks")
     .selectAll()
     .where((where) =>
       where.or([
         where("id", "=", idOrName),
-        where.and([where("name", "=", idOrName), where("state", "<>", "DELETED")]),
+        where.and([where("name", "=", idOrName), ...(gone ? [] : [where("state", "<>", "DELETED")])]),
       ]),
-    );
+    )
+    .orderBy(sql`state = 'DELETED'`)
+    .orderBy("created_at", "desc");
   if (!seesAll(principal) || principal.organisationId !== "") {
     // A name is unique in an organisation only; who sees all means its own by a name, and any by an id.
     query = query.where((where) =>
@@ -46,12 +57,17 @@ export async function findStack(db: Db | Tx, principal: Principal, idOrName: str
       ]),
     );
   }
-  return query.executeTakeFirst();
+  return query.limit(1).executeTakeFirst();
 }
 
 /** As `findStack`. Throws NOT_FOUND. */
-export async function getStack(db: Db | Tx, principal: Principal, idOrName: string): Promise<StackRow> {
-  const row = await findStack(db, principal, idOrName);
+export async function getStack(
+  db: Db | Tx,
+  principal: Principal,
+  idOrName: string,
+  options: { gone?: boolean } = {},
+): Promise<StackRow> {
+  const row = await findStack(db, principal, idOrName, options);
   if (row === undefined) throw problem("NOT_FOUND", `There is no stack ${idOrName}.`);
   return row;
 }
@@ -101,22 +117,14 @@ export function limitsOf(stack: Pick<StackRow, "limits">): Limits {
   };
 }
 
-export interface Policy {
-  maxParallel: number;
-  minHealthyMs: number;
-  progressDeadlineMs: number;
-  autoRevert: boolean;
-}
-
-/** A rollout's policy with its defaults. */
-export function policyOf(bytes: Uint8Array): Policy {
-  const given: RolloutPolicy = fromBinary(RolloutPolicySchema, bytes);
-  return {
-    maxParallel: given.maxParallel === 0 ? 1 : given.maxParallel,
-    minHealthyMs: given.minHealthyTime === undefined ? 10_000 : durationMs(given.minHealthyTime),
-    progressDeadlineMs: given.progressDeadline === undefined ? 600_000 : durationMs(given.progressDeadline),
-    autoRevert: given.autoRevert ?? true,
-  };
+/** The same for people. */
+export function shownLimits(stack: Pick<StackRow, "limits">): CommandLimits {
+  const { maxRetries, runTimeoutMs, graceMs, cancelLimitMs, offlineLifeMs, deadlineMs, priority } = limitsOf(stack);
+  return create(CommandLimitsSchema, {
+    ...{ maxRetries, priority, runTimeout: durationFromMs(runTimeoutMs), grace: durationFromMs(graceMs) },
+    ...{ cancelLimit: durationFromMs(cancelLimitMs), offlineLife: durationFromMs(offlineLifeMs) },
+    ...(deadlineMs === undefined ? {} : { deadline: durationFromMs(deadlineMs) }),
+  });
 }
 
 /** Counts and notes that stacks look different now. In order of id (T2). */
@@ -141,4 +149,22 @@ export async function noteStacks(
       ...{ organisationId: row.organisation_id, clusterId: row.cluster_id },
     })),
   );
+}
+
+/** Records what somebody did with a stack. */
+export async function audited(
+  ports: StackPorts,
+  work: Work,
+  caller: Caller,
+  stack: StackRow,
+  verb: string,
+  after: object,
+): Promise<void> {
+  await audit(ports.engine().events, work, caller, {
+    action: `stack.${verb}`,
+    resourceKind: "stack",
+    resourceId: stack.id,
+    organisationId: stack.organisation_id,
+    after: { name: stack.name, ...after },
+  });
 }

@@ -2,13 +2,9 @@
 import { create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import {
-  type ApplyStackRequest,
   ApplyStackRequestSchema,
   type ApplyStackResponse,
   ApplyStackResponseSchema,
-  ComposeFileSchema,
-  type ComposeSource,
-  ComposeSourceSchema,
   DiffStackResponseSchema,
   DownStackRequestSchema,
   ListRolloutsResponseSchema,
@@ -31,14 +27,17 @@ import { type Caller, callerOf, type Principal, seesAll } from "../platform/cont
 import { once } from "../platform/idempotency.ts";
 import { transact, type Work } from "../platform/transactions.ts";
 import { watch } from "../platform/watch.ts";
+import { applyStack } from "./apply.ts";
 import { validateSource } from "./compose-source.ts";
 import { planApply } from "./plan.ts";
 import type { StackPorts } from "./ports.ts";
-import { listRevisions, listRollouts, listStacks, readRollout, readStacks } from "./queries.ts";
+import { listRevisions, listRollouts, readRollout } from "./history-queries.ts";
+import { listStacks, readStacks } from "./queries.ts";
 import { diffRevisions } from "./revisions.ts";
-import { abort, pauseOrResume } from "./rollouts.ts";
+import { abort, pauseOrResume, promote } from "./rollout-requests.ts";
 import { getStack } from "./rows.ts";
-import { applyStack, down, restart, rollBack, stopOrStart } from "./stacks.ts";
+import { withoutContents } from "./stack-secrets.ts";
+import { down, restart, rollBack, stopOrStart } from "./stacks.ts";
 
 export function registerStacks(router: ConnectRouter, ports: StackPorts): void {
   const db = () => ports.engine().db;
@@ -89,7 +88,7 @@ export function registerStacks(router: ConnectRouter, ports: StackPorts): void {
         const stack = planned.stackId === undefined ? undefined : await read(caller.principal, planned.stackId);
         return create(ApplyStackResponseSchema, { ...planned.response, ...(stack === undefined ? {} : { stack }) });
       }
-      const stack = await started(context, ApplyStackRequestSchema, withoutContents(request, source), (work) =>
+      const stack = await started(context, ApplyStackRequestSchema, withoutContents(ports, request, source), (work) =>
         applyStack(ports, work, caller, { ...request, source }),
       );
       return create(ApplyStackResponseSchema, { ...planned.response, stack });
@@ -164,16 +163,12 @@ export function registerStacks(router: ConnectRouter, ports: StackPorts): void {
       create(ListRolloutsResponseSchema, await listRollouts(db(), callerOf(context).principal, request)),
     getRollout: (request, context) => readRollout(db(), callerOf(context).principal, request.id),
     pauseRollout: (request, context) =>
-      rolled(context, request.id, (work) => pauseOrResume(ports, work, request.id, "PAUSED")),
+      rolled(context, request.id, (work) => pauseOrResume(ports, work, callerOf(context), request.id, "PAUSED")),
     resumeRollout: (request, context) =>
-      rolled(context, request.id, (work) => pauseOrResume(ports, work, request.id, "RUNNING")),
+      rolled(context, request.id, (work) => pauseOrResume(ports, work, callerOf(context), request.id, "RUNNING")),
+    promoteRollout: (request, context) =>
+      rolled(context, request.id, (work) => promote(ports, work, callerOf(context), request.id)),
     abortRollout: (request, context) =>
       rolled(context, request.id, (work, caller) => abort(ports, work, caller, request.id)),
   });
-}
-
-/** What is kept of a request, hashed, beside its idempotency key: nothing that may be a secret's content. */
-function withoutContents(request: ApplyStackRequest, source: ComposeSource): ApplyStackRequest {
-  const referred = source.referred.map((file) => create(ComposeFileSchema, { name: file.name }));
-  return { ...request, source: create(ComposeSourceSchema, { ...source, referred, environment: {} }) };
 }

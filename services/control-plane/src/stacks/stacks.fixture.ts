@@ -14,7 +14,9 @@ import {
   DeploymentStateSchema,
 } from "@bowline/contract/agent";
 import { ClusterService } from "@bowline/contract/clusters";
+import { CommandService } from "@bowline/contract/commands";
 import { type Deployment, DeploymentSchema } from "@bowline/contract/deployments";
+import { SecretService } from "@bowline/contract/secrets";
 import { type ApplyStackRequestSchema, RolloutService, StackService } from "@bowline/contract/stacks";
 import type { Database } from "@bowline/db";
 import { newId } from "@bowline/kernel";
@@ -26,6 +28,7 @@ import {
   type PushedCommand,
   recordReports,
   recordStates,
+  registerCommands,
   retireAgent,
 } from "../commands/index.ts";
 import type { Principal } from "../platform/context.ts";
@@ -37,6 +40,11 @@ import { placeStacks, stepDue } from "./due.ts";
 import { createStacks, type StackPorts } from "./index.ts";
 
 const epoch = 1;
+/** What an agent beside a Docker Engine reports. */
+export const dockerCapabilities: readonly string[] = [
+  ...["images", "container-options", "networks", "limits", "volumes", "pause", "jobs", "logs", "exec"],
+  ...["health-checks", "secrets", "forwards"],
+];
 /** More than any test has open at once. */
 const window = 16;
 
@@ -52,6 +60,7 @@ export async function startStacks(db: Kysely<Database>) {
   const clusters = createClusters({
     ...{ db, events, log, residents: [] },
     publicUrl: () => "https://bowline.example",
+    serverVersion: "0.1.0",
     countAgents: async () => new Map(),
     rekeyable: () => Promise.reject(new Error("no token is made here")),
   });
@@ -63,6 +72,10 @@ export async function startStacks(db: Kysely<Database>) {
     lockClusterForChange,
     secretVersions: secrets.resolve,
     keepSecret: secrets.keep,
+    givenVersions: secrets.given,
+    plannedVersions: secrets.planned,
+    dropSecrets: secrets.dropGiven,
+    keyedHash: secrets.keyedHash,
   };
   const stacks = createStacks(given);
   const ports: StackPorts = { ...given, ring: () => undefined };
@@ -74,6 +87,7 @@ export async function startStacks(db: Kysely<Database>) {
   const api = inProcess(
     (router) => {
       for (const slice of [clusters, secrets, stacks]) slice.register(router);
+      registerCommands(router, enginePorts);
     },
     {
       authenticate: async (headers) =>
@@ -90,13 +104,20 @@ export async function startStacks(db: Kysely<Database>) {
     stacks: provider,
     viewer: api.as(StackService, "viewer"),
     rollouts: api.as(RolloutService, "provider"),
+    secrets: api.as(SecretService, "provider"),
+    commands: api.as(CommandService, "provider"),
+    operating: api.as(CommandService, "operator"),
     cluster: async (name: string, more: object = {}) => {
       const { id } = await operator.createCluster({ cluster: { name, runtime: "docker", ...more } });
       await operator.grantCluster({ id, organisationId });
       return id;
     },
-    agent: (clusterId: string, name: string, labels: Record<string, string> = {}) =>
-      agentOf(db, enginePorts, { clusterId, name, labels }),
+    agent: (
+      clusterId: string,
+      name: string,
+      labels: Record<string, string> = {},
+      capabilities: readonly string[] = dockerCapabilities,
+    ) => agentOf(db, enginePorts, { clusterId, name, labels, capabilities }),
     /** Applies Compose text; agents are healthy at once unless the policy says something else. */
     apply: (
       name: string,
@@ -137,24 +158,37 @@ export type StackAgent = Awaited<ReturnType<typeof agentOf>>;
 async function agentOf(
   db: Kysely<Database>,
   engine: EnginePorts,
-  { clusterId, name, labels }: { clusterId: string; name: string; labels: Record<string, string> },
+  {
+    clusterId,
+    name,
+    labels,
+    capabilities,
+  }: { clusterId: string; name: string; labels: Record<string, string>; capabilities: readonly string[] },
 ) {
   const id = newId("agent");
   await db
     .insertInto("agents")
     .values({
       ...{ id, name, cluster_id: clusterId, runtime: "docker", runtime_identity: id, signing_key: "{}" },
-      ...{ signing_thumbprint: id, sealing_key: "{}", labels: JSON.stringify(labels) },
+      ...{
+        signing_thumbprint: id,
+        sealing_key: "{}",
+        labels: JSON.stringify(labels),
+        capabilities: JSON.stringify(capabilities),
+      },
     })
     .execute();
-  await db
-    .insertInto("sessions")
-    .values({ agent_id: id, id: newId("session"), epoch, replica_id: "r", state: "SERVING" })
-    .execute();
+  const connect = () =>
+    db
+      .insertInto("sessions")
+      .values({ agent_id: id, id: newId("session"), epoch, replica_id: "r", state: "SERVING" })
+      .execute();
+  await connect();
   let observation = 0;
   const report = (message: Parameters<typeof recordReports>[1][number]["message"]) =>
     recordReports(engine, [{ agentId: id, epoch, message }]);
-  const claims = () => transact(db, (work) => claim(engine, work, [{ agentId: id, epoch, window }]));
+  const claims = (places: number = window) =>
+    transact(db, (work) => claim(engine, work, [{ agentId: id, epoch, window: places }]));
   const receive = ({ commandId, attempt }: PushedCommand) =>
     report(create(CommandReceiptSchema, { commandId, attempt, disposition: CommandReceipt_Disposition.ACCEPTED }));
   const end = async (command: PushedCommand, outcome: DeployResult_Outcome, reason = "", message = "") => {
@@ -174,16 +208,21 @@ async function agentOf(
   return {
     id,
     name,
-    /** What it gets now. */
+    /** What it gets now, with so many places for commands in flight. */
     claim: claims,
     spec,
-    succeed: (command: PushedCommand) => end(command, DeployResult_Outcome.SUCCEEDED),
+    /** It has it, and works at it. */
+    receive,
+    cancelled: (command: PushedCommand) => end(command, DeployResult_Outcome.CANCELLED),
+    succeed: (command: PushedCommand, reason = "", message = "") =>
+      end(command, DeployResult_Outcome.SUCCEEDED, reason, message),
     fail: (command: PushedCommand, reason: string, message = "") =>
       end(command, DeployResult_Outcome.FAILED, reason, message),
     /** Says what runs of a deployment. */
-    observe: async (deploymentId: string, generation: number, health: "HEALTHY" | "UNHEALTHY") => {
+    observe: async (deploymentId: string, generation: number, how: "HEALTHY" | "UNHEALTHY" | { exitCode: number }) => {
       observation += 1;
-      const instances = [{ workload: "web", phase: "RUNNING", health }];
+      const state = typeof how === "string" ? { phase: "RUNNING", health: how } : { phase: "EXITED", ...how };
+      const instances = [{ workload: "web", ...state }];
       await recordStates(engine, { agentId: id, epoch }, observation, [
         create(DeploymentStateSchema, { deploymentId, generation, instances }),
       ]);
@@ -201,10 +240,13 @@ async function agentOf(
         }
       }
     },
-    online: (serving: boolean) =>
+    /** It never has, or does for the first time. */
+    connects: (ever: boolean) => (ever ? connect() : db.deleteFrom("sessions").where("agent_id", "=", id).execute()),
+    /** Away since before anything that a test does, unless it says since when. */
+    online: (serving: boolean, since: Date | null = null) =>
       db
         .updateTable("sessions")
-        .set({ state: serving ? "SERVING" : "ENDED" })
+        .set({ state: serving ? "SERVING" : "ENDED", ended_at: serving ? null : since })
         .where("agent_id", "=", id)
         .execute(),
   };

@@ -198,6 +198,7 @@ test("a paused rollout begins nothing; resumed, it goes on; aborted, it goes bac
   }
   const id = (await slice.apply(stack, spread("web:2", 2))).stack?.rollout?.id ?? "";
   expect(await slice.rollouts.pauseRollout({ id })).toMatchObject({ state: Rollout_State.PAUSED });
+  expect(await reasonOf(slice.rollouts.promoteRollout({ id }))).toBe("ROLLOUT_NOT_PROMOTABLE");
   const ran: string[] = [];
   for (const agent of agents) ran.push(...(await agent.workOff()));
   await slice.settle();
@@ -215,6 +216,7 @@ test("a paused rollout begins nothing; resumed, it goes on; aborted, it goes bac
   const { targets } = await slice.stacks.getStack({ id: stack });
   expect(targets.map((target) => target.services[0]?.image)).toEqual(["web:1", "web:1"]);
   expect(await reasonOf(slice.rollouts.pauseRollout({ id }))).toBe("ROLLOUT_ENDED");
+  expect(await reasonOf(slice.rollouts.promoteRollout({ id }))).toBe("ROLLOUT_ENDED");
 });
 
 test("down removes it everywhere; who is away owes it until it returns", async () => {
@@ -320,8 +322,8 @@ test("the value of a secret that comes with the stack is in no revision, spec or
   const [command] = (await agents[0]?.claim()) ?? [];
   if (command === undefined) throw new Error("nothing was begun");
   const spec = await agents[0]?.spec(command);
-  expect(spec?.files).toMatchObject([{ secret: `${stack}-db` }]);
-  expect(Object.keys(spec?.secretVersions ?? {})).toEqual([`${stack}-db`]);
+  expect(spec?.files).toMatchObject([{ secret: expect.stringContaining("db") }]);
+  expect(Object.keys(spec?.secretVersions ?? {})).toEqual(spec?.files.map(({ secret }) => secret));
   await agents[0]?.succeed(command);
   await slice.settle();
   const rows = await db.selectFrom("stack_revisions").selectAll().execute();
@@ -347,4 +349,22 @@ test("an apply that is repeated with its key is done once", async () => {
   const [one, two] = [await apply(), await apply()];
   expect(two.stack?.id).toBe(one.stack?.id);
   expect((await slice.rollouts.listRollouts({ stackId: stack })).rollouts).toHaveLength(1);
+});
+
+test("what has no name in the files takes nobody's: volumes and files of one name each", async () => {
+  const { cluster, stack, agents } = await place("a");
+  const text = `services:
+  web: {image: web:1, volumes: [/data]}
+  other: {image: web:1, volumes: ['web-0:/d'], configs: [{source: a, mode: 0444}, a-292--]}
+volumes: {web-0: }
+configs: {a: {content: one}, a-292--: {content: two}}
+`;
+  await slice.apply(stack, text, { clusterId: cluster });
+  const [agent] = agents;
+  const [command] = (await agent?.claim()) ?? [];
+  if (agent === undefined || command === undefined) throw new Error("nothing was begun");
+  const { volumes, files } = await agent.spec(command);
+  expect(volumes.filter(({ keep }) => keep).map(({ name }) => name)).toEqual(["web-0"]);
+  expect(volumes.filter(({ keep }) => !keep).map(({ name }) => name)).toEqual([expect.not.stringMatching(/^web-0$/)]);
+  expect(files.map(({ content }) => Buffer.from(content).toString()).toSorted()).toEqual(["one", "two"]);
 });

@@ -1,21 +1,20 @@
-/** What people wish of stacks: apply, down, stop, start, restart, roll back. Each under the stack's name (H1). */
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+/** What people wish of stacks beside apply.ts: down, stop, start, restart, roll back. Each under the stack's name (H1). */
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { CommandLimitsSchema } from "@bowline/contract/products";
-import { type ApplyStackRequest, type ComposeSource, RolloutPolicySchema } from "@bowline/contract/stacks";
+import { DeploymentSchema } from "@bowline/contract/deployments";
+import { RolloutPolicySchema } from "@bowline/contract/stacks";
 import { newId, problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import { converge } from "../commands/index.ts";
-import { audit } from "../platform/audit-trail.ts";
 import { by, type Caller } from "../platform/context.ts";
-import { MovedOn, transact, type Tx, type Work } from "../platform/transactions.ts";
-import { absentSpec, secretOf } from "./compile.ts";
-import { readSource, refuseByPolicy } from "./compose-source.ts";
-import type { StackCluster, StackPorts } from "./ports.ts";
-import { addRevision, modelOf } from "./revisions.ts";
-import { beginRollout, endOpen } from "./rollouts.ts";
+import { transact, type Tx, type Work } from "../platform/transactions.ts";
+import { absentSpec } from "./compile.ts";
+import type { StackPorts } from "./ports.ts";
+import { modelOf } from "./revisions.ts";
+import { endOpen } from "./rollout-rows.ts";
+import { beginRollout } from "./rollouts.ts";
 import {
-  findStack,
+  audited,
   getStack,
   type HeldStack,
   holdRows,
@@ -24,77 +23,9 @@ import {
   lockName,
   noteStacks,
   type StackRow,
+  type TargetRow,
 } from "./rows.ts";
-
-/** Throws what ApplyStack documents. Returns the stack's id. */
-export async function applyStack(
-  ports: StackPorts,
-  work: Work,
-  caller: Caller,
-  request: ApplyStackRequest & { source: ComposeSource },
-): Promise<string> {
-  const { tx } = work;
-  const { principal } = caller;
-  const source = readSource(request.source, request.name);
-  const { cluster, before } = await clusterFor(ports, tx, caller, request);
-  refuseByPolicy(source, cluster.policy);
-  await lockName(tx, principal.organisationId, request.name);
-  const found = await findStack(tx, principal, request.name);
-  if (found?.id !== before?.id) throw new MovedOn("the stack came or went");
-  const held = found === undefined ? await made(tx, caller, cluster.id, request.name) : await holdRows(tx, found.id);
-  const { stack } = held;
-  if (stack.desired === "ABSENT") throw problem("STACK_DELETING", `The stack ${stack.name} is being removed.`);
-  for (const [name, value] of source.secrets)
-    await ports.keepSecret(tx, stack.organisation_id, secretOf(source.model, name), value);
-  const revision = await addRevision(tx, caller, stack, source.model);
-  const settings = {
-    ...(request.policy === undefined ? {} : { policy: Buffer.from(toBinary(RolloutPolicySchema, request.policy)) }),
-    ...(request.limits === undefined ? {} : { limits: Buffer.from(toBinary(CommandLimitsSchema, request.limits)) }),
-    desired: "RUNNING", // who applies wants it to run
-  };
-  await tx.updateTable("stacks").set(settings).where("id", "=", stack.id).execute();
-  const wished = { stack: { ...stack, ...settings }, targets: held.targets };
-  await beginRollout(ports, work, caller, wished, { to: revision, cause: "apply", policy: wished.stack.policy });
-  await audited(ports, work, caller, stack, "apply", { revision, cluster: cluster.name });
-  return stack.id;
-}
-
-/** The cluster, locked: the one that is named, else the stack's own, else the default. */
-export async function clusterFor(
-  ports: StackPorts,
-  tx: Tx,
-  { principal }: Caller,
-  { name, clusterId }: ApplyStackRequest,
-): Promise<{ cluster: StackCluster; before: StackRow | undefined }> {
-  const before = await findStack(tx, principal, name);
-  const wanted = clusterId || before?.cluster_id || (await defaultCluster(tx));
-  const cluster = await ports.lockCluster(tx, wanted, principal);
-  if (before !== undefined && before.cluster_id !== cluster.id)
-    throw problem("STACK_ELSEWHERE", `The stack ${name} is in another cluster. Take it down there first.`);
-  return { cluster, before };
-}
-
-async function defaultCluster(tx: Tx): Promise<string> {
-  const row = await tx.selectFrom("clusters").select("id").where("is_default", "=", true).executeTakeFirst();
-  if (row === undefined) throw problem("NO_DEFAULT_CLUSTER", "Name a cluster: there is no default one.");
-  return row.id;
-}
-
-async function made(tx: Tx, { principal }: Caller, clusterId: string, name: string): Promise<HeldStack> {
-  const stack = await tx
-    .insertInto("stacks")
-    .values({
-      id: newId("stack"),
-      organisation_id: principal.organisationId,
-      name,
-      cluster_id: clusterId,
-      revision: 0,
-      created_by: principal.id,
-    })
-    .returningAll()
-    .executeTakeFirstOrThrow();
-  return { stack, targets: [] };
-}
+import { refuseAsItStands } from "./standing.ts";
 
 /** Removes it everywhere. Asked again it removes more, or does nothing new. */
 export async function down(
@@ -103,14 +34,15 @@ export async function down(
   caller: Caller,
   request: { id: string; removeVolumes: boolean },
 ): Promise<string> {
-  const held = await hold(ports, work, caller, request.id);
+  const held = await hold(ports, work, caller, request.id, { gone: request.removeVolumes });
   const { stack, targets } = held;
-  if (stack.state === "DELETED") return stack.id;
+  const kept = request.removeVolumes ? await withKeptVolumes(work.tx, stack) : [];
+  if (stack.state === "DELETED" && kept.length === 0) return stack.id;
   await endOpen(work, stack.id, { state: "ABORTED", reason: "STACK_DELETING" });
   const limits = limitsOf(stack);
   const there = targets.filter((target) => target.generation > 0);
   const isRemoving = stack.desired === "ABSENT";
-  const owing = isRemoving && !request.removeVolumes ? [] : there;
+  const owing = isRemoving && !request.removeVolumes ? [] : [...there, ...kept];
   const enqueued = await converge(
     ports.engine(),
     work,
@@ -123,38 +55,63 @@ export async function down(
       ownerId: stack.id,
       limits,
       ...by(caller),
+      revision: target.revision,
       build: () => absentSpec(stack.name, request.removeVolumes, limits.runTimeoutMs),
     })),
   );
   for (const [index, target] of owing.entries()) {
     const command = enqueued[index];
     if (command === undefined) continue;
+    const { agent_id, deployment_id } = target;
+    const values = {
+      ...{ generation: command.generation, command_id: command.commandId, wanted: "{}", state: "REMOVING" },
+      ...{ reason: "", message: "" },
+    };
     await work.tx
-      .updateTable("stack_targets")
-      .set({
-        generation: command.generation,
-        command_id: command.commandId,
-        wanted: "{}",
-        state: "REMOVING",
-        reason: "",
-        message: "",
-        updated_at: sql`now()`,
-      })
-      .where("stack_id", "=", stack.id)
-      .where("agent_id", "=", target.agent_id)
+      .insertInto("stack_targets")
+      .values({ stack_id: stack.id, agent_id, deployment_id, ...values })
+      .onConflict((conflict) =>
+        conflict
+          .columns(["stack_id", "agent_id"])
+          .doUpdateSet({ ...values, updated_at: sql`now()` })
+          // An agent has one row: what it has beside the newest of it is waited for by its command alone.
+          .where("stack_targets.deployment_id", "=", deployment_id),
+      )
       .execute();
   }
   await work.tx.deleteFrom("stack_targets").where("stack_id", "=", stack.id).where("generation", "=", 0).execute();
   await change(ports, work, stack, {
     desired: "ABSENT",
-    state: there.length === 0 ? "DELETED" : "DELETING",
+    state: there.length + kept.length === 0 ? "DELETED" : "DELETING",
     reason: "",
     message: "",
   });
+  if (there.length + kept.length === 0) await ports.dropSecrets(work.tx, [stack.id]); // X2
   if (!isRemoving || request.removeVolumes)
     await audited(ports, work, caller, stack, "down", { removeVolumes: request.removeVolumes });
   return stack.id;
 }
+
+/** More than any stack has had; what is beyond is found when it is asked again. */
+const mostKept = 1_000;
+
+/**
+ * What is removed already of this stack, or of one that had its name before, and had to leave its volumes: after a
+ * `down` that kept them, or where a service moved to another agent.
+ */
+async function withKeptVolumes(tx: Tx, stack: StackRow): Promise<Kept[]> {
+  const { rows } = await sql<Kept & { spec: Buffer }>`
+    SELECT d.id AS deployment_id, d.agent_id, 0 AS revision, g.spec FROM deployments AS d
+    JOIN stacks AS s ON s.id = d.owner_id JOIN agents AS a ON a.id = d.agent_id
+    JOIN deployment_generations AS g ON g.deployment_id = d.id AND g.generation = d.generation
+    WHERE d.kind = 'stack' AND d.desired = 'ABSENT' AND a.state = 'ENROLLED'
+      AND s.organisation_id = ${stack.organisation_id} AND s.name = ${stack.name} AND s.cluster_id = ${stack.cluster_id}
+      AND NOT EXISTS (SELECT 1 FROM stack_targets AS t WHERE t.deployment_id = d.id)
+    ORDER BY d.id LIMIT ${mostKept}`.execute(tx);
+  return rows.filter(({ spec }) => !fromBinary(DeploymentSchema, spec).removeVolumes);
+}
+
+type Kept = Pick<TargetRow, "deployment_id" | "agent_id" | "revision">;
 
 /** Removes all that are in a cluster, with their volumes. One that fails does not keep the others. */
 export async function downAll(ports: StackPorts, clusterId: string): Promise<void> {
@@ -178,7 +135,7 @@ export async function downAll(ports: StackPorts, clusterId: string): Promise<voi
   }
 }
 
-/** Stops or starts all of it at once. */
+/** Stops or starts all of it at once. Throws, of a start, COMPOSE_REFUSED_BY_POLICY. */
 export async function stopOrStart(
   ports: StackPorts,
   work: Work,
@@ -189,6 +146,7 @@ export async function stopOrStart(
   const held = await hold(ports, work, caller, id, { alive: true });
   const { stack } = held;
   if (stack.desired === desired) return stack.id;
+  if (desired === "RUNNING") await refuseAsItStands(ports, work.tx, stack, stack.revision);
   await work.tx.updateTable("stacks").set({ desired }).where("id", "=", stack.id).execute();
   const atOnce = create(RolloutPolicySchema, {
     ...fromBinary(RolloutPolicySchema, stack.policy),
@@ -206,7 +164,7 @@ export async function stopOrStart(
   return stack.id;
 }
 
-/** Restarts services, an agent after the other. Throws SERVICE_UNKNOWN. */
+/** Restarts services, an agent after the other. Throws SERVICE_UNKNOWN, COMPOSE_REFUSED_BY_POLICY. */
 export async function restart(
   ports: StackPorts,
   work: Work,
@@ -221,6 +179,7 @@ export async function restart(
     throw problem("SERVICE_UNKNOWN", `The stack ${stack.name} has no service ${unknown}.`, {
       metadata: { service: unknown },
     });
+  await refuseAsItStands(ports, work.tx, stack, stack.revision);
   const stamp = newId("restart");
   const stamps = { ...stack.restart_stamps };
   for (const name of request.services.length === 0 ? names : request.services) stamps[name] = stamp;
@@ -235,7 +194,7 @@ export async function restart(
   return stack.id;
 }
 
-/** Rolls out an earlier revision. Throws NOT_FOUND, NOTHING_TO_ROLL_BACK_TO. */
+/** Rolls out an earlier revision. Throws NOT_FOUND, NOTHING_TO_ROLL_BACK_TO, COMPOSE_REFUSED_BY_POLICY. */
 export async function rollBack(
   ports: StackPorts,
   work: Work,
@@ -246,6 +205,7 @@ export async function rollBack(
   const { stack } = held;
   const to = request.revision || (await stableBefore(work.tx, stack));
   if (to === undefined) throw problem("NOTHING_TO_ROLL_BACK_TO", `No earlier revision of ${stack.name} was stable.`);
+  await refuseAsItStands(ports, work.tx, stack, to);
   await beginRollout(ports, work, caller, held, { to, cause: "rollback", policy: stack.policy });
   await audited(ports, work, caller, stack, "rollback", { to });
   return stack.id;
@@ -269,9 +229,9 @@ async function hold(
   work: Work,
   { principal }: Caller,
   idOrName: string,
-  { alive = false } = {},
+  { alive = false, gone = false } = {},
 ): Promise<HeldStack> {
-  const at = await getStack(work.tx, principal, idOrName);
+  const at = await getStack(work.tx, principal, idOrName, { gone });
   await ports.lockClusterForChange(work.tx, at.cluster_id);
   await lockName(work.tx, at.organisation_id, at.name);
   const held = await holdRows(work.tx, at.id);
@@ -293,21 +253,4 @@ async function change(
     .returning(["id", "organisation_id", "cluster_id"])
     .executeTakeFirstOrThrow();
   await noteStacks(ports.engine(), work, [row]);
-}
-
-async function audited(
-  ports: StackPorts,
-  work: Work,
-  caller: Caller,
-  stack: StackRow,
-  verb: string,
-  after: object,
-): Promise<void> {
-  await audit(ports.engine().events, work, caller, {
-    action: `stack.${verb}`,
-    resourceKind: "stack",
-    resourceId: stack.id,
-    organisationId: stack.organisation_id,
-    after: { name: stack.name, ...after },
-  });
 }

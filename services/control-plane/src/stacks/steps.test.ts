@@ -6,8 +6,10 @@ const at = (seconds: number): Date => new Date(1_000_000 + seconds * 1000);
 
 const rollout: StepRollout = {
   paused: false,
+  more: false,
   maxParallel: 1,
   minHealthyMs: 10_000,
+  healthyDeadlineMs: Infinity,
   progressDeadlineMs: 600_000,
   progressAt: at(0),
 };
@@ -15,7 +17,7 @@ const rollout: StepRollout = {
 function target(agentId: string, more: Partial<StepTarget> = {}): StepTarget {
   return {
     ...{ agentId, current: false, leaves: false, state: "WAITING", online: true },
-    ...{ healthySince: undefined, untouched: false },
+    ...{ healthySince: undefined, untouched: false, begunAt: at(0), inconclusive: false },
     ...more,
   };
 }
@@ -42,7 +44,7 @@ test("an agent that is away holds no place, and gets its command when all others
   expect(nextSteps(rollout, [target("a", done(0)), away, target("c", done(0))], at(20))).toEqual({
     begin: ["b"],
     done: 2,
-    end: { state: "SUCCEEDED" },
+    end: { state: "DONE" },
     lookAt: undefined,
   });
 });
@@ -52,7 +54,7 @@ test("agents that lose everything are last", () => {
   expect(nextSteps(rollout, [leaves, target("b")], at(0)).begin).toEqual(["b"]);
   expect(nextSteps(rollout, [leaves, target("b", done(0))], at(20))).toMatchObject({
     begin: ["a"],
-    end: { state: "SUCCEEDED" },
+    end: { state: "DONE" },
   });
 });
 
@@ -69,6 +71,33 @@ test("no agent that becomes healthy in time is a failure; a pause stops the cloc
   expect(nextSteps(rollout, late, at(599)).end).toBeUndefined();
   expect(nextSteps(rollout, late, at(600)).end).toMatchObject({ reason: "PROGRESS_DEADLINE", agentId: "a" });
   expect(nextSteps({ ...rollout, paused: true }, late, at(6_000)).end).toBeUndefined();
+});
+
+test("an agent that is not healthy in its time is a failure; what is healthy and young is not", () => {
+  const hurried = { ...rollout, healthyDeadlineMs: 60_000 };
+  expect(nextSteps(hurried, [target("a", working)], at(59))).toMatchObject({ end: undefined, lookAt: at(60) });
+  expect(nextSteps(hurried, [target("a", working)], at(60)).end).toEqual({
+    ...{ state: "FAILED", reason: "HEALTHY_DEADLINE", agentId: "a" },
+  });
+  expect(nextSteps(hurried, [target("a", done(55))], at(61))).toMatchObject({ end: undefined, lookAt: at(65) });
+  expect(nextSteps(hurried, [target("a", { ...working, online: false }), target("b")], at(99)).end).toBeUndefined();
+});
+
+test("in a phase that others follow, who is away or leaves is left for the last one", () => {
+  const others = [target("b", { online: false }), target("c", { leaves: true, current: true, state: "DONE" })];
+  expect(nextSteps({ ...rollout, more: true }, [target("a", done(0)), ...others], at(10))).toMatchObject({
+    begin: [],
+    end: { state: "DONE" },
+  });
+});
+
+test("nothing goes on from what a gate could not tell of, unless it is paused already", () => {
+  const unclear = target("a", { ...done(0), inconclusive: true });
+  expect(nextSteps(rollout, [unclear, target("b")], at(20))).toMatchObject({
+    begin: [],
+    end: { state: "PAUSED", reason: "GATE_INCONCLUSIVE", agentId: "a" },
+  });
+  expect(nextSteps({ ...rollout, paused: true }, [unclear, target("b")], at(20)).end).toBeUndefined();
 });
 
 test("whatever happens at agents, never more than may change at one time, each begins once, and it ends", () => {

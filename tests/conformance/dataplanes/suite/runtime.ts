@@ -115,6 +115,7 @@ export async function startScriptedRuntime(): Promise<ScriptedRuntime> {
     upstream: async (deploymentId, _workload, port) => running.get(deploymentId)?.ports.get(port),
     volumePath: async (deploymentId, volume) => join(root, deploymentId, "volumes", volume),
     logs: never,
+    exec: never,
     async close() {
       for (const id of running.keys()) await end(id, "SIGKILL");
       await rm(root, { recursive: true, force: true });

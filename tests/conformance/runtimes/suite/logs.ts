@@ -31,8 +31,11 @@ export function logTests(subject: () => Subject): void {
       for await (const bytes of s.runtime.logs(s.id, "web", 0, { lines: 0, follow: true }, done.signal))
         text += Buffer.from(bytes).toString();
     })();
-    await s.order("web", `write?text=${encodeURIComponent("first\n")}`);
-    await until(() => text.includes("first"));
+    // Nothing says when it listens; what was written before then is not later.
+    await until(async () => {
+      await s.order("web", `write?text=${encodeURIComponent("first\n")}`);
+      return text.includes("first");
+    });
     await s.order("web", "exit?code=1");
     await until(() => /first\n[^]*listening/.test(text));
     done.abort();

@@ -29,12 +29,16 @@ export interface Place {
   program(...args: string[]): Pick<WorkloadInit, "image" | "command">;
   /** The suite's programs that run here, as this machine sees them. */
   processes(): Promise<{ pid: number; command: string }[]>;
+  /** Ends the forwarder of a deployment, as a crash does. */
+  killForwarder(deploymentId: string): Promise<void>;
   /** Everything that runs or is kept for this place, for people; empty after the last ABSENT. */
   leftovers(): Promise<string[]>;
   /** Removes the place, whatever is in it. */
   remove(): Promise<void>;
   /** Wait before the second start of an instance that ended. */
   backoffFirstMs: number;
+  /** The agent's data folder. */
+  dataDir: string;
   /** Where a port of the host is published when the spec does not say. */
   hostAddress: string;
   /** Bound of what is kept of an instance's output. */

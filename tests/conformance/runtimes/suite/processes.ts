@@ -1,5 +1,7 @@
 /** The suite's programs as this machine sees them, wherever they run. */
 import { readdirSync, readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 
 /** Found by their command lines, so that one that hides from the runtime is still seen. `but`: a program that only names it. */
 export function processesWith(token: string, but: string): { pid: number; command: string }[] {
@@ -17,3 +19,9 @@ export function processesWith(token: string, but: string): { pid: number; comman
 
 export const describeProcess = ({ pid, command }: { pid: number; command: string }): string =>
   `process ${pid} ${command}`;
+
+/** Ends a forwarder that is a process, by what it says of itself in its agent's data folder. */
+export async function killForwarderIn(dataDir: string, deploymentId: string): Promise<void> {
+  const { pid } = JSON.parse(await readFile(join(dataDir, "forwarders", deploymentId, "status.json"), "utf8"));
+  process.kill(pid, "SIGKILL");
+}

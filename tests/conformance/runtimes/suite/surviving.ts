@@ -12,6 +12,8 @@ export interface CrashPoints {
   updating: readonly string[];
   /** While a deployment is removed. */
   removing: readonly string[];
+  /** In an update of one instance by another behind a forward. */
+  forwarding: readonly string[];
 }
 
 export function survivingTests(subject: () => Subject, crashPoints: CrashPoints): void {
@@ -32,15 +34,18 @@ export function survivingTests(subject: () => Subject, crashPoints: CrashPoints)
   });
 
   for (const point of crashPoints.starting) {
-    test(`an agent that dies at ${point} does not double the instance`, async () => {
+    test(`an agent that dies at ${point} does not double the instance, which has its files`, async () => {
       const s = subject();
-      const spec = s.next([server(s.place)]);
+      const mounts = [{ source: { case: "file" as const, value: "settings" }, path: "/etc/settings.json" }];
+      const files = [{ name: "settings", content: Buffer.from("whole") }];
+      const spec = s.next([server(s.place, { mounts })], { files });
       await s.runtime.close({ stopWorkloads: false });
       await s.place.host([spec], point);
 
       s.runtime = await s.place.open();
       expect(await s.converge(spec)).toEqual({ kind: "succeeded" });
       expect((await s.observed())?.instances).toHaveLength(1);
+      expect(await s.order("web", "load?file=etc/settings.json")).toBe("whole");
       await s.absent();
       expect(await s.place.leftovers()).toEqual([]);
     });

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/clusters/v1/clusters.proto.
  */
 export const file_bowline_clusters_v1_clusters: GenFile = /*@__PURE__*/
-  fileDesc("CiJib3dsaW5lL2NsdXN0ZXJzL3YxL2NsdXN0ZXJzLnByb3RvEhNib3dsaW5lLmNsdXN0ZXJzLnYxIq4GCgdDbHVzdGVyEgoKAmlkGAEgASgJEi4KBG5hbWUYAiABKAlCILpIHXIbMhleKFthLXpdW2EtejAtOS1dezAsNjJ9KT8kEh4KDGRpc3BsYXlfbmFtZRgDIAEoCUIIukgFcgMYyAESMwoHcnVudGltZRgEIAEoCUIiukgfch1SAFIGZG9ja2VyUgprdWJlcm5ldGVzUgVsb2NhbBIXCgZyZWdpb24YBSABKAlCB7pIBHICGGQSHwoOY2xvdWRfcHJvdmlkZXIYBiABKAlCB7pIBHICGGQSQgoGbGFiZWxzGAcgAygLMiguYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyLkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIkCgxjYXBhYmlsaXRpZXMYCCADKAlCDrpIC5IBCBBAIgRyAhhkEhIKCmlzX2RlZmF1bHQYCSABKAgSFgoJaXNfYWN0aXZlGAogASgISACIAQESMgoGcG9saWN5GAsgASgLMiIuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyUG9saWN5EjEKBXN0YXRlGAwgASgOMiIuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyLlN0YXRlEhUKDWFnZW50c19vbmxpbmUYDSABKA0SFAoMYWdlbnRzX3RvdGFsGA4gASgNEiAKGGdyYW50ZWRfb3JnYW5pc2F0aW9uX2lkcxgPIAMoCRIMCgRldGFnGBAgASgJEi4KCmNyZWF0ZWRfYXQYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYEiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiYQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghOT19BR0VOVBABEgoKBk9OTElORRACEgwKCERFR1JBREVEEAMSCwoHT0ZGTElORRAEEgwKCERFTEVUSU5HEAVCDAoKX2lzX2FjdGl2ZSLEAwoNQ2x1c3RlclBvbGljeRJOCgxkcmlmdF9yZXBhaXIYASABKA4yLi5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJQb2xpY3kuRHJpZnRSZXBhaXJCCLpIBYIBAhABEhgKEGFsbG93X2hvc3RfcGF0aHMYAiABKAgSHgoWYWxsb3dfcHJpdmF0ZV9iYWNrZW5kcxgDIAEoCBIYChBhbGxvd19wcml2aWxlZ2VkGAQgASgIEhwKFGFsbG93X2J1bGtfZW5yb2xtZW50GAUgASgIElwKE2NsaWVudF9jZXJ0aWZpY2F0ZXMYBiABKA4yNS5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJQb2xpY3kuQ2xpZW50Q2VydGlmaWNhdGVzQgi6SAWCAQIQASJBCgtEcmlmdFJlcGFpchIcChhEUklGVF9SRVBBSVJfVU5TUEVDSUZJRUQQABIICgRTSE9XEAESCgoGUkVQQUlSEAIiUAoSQ2xpZW50Q2VydGlmaWNhdGVzEiMKH0NMSUVOVF9DRVJUSUZJQ0FURVNfVU5TUEVDSUZJRUQQABIHCgNPRkYQARIMCghSRVFVSVJFRBACIqABChNMaXN0Q2x1c3RlcnNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGAoHcnVudGltZRgDIAEoCUIHukgEcgIYQBIZCghvcmRlcl9ieRgEIAEoCUIHukgEcgIYQBIZChFyZXR1cm5fdG90YWxfc2l6ZRgFIAEoCCKHAQoUTGlzdENsdXN0ZXJzUmVzcG9uc2USLgoIY2x1c3RlcnMYASADKAsyHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIqChFHZXRDbHVzdGVyUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkImsKFENyZWF0ZUNsdXN0ZXJSZXF1ZXN0EjUKB2NsdXN0ZXIYASABKAsyHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJCBrpIA8gBARIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJ+ChRVcGRhdGVDbHVzdGVyUmVxdWVzdBI1CgdjbHVzdGVyGAEgASgLMhwuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIlUKFERlbGV0ZUNsdXN0ZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdjYXNjYWRlGAMgASgIIlAKE0dyYW50Q2x1c3RlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIiCg9vcmdhbmlzYXRpb25faWQYAiABKAlCCbpIBnIEEAEYZCJSChVVbmdyYW50Q2x1c3RlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIiCg9vcmdhbmlzYXRpb25faWQYAiABKAlCCbpIBnIEEAEYZDKeCAoOQ2x1c3RlclNlcnZpY2USpAEKDExpc3RDbHVzdGVycxIoLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdENsdXN0ZXJzUmVxdWVzdBopLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdENsdXN0ZXJzUmVzcG9uc2UiP4rnGAUKAwIDBYLT5JMCMFoXEhUvdjEvcHJvdmlkZXIvY2x1c3RlcnMSFS92MS9vcGVyYXRvci9jbHVzdGVycxKdAQoKR2V0Q2x1c3RlchImLmJvd2xpbmUuY2x1c3RlcnMudjEuR2V0Q2x1c3RlclJlcXVlc3QaHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXIiSYrnGAUKAwIDBYLT5JMCOlocEhovdjEvcHJvdmlkZXIvY2x1c3RlcnMve2lkfRIaL3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tpZH0SjgEKDUNyZWF0ZUNsdXN0ZXISKS5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNyZWF0ZUNsdXN0ZXJSZXF1ZXN0GhwuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyIjSK5xgDCgECkucYAwjJAYLT5JMCIDoHY2x1c3RlciIVL3YxL29wZXJhdG9yL2NsdXN0ZXJzEpQBCg1VcGRhdGVDbHVzdGVyEikuYm93bGluZS5jbHVzdGVycy52MS5VcGRhdGVDbHVzdGVyUmVxdWVzdBocLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlciI6iucYAwoBAoLT5JMCLToHY2x1c3RlcjIiL3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tjbHVzdGVyLmlkfRJ9Cg1EZWxldGVDbHVzdGVyEikuYm93bGluZS5jbHVzdGVycy52MS5EZWxldGVDbHVzdGVyUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eSIpiucYAwoBAoLT5JMCHCoaL3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tpZH0SigEKDEdyYW50Q2x1c3RlchIoLmJvd2xpbmUuY2x1c3RlcnMudjEuR3JhbnRDbHVzdGVyUmVxdWVzdBocLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlciIyiucYAwoBAoLT5JMCJToBKiIgL3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tpZH06Z3JhbnQSkAEKDlVuZ3JhbnRDbHVzdGVyEiouYm93bGluZS5jbHVzdGVycy52MS5VbmdyYW50Q2x1c3RlclJlcXVlc3QaHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXIiNIrnGAMKAQKC0+STAic6ASoiIi92MS9vcGVyYXRvci9jbHVzdGVycy97aWR9OnVuZ3JhbnRiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("CiJib3dsaW5lL2NsdXN0ZXJzL3YxL2NsdXN0ZXJzLnByb3RvEhNib3dsaW5lLmNsdXN0ZXJzLnYxIq4GCgdDbHVzdGVyEgoKAmlkGAEgASgJEi4KBG5hbWUYAiABKAlCILpIHXIbMhleKFthLXpdW2EtejAtOS1dezAsNjJ9KT8kEh4KDGRpc3BsYXlfbmFtZRgDIAEoCUIIukgFcgMYyAESMwoHcnVudGltZRgEIAEoCUIiukgfch1SAFIGZG9ja2VyUgprdWJlcm5ldGVzUgVsb2NhbBIXCgZyZWdpb24YBSABKAlCB7pIBHICGGQSHwoOY2xvdWRfcHJvdmlkZXIYBiABKAlCB7pIBHICGGQSQgoGbGFiZWxzGAcgAygLMiguYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyLkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIkCgxjYXBhYmlsaXRpZXMYCCADKAlCDrpIC5IBCBBAIgRyAhhkEhIKCmlzX2RlZmF1bHQYCSABKAgSFgoJaXNfYWN0aXZlGAogASgISACIAQESMgoGcG9saWN5GAsgASgLMiIuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyUG9saWN5EjEKBXN0YXRlGAwgASgOMiIuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyLlN0YXRlEhUKDWFnZW50c19vbmxpbmUYDSABKA0SFAoMYWdlbnRzX3RvdGFsGA4gASgNEiAKGGdyYW50ZWRfb3JnYW5pc2F0aW9uX2lkcxgPIAMoCRIMCgRldGFnGBAgASgJEi4KCmNyZWF0ZWRfYXQYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYEiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiYQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIMCghOT19BR0VOVBABEgoKBk9OTElORRACEgwKCERFR1JBREVEEAMSCwoHT0ZGTElORRAEEgwKCERFTEVUSU5HEAVCDAoKX2lzX2FjdGl2ZSK+BwoNQ2x1c3RlclBvbGljeRJOCgxkcmlmdF9yZXBhaXIYASABKA4yLi5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJQb2xpY3kuRHJpZnRSZXBhaXJCCLpIBYIBAhABEhgKEGFsbG93X2hvc3RfcGF0aHMYAiABKAgSHgoWYWxsb3dfcHJpdmF0ZV9iYWNrZW5kcxgDIAEoCBIYChBhbGxvd19wcml2aWxlZ2VkGAQgASgIEhwKFGFsbG93X2J1bGtfZW5yb2xtZW50GAUgASgIElwKE2NsaWVudF9jZXJ0aWZpY2F0ZXMYBiABKA4yNS5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJQb2xpY3kuQ2xpZW50Q2VydGlmaWNhdGVzQgi6SAWCAQIQARI4ChJhbGxvd2VkX2hvc3RfcGF0aHMYByADKAlCHLpIGZIBFhBAIhJyEBiACDILXi9bXlx4MDBdKiQSGgoSYWxsb3dfaG9zdF9uZXR3b3JrGAggASgIEh0KFWFsbG93X2hvc3RfbmFtZXNwYWNlcxgJIAEoCBIuChRhbGxvd2VkX2NhcGFiaWxpdGllcxgKIAMoCUIQukgNkgEKEEAiBnIEEAEYQBIqCg9hbGxvd2VkX2RldmljZXMYCyADKAlCEbpIDpIBCxBAIgdyBRABGIACEjMKGGFsbG93ZWRfc2VjdXJpdHlfb3B0aW9ucxgMIAMoCUIRukgOkgELEEAiB3IFEAEYgAISKgoPYWxsb3dlZF9zeXNjdGxzGA0gAygJQhG6SA6SAQsQQCIHcgUQARiAAhIsChFhbGxvd2VkX2V4dGVybmFscxgOIAMoCUIRukgOkgELEEAiB3IFEAEYgAISKgoPYWxsb3dlZF9kcml2ZXJzGA8gAygJQhG6SA6SAQsQQCIHcgUQARiAAhJJChdhbGxvd2VkX3B1Ymxpc2hlZF9wb3J0cxgQIAMoCUIoukglkgEiEEAiHnIcMhpeWzAtOV17MSw1fSgtWzAtOV17MSw1fSk/JBIhChlyZXBvcnRfZm9yZWlnbl9jb250YWluZXJzGBEgASgIIkEKC0RyaWZ0UmVwYWlyEhwKGERSSUZUX1JFUEFJUl9VTlNQRUNJRklFRBAAEggKBFNIT1cQARIKCgZSRVBBSVIQAiJQChJDbGllbnRDZXJ0aWZpY2F0ZXMSIwofQ0xJRU5UX0NFUlRJRklDQVRFU19VTlNQRUNJRklFRBAAEgcKA09GRhABEgwKCFJFUVVJUkVEEAIioAEKE0xpc3RDbHVzdGVyc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBIYCgdydW50aW1lGAMgASgJQge6SARyAhhAEhkKCG9yZGVyX2J5GAQgASgJQge6SARyAhhAEhkKEXJldHVybl90b3RhbF9zaXplGAUgASgIIocBChRMaXN0Q2x1c3RlcnNSZXNwb25zZRIuCghjbHVzdGVycxgBIAMoCzIcLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSFwoKdG90YWxfc2l6ZRgDIAEoDUgAiAEBQg0KC190b3RhbF9zaXplIioKEUdldENsdXN0ZXJSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiawoUQ3JlYXRlQ2x1c3RlclJlcXVlc3QSNQoHY2x1c3RlchgBIAEoCzIcLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlckIGukgDyAEBEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIn4KFFVwZGF0ZUNsdXN0ZXJSZXF1ZXN0EjUKB2NsdXN0ZXIYASABKAsyHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXJCBrpIA8gBARIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siVQoURGVsZXRlQ2x1c3RlclJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2Nhc2NhZGUYAyABKAgiUAoTR3JhbnRDbHVzdGVyUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEiIKD29yZ2FuaXNhdGlvbl9pZBgCIAEoCUIJukgGcgQQARhkIlIKFVVuZ3JhbnRDbHVzdGVyUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEiIKD29yZ2FuaXNhdGlvbl9pZBgCIAEoCUIJukgGcgQQARhkMp4ICg5DbHVzdGVyU2VydmljZRKkAQoMTGlzdENsdXN0ZXJzEiguYm93bGluZS5jbHVzdGVycy52MS5MaXN0Q2x1c3RlcnNSZXF1ZXN0GikuYm93bGluZS5jbHVzdGVycy52MS5MaXN0Q2x1c3RlcnNSZXNwb25zZSI/iucYBQoDAgMFgtPkkwIwWhcSFS92MS9wcm92aWRlci9jbHVzdGVycxIVL3YxL29wZXJhdG9yL2NsdXN0ZXJzEp0BCgpHZXRDbHVzdGVyEiYuYm93bGluZS5jbHVzdGVycy52MS5HZXRDbHVzdGVyUmVxdWVzdBocLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlciJJiucYBQoDAgMFgtPkkwI6WhwSGi92MS9wcm92aWRlci9jbHVzdGVycy97aWR9EhovdjEvb3BlcmF0b3IvY2x1c3RlcnMve2lkfRKOAQoNQ3JlYXRlQ2x1c3RlchIpLmJvd2xpbmUuY2x1c3RlcnMudjEuQ3JlYXRlQ2x1c3RlclJlcXVlc3QaHC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkNsdXN0ZXIiNIrnGAMKAQKS5xgDCMkBgtPkkwIgOgdjbHVzdGVyIhUvdjEvb3BlcmF0b3IvY2x1c3RlcnMSlAEKDVVwZGF0ZUNsdXN0ZXISKS5ib3dsaW5lLmNsdXN0ZXJzLnYxLlVwZGF0ZUNsdXN0ZXJSZXF1ZXN0GhwuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyIjqK5xgDCgECgtPkkwItOgdjbHVzdGVyMiIvdjEvb3BlcmF0b3IvY2x1c3RlcnMve2NsdXN0ZXIuaWR9En0KDURlbGV0ZUNsdXN0ZXISKS5ib3dsaW5lLmNsdXN0ZXJzLnYxLkRlbGV0ZUNsdXN0ZXJSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5IimK5xgDCgECgtPkkwIcKhovdjEvb3BlcmF0b3IvY2x1c3RlcnMve2lkfRKKAQoMR3JhbnRDbHVzdGVyEiguYm93bGluZS5jbHVzdGVycy52MS5HcmFudENsdXN0ZXJSZXF1ZXN0GhwuYm93bGluZS5jbHVzdGVycy52MS5DbHVzdGVyIjKK5xgDCgECgtPkkwIlOgEqIiAvdjEvb3BlcmF0b3IvY2x1c3RlcnMve2lkfTpncmFudBKQAQoOVW5ncmFudENsdXN0ZXISKi5ib3dsaW5lLmNsdXN0ZXJzLnYxLlVuZ3JhbnRDbHVzdGVyUmVxdWVzdBocLmJvd2xpbmUuY2x1c3RlcnMudjEuQ2x1c3RlciI0iucYAwoBAoLT5JMCJzoBKiIiL3YxL29wZXJhdG9yL2NsdXN0ZXJzL3tpZH06dW5ncmFudGIGcHJvdG8z", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A place where things run.
@@ -375,7 +375,7 @@ export type ClusterPolicy = Message<"bowline.clusters.v1.ClusterPolicy"> & {
   driftRepair: ClusterPolicy_DriftRepair;
 
   /**
-   * Workloads may mount paths of the host.
+   * Workloads may mount any path of the host. `allowed_host_paths` allows some.
    *
    * @generated from field: bool allow_host_paths = 2;
    */
@@ -389,7 +389,8 @@ export type ClusterPolicy = Message<"bowline.clusters.v1.ClusterPolicy"> & {
   allowPrivateBackends: boolean;
 
   /**
-   * Workloads may be privileged.
+   * Workloads may be privileged. They can then do whatever the host can, so with
+   * it everything else that concerns the host is allowed too.
    *
    * @generated from field: bool allow_privileged = 4;
    */
@@ -409,6 +410,90 @@ export type ClusterPolicy = Message<"bowline.clusters.v1.ClusterPolicy"> & {
    * @generated from field: bowline.clusters.v1.ClusterPolicy.ClientCertificates client_certificates = 6;
    */
   clientCertificates: ClusterPolicy_ClientCertificates;
+
+  /**
+   * Paths of the host that workloads may mount; each allows what is below it,
+   * but not the sockets of container engines, which must be named themselves.
+   *
+   * @generated from field: repeated string allowed_host_paths = 7;
+   */
+  allowedHostPaths: string[];
+
+  /**
+   * Workloads may use the host's network, or another container's.
+   *
+   * @generated from field: bool allow_host_network = 8;
+   */
+  allowHostNetwork: boolean;
+
+  /**
+   * Workloads may use the host's pid, ipc, uts and user namespaces, and cgroups.
+   *
+   * @generated from field: bool allow_host_namespaces = 9;
+   */
+  allowHostNamespaces: boolean;
+
+  /**
+   * Capabilities that workloads may add, without `CAP_`; `ALL` for all.
+   *
+   * @generated from field: repeated string allowed_capabilities = 10;
+   */
+  allowedCapabilities: string[];
+
+  /**
+   * Paths of devices that workloads may use.
+   *
+   * @generated from field: repeated string allowed_devices = 11;
+   */
+  allowedDevices: string[];
+
+  /**
+   * Security options that workloads may set, as Compose files write them.
+   *
+   * @generated from field: repeated string allowed_security_options = 12;
+   */
+  allowedSecurityOptions: string[];
+
+  /**
+   * Kernel parameters that workloads may set beyond the container's own.
+   *
+   * @generated from field: repeated string allowed_sysctls = 13;
+   */
+  allowedSysctls: string[];
+
+  /**
+   * Networks and volumes from outside a stack: `network:NAME`, `volume:NAME`;
+   * `*` for all.
+   *
+   * @generated from field: repeated string allowed_externals = 14;
+   */
+  allowedExternals: string[];
+
+  /**
+   * Drivers beyond `local`, `bridge` and those of logs that stay on the host:
+   * `volume=NAME`, `network=NAME`, `logging=NAME`.
+   *
+   * @generated from field: repeated string allowed_drivers = 15;
+   */
+  allowedDrivers: string[];
+
+  /**
+   * Ports of hosts that stacks may publish, as numbers and ranges: `443`,
+   * `8000-8999`. Empty: any. A port that happens to be free
+   * on the host is allowed where all are: empty, or `1-65535`.
+   *
+   * @generated from field: repeated string allowed_published_ports = 16;
+   */
+  allowedPublishedPorts: string[];
+
+  /**
+   * Operators and viewers may list the containers on hosts that are not
+   * Bowline's (AgentsService.ListForeignContainers), where a host's owner does
+   * not deny it.
+   *
+   * @generated from field: bool report_foreign_containers = 17;
+   */
+  reportForeignContainers: boolean;
 };
 
 /**
@@ -425,7 +510,7 @@ export type ClusterPolicyJson = {
   driftRepair?: ClusterPolicy_DriftRepairJson;
 
   /**
-   * Workloads may mount paths of the host.
+   * Workloads may mount any path of the host. `allowed_host_paths` allows some.
    *
    * @generated from field: bool allow_host_paths = 2;
    */
@@ -439,7 +524,8 @@ export type ClusterPolicyJson = {
   allowPrivateBackends?: boolean;
 
   /**
-   * Workloads may be privileged.
+   * Workloads may be privileged. They can then do whatever the host can, so with
+   * it everything else that concerns the host is allowed too.
    *
    * @generated from field: bool allow_privileged = 4;
    */
@@ -459,6 +545,90 @@ export type ClusterPolicyJson = {
    * @generated from field: bowline.clusters.v1.ClusterPolicy.ClientCertificates client_certificates = 6;
    */
   clientCertificates?: ClusterPolicy_ClientCertificatesJson;
+
+  /**
+   * Paths of the host that workloads may mount; each allows what is below it,
+   * but not the sockets of container engines, which must be named themselves.
+   *
+   * @generated from field: repeated string allowed_host_paths = 7;
+   */
+  allowedHostPaths?: string[];
+
+  /**
+   * Workloads may use the host's network, or another container's.
+   *
+   * @generated from field: bool allow_host_network = 8;
+   */
+  allowHostNetwork?: boolean;
+
+  /**
+   * Workloads may use the host's pid, ipc, uts and user namespaces, and cgroups.
+   *
+   * @generated from field: bool allow_host_namespaces = 9;
+   */
+  allowHostNamespaces?: boolean;
+
+  /**
+   * Capabilities that workloads may add, without `CAP_`; `ALL` for all.
+   *
+   * @generated from field: repeated string allowed_capabilities = 10;
+   */
+  allowedCapabilities?: string[];
+
+  /**
+   * Paths of devices that workloads may use.
+   *
+   * @generated from field: repeated string allowed_devices = 11;
+   */
+  allowedDevices?: string[];
+
+  /**
+   * Security options that workloads may set, as Compose files write them.
+   *
+   * @generated from field: repeated string allowed_security_options = 12;
+   */
+  allowedSecurityOptions?: string[];
+
+  /**
+   * Kernel parameters that workloads may set beyond the container's own.
+   *
+   * @generated from field: repeated string allowed_sysctls = 13;
+   */
+  allowedSysctls?: string[];
+
+  /**
+   * Networks and volumes from outside a stack: `network:NAME`, `volume:NAME`;
+   * `*` for all.
+   *
+   * @generated from field: repeated string allowed_externals = 14;
+   */
+  allowedExternals?: string[];
+
+  /**
+   * Drivers beyond `local`, `bridge` and those of logs that stay on the host:
+   * `volume=NAME`, `network=NAME`, `logging=NAME`.
+   *
+   * @generated from field: repeated string allowed_drivers = 15;
+   */
+  allowedDrivers?: string[];
+
+  /**
+   * Ports of hosts that stacks may publish, as numbers and ranges: `443`,
+   * `8000-8999`. Empty: any. A port that happens to be free
+   * on the host is allowed where all are: empty, or `1-65535`.
+   *
+   * @generated from field: repeated string allowed_published_ports = 16;
+   */
+  allowedPublishedPorts?: string[];
+
+  /**
+   * Operators and viewers may list the containers on hosts that are not
+   * Bowline's (AgentsService.ListForeignContainers), where a host's owner does
+   * not deny it.
+   *
+   * @generated from field: bool report_foreign_containers = 17;
+   */
+  reportForeignContainers?: boolean;
 };
 
 /**

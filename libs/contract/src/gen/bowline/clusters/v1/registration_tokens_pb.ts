@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/clusters/v1/registration_tokens.proto.
  */
 export const file_bowline_clusters_v1_registration_tokens: GenFile = /*@__PURE__*/
-  fileDesc("Ci1ib3dsaW5lL2NsdXN0ZXJzL3YxL3JlZ2lzdHJhdGlvbl90b2tlbnMucHJvdG8SE2Jvd2xpbmUuY2x1c3RlcnMudjEi1QMKEVJlZ2lzdHJhdGlvblRva2VuEgoKAmlkGAEgASgJEhIKCmNsdXN0ZXJfaWQYAiABKAkSOwoFc3RhdGUYAyABKA4yLC5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuLlN0YXRlEg0KBXRva2VuGAQgASgJEhAKCG1heF91c2VzGAUgASgNEgwKBHVzZXMYBiABKA0SLgoKZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgJIAEoCRIRCglhZ2VudF9pZHMYCiADKAkSFAoMam9pbl9jb21tYW5kGAsgASgJEhYKDnJla2V5X2FnZW50X2lkGAwgASgJEhYKDmNhX2ZpbmdlcnByaW50GA0gASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgOIAEoCSJOCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgoKBkFDVElWRRABEggKBFVTRUQQAhILCgdFWFBJUkVEEAMSCwoHUkVWT0tFRBAEIrUBCh5DcmVhdGVSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QSGwoKY2x1c3Rlcl9pZBgBIAEoCUIHukgEcgIYZBI5CgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEhoKCG1heF91c2VzGAMgASgNQgi6SAUqAxiQThIfCg5yZWtleV9hZ2VudF9pZBgEIAEoCUIHukgEcgIYZCJ5Ch1MaXN0UmVnaXN0cmF0aW9uVG9rZW5zUmVxdWVzdBIdCgpjbHVzdGVyX2lkGAEgASgJQgm6SAZyBBABGGQSGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJ+Ch5MaXN0UmVnaXN0cmF0aW9uVG9rZW5zUmVzcG9uc2USQwoTcmVnaXN0cmF0aW9uX3Rva2VucxgBIAMoCzImLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjQKG0dldFJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIjcKHlJldm9rZVJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkMtMGChhSZWdpc3RyYXRpb25Ub2tlblNlcnZpY2UShwIKF0NyZWF0ZVJlZ2lzdHJhdGlvblRva2VuEjMuYm93bGluZS5jbHVzdGVycy52MS5DcmVhdGVSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QaJi5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuIo4BiucYAwoBApLnGAMIyQGC0+STAno6ASpaPToBKiI4L3YxL29wZXJhdG9yL2FnZW50cy97cmVrZXlfYWdlbnRfaWR9L3JlZ2lzdHJhdGlvbi10b2tlbnMiNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxLJAQoWTGlzdFJlZ2lzdHJhdGlvblRva2VucxIyLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1JlcXVlc3QaMy5ib3dsaW5lLmNsdXN0ZXJzLnYxLkxpc3RSZWdpc3RyYXRpb25Ub2tlbnNSZXNwb25zZSJGiucYBAoCAgWC0+STAjgSNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxKnAQoUR2V0UmVnaXN0cmF0aW9uVG9rZW4SMC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkdldFJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBomLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4iNYrnGAQKAgIFgtPkkwInEiUvdjEvb3BlcmF0b3IvcmVnaXN0cmF0aW9uLXRva2Vucy97aWR9ErYBChdSZXZva2VSZWdpc3RyYXRpb25Ub2tlbhIzLmJvd2xpbmUuY2x1c3RlcnMudjEuUmV2b2tlUmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0GiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbiI+iucYAwoBAoLT5JMCMToBKiIsL3YxL29wZXJhdG9yL3JlZ2lzdHJhdGlvbi10b2tlbnMve2lkfTpyZXZva2ViBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ci1ib3dsaW5lL2NsdXN0ZXJzL3YxL3JlZ2lzdHJhdGlvbl90b2tlbnMucHJvdG8SE2Jvd2xpbmUuY2x1c3RlcnMudjEi8AMKEVJlZ2lzdHJhdGlvblRva2VuEgoKAmlkGAEgASgJEhIKCmNsdXN0ZXJfaWQYAiABKAkSOwoFc3RhdGUYAyABKA4yLC5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuLlN0YXRlEg0KBXRva2VuGAQgASgJEhAKCG1heF91c2VzGAUgASgNEgwKBHVzZXMYBiABKA0SLgoKZXhwaXJlc19hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY3JlYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgJIAEoCRIRCglhZ2VudF9pZHMYCiADKAkSFAoMam9pbl9jb21tYW5kGAsgASgJEhYKDnJla2V5X2FnZW50X2lkGAwgASgJEhYKDmNhX2ZpbmdlcnByaW50GA0gASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgOIAEoCRIZChFjb250YWluZXJfY29tbWFuZBgPIAEoCSJOCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgoKBkFDVElWRRABEggKBFVTRUQQAhILCgdFWFBJUkVEEAMSCwoHUkVWT0tFRBAEIpgCCh5DcmVhdGVSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QSGwoKY2x1c3Rlcl9pZBgBIAEoCUIHukgEcgIYZBI5CgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEhoKCG1heF91c2VzGAMgASgNQgi6SAUqAxiQThIfCg5yZWtleV9hZ2VudF9pZBgEIAEoCUIHukgEcgIYZBJhCgtkb2NrZXJfaG9zdBgFIAEoCUJMukhJckcY/wEyQl4kfF51bml4Oi8vKC9bQS1aYS16MC05Ll8tXSspKyR8XnRjcDovL1tBLVphLXowLTkuXy1dKzpbMC05XXsxLDV9JCJ5Ch1MaXN0UmVnaXN0cmF0aW9uVG9rZW5zUmVxdWVzdBIdCgpjbHVzdGVyX2lkGAEgASgJQgm6SAZyBBABGGQSGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJ+Ch5MaXN0UmVnaXN0cmF0aW9uVG9rZW5zUmVzcG9uc2USQwoTcmVnaXN0cmF0aW9uX3Rva2VucxgBIAMoCzImLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjQKG0dldFJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIjcKHlJldm9rZVJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkMtMGChhSZWdpc3RyYXRpb25Ub2tlblNlcnZpY2UShwIKF0NyZWF0ZVJlZ2lzdHJhdGlvblRva2VuEjMuYm93bGluZS5jbHVzdGVycy52MS5DcmVhdGVSZWdpc3RyYXRpb25Ub2tlblJlcXVlc3QaJi5ib3dsaW5lLmNsdXN0ZXJzLnYxLlJlZ2lzdHJhdGlvblRva2VuIo4BiucYAwoBApLnGAMIyQGC0+STAno6ASpaPToBKiI4L3YxL29wZXJhdG9yL2FnZW50cy97cmVrZXlfYWdlbnRfaWR9L3JlZ2lzdHJhdGlvbi10b2tlbnMiNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxLJAQoWTGlzdFJlZ2lzdHJhdGlvblRva2VucxIyLmJvd2xpbmUuY2x1c3RlcnMudjEuTGlzdFJlZ2lzdHJhdGlvblRva2Vuc1JlcXVlc3QaMy5ib3dsaW5lLmNsdXN0ZXJzLnYxLkxpc3RSZWdpc3RyYXRpb25Ub2tlbnNSZXNwb25zZSJGiucYBAoCAgWC0+STAjgSNi92MS9vcGVyYXRvci9jbHVzdGVycy97Y2x1c3Rlcl9pZH0vcmVnaXN0cmF0aW9uLXRva2VucxKnAQoUR2V0UmVnaXN0cmF0aW9uVG9rZW4SMC5ib3dsaW5lLmNsdXN0ZXJzLnYxLkdldFJlZ2lzdHJhdGlvblRva2VuUmVxdWVzdBomLmJvd2xpbmUuY2x1c3RlcnMudjEuUmVnaXN0cmF0aW9uVG9rZW4iNYrnGAQKAgIFgtPkkwInEiUvdjEvb3BlcmF0b3IvcmVnaXN0cmF0aW9uLXRva2Vucy97aWR9ErYBChdSZXZva2VSZWdpc3RyYXRpb25Ub2tlbhIzLmJvd2xpbmUuY2x1c3RlcnMudjEuUmV2b2tlUmVnaXN0cmF0aW9uVG9rZW5SZXF1ZXN0GiYuYm93bGluZS5jbHVzdGVycy52MS5SZWdpc3RyYXRpb25Ub2tlbiI+iucYAwoBAoLT5JMCMToBKiIsL3YxL29wZXJhdG9yL3JlZ2lzdHJhdGlvbi10b2tlbnMve2lkfTpyZXZva2ViBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * What an operator hands out.
@@ -126,6 +126,15 @@ export type RegistrationToken = Message<"bowline.clusters.v1.RegistrationToken">
    * @generated from field: string created_by_name = 14;
    */
   createdByName: string;
+
+  /**
+   * A line that starts a Docker agent as a container, without the token, which
+   * it reads from a file `token` into a variable of the container. Only in the
+   * answer to its creation, and only for clusters of the runtime docker.
+   *
+   * @generated from field: string container_command = 15;
+   */
+  containerCommand: string;
 };
 
 /**
@@ -235,6 +244,15 @@ export type RegistrationTokenJson = {
    * @generated from field: string created_by_name = 14;
    */
   createdByName?: string;
+
+  /**
+   * A line that starts a Docker agent as a container, without the token, which
+   * it reads from a file `token` into a variable of the container. Only in the
+   * answer to its creation, and only for clusters of the runtime docker.
+   *
+   * @generated from field: string container_command = 15;
+   */
+  containerCommand?: string;
 };
 
 /**
@@ -344,6 +362,17 @@ export type CreateRegistrationTokenRequest = Message<"bowline.clusters.v1.Create
    * @generated from field: string rekey_agent_id = 4;
    */
   rekeyAgentId: string;
+
+  /**
+   * How the agent will reach its Docker Engine, for join_command and
+   * container_command; nothing else depends on it: `unix:///path/of/docker.sock`
+   * or `tcp://host:port`, which is TLS with the files of a folder `certs`
+   * (ca.pem, cert.pem, key.pem). Default: unix:///var/run/docker.sock. Only for
+   * clusters of the runtime docker.
+   *
+   * @generated from field: string docker_host = 5;
+   */
+  dockerHost: string;
 };
 
 /**
@@ -384,6 +413,17 @@ export type CreateRegistrationTokenRequestJson = {
    * @generated from field: string rekey_agent_id = 4;
    */
   rekeyAgentId?: string;
+
+  /**
+   * How the agent will reach its Docker Engine, for join_command and
+   * container_command; nothing else depends on it: `unix:///path/of/docker.sock`
+   * or `tcp://host:port`, which is TLS with the files of a folder `certs`
+   * (ca.pem, cert.pem, key.pem). Default: unix:///var/run/docker.sock. Only for
+   * clusters of the runtime docker.
+   *
+   * @generated from field: string docker_host = 5;
+   */
+  dockerHost?: string;
 };
 
 /**

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/commands/v1/commands.proto.
  */
 export const file_bowline_commands_v1_commands: GenFile = /*@__PURE__*/
-  fileDesc("CiJib3dsaW5lL2NvbW1hbmRzL3YxL2NvbW1hbmRzLnByb3RvEhNib3dsaW5lLmNvbW1hbmRzLnYxIqgHCgdDb21tYW5kEgoKAmlkGAEgASgJEhAKCGFnZW50X2lkGAIgASgJEg0KBWFnZW50GAMgASgJEhIKCmNsdXN0ZXJfaWQYBCABKAkSFQoNZGVwbG95bWVudF9pZBgFIAEoCRISCgpnZW5lcmF0aW9uGAYgASgNEhoKEnByb2R1Y3RfcHVibGlzaF9pZBgHIAEoCRIxCgVzdGF0ZRgIIAEoDjIiLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZC5TdGF0ZRIOCgZyZWFzb24YCSABKAkSDwoHbWVzc2FnZRgKIAEoCRIQCghwcmlvcml0eRgLIAEoDRIPCgdhdHRlbXB0GAwgASgNEhAKCGZhaWx1cmVzGA0gASgNEhMKC21heF9yZXRyaWVzGA4gASgNEi4KC3J1bl90aW1lb3V0GA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDnByb2dyZXNzX3BoYXNlGBAgASgJEhgKEHByb2dyZXNzX3BlcmNlbnQYESABKA0SGAoQcHJvZ3Jlc3NfbWVzc2FnZRgSIAEoCRIVCg1zdXBlcnNlZGVkX2J5GBMgASgJEhAKCHJldHJ5X29mGBQgASgJEhQKDGxhdGVfb3V0Y29tZRgVIAEoCRIqCgZkdWVfYXQYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmNyZWF0ZWRfYXQYFyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2Fzc2lnbmVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgZIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgaIAEoCRIPCgdyZWR1Y2VzGBsgASgIEhcKD29yZ2FuaXNhdGlvbl9pZBgcIAEoCSLCAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABILCgdCTE9DS0VEEAESCQoFUkVBRFkQAhIMCghBU1NJR05FRBADEgsKB1JVTk5JTkcQBBIOCgpDQU5DRUxMSU5HEAUSDgoKUkVUUllfV0FJVBAGEg0KCVNVQ0NFRURFRBAHEgoKBkZBSUxFRBAIEg0KCUNBTkNFTExFRBAJEg4KClNVUEVSU0VERUQQChILCgdFWFBJUkVEEAsSCAoETE9TVBAMIqYCChNMaXN0Q29tbWFuZHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGwoKY2x1c3Rlcl9pZBgDIAEoCUIHukgEcgIYZBIZCghhZ2VudF9pZBgEIAEoCUIHukgEcgIYZBIeCg1kZXBsb3ltZW50X2lkGAUgASgJQge6SARyAhhkEiMKEnByb2R1Y3RfcHVibGlzaF9pZBgGIAEoCUIHukgEcgIYZBI8CgZzdGF0ZXMYByADKA4yIi5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQuU3RhdGVCCLpIBZIBAhAMEhkKEXJldHVybl90b3RhbF9zaXplGAggASgIIocBChRMaXN0Q29tbWFuZHNSZXNwb25zZRIuCghjb21tYW5kcxgBIAMoCzIcLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSFwoKdG90YWxfc2l6ZRgDIAEoDUgAiAEBQg0KC190b3RhbF9zaXplIioKEUdldENvbW1hbmRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUQ2FuY2VsQ29tbWFuZFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJKChNSZXRyeUNvbW1hbmRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEicgoUV2F0Y2hDb21tYW5kc1JlcXVlc3QSGAoGY3Vyc29yGAEgASgJQgi6SAVyAxiAARIbCgpjbHVzdGVyX2lkGAIgASgJQge6SARyAhhkEiMKEnByb2R1Y3RfcHVibGlzaF9pZBgDIAEoCUIHukgEcgIYZCJsChVXYXRjaENvbW1hbmRzUmVzcG9uc2USLQoHY29tbWFuZBgBIAEoCzIcLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZBIOCgZjdXJzb3IYAiABKAkSFAoMc25hcHNob3RfZW5kGAMgASgIMroGCg5Db21tYW5kU2VydmljZRKkAQoMTGlzdENvbW1hbmRzEiguYm93bGluZS5jb21tYW5kcy52MS5MaXN0Q29tbWFuZHNSZXF1ZXN0GikuYm93bGluZS5jb21tYW5kcy52MS5MaXN0Q29tbWFuZHNSZXNwb25zZSI/iucYBQoDAgMFgtPkkwIwWhcSFS92MS9wcm92aWRlci9jb21tYW5kcxIVL3YxL29wZXJhdG9yL2NvbW1hbmRzEp0BCgpHZXRDb21tYW5kEiYuYm93bGluZS5jb21tYW5kcy52MS5HZXRDb21tYW5kUmVxdWVzdBocLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZCJJiucYBQoDAgMFgtPkkwI6WhwSGi92MS9wcm92aWRlci9jb21tYW5kcy97aWR9EhovdjEvb3BlcmF0b3IvY29tbWFuZHMve2lkfRKUAQoNQ2FuY2VsQ29tbWFuZBIpLmJvd2xpbmUuY29tbWFuZHMudjEuQ2FuY2VsQ29tbWFuZFJlcXVlc3QaHC5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQiOornGAMKAQKS5xgDCMoBgtPkkwImOgEqIiEvdjEvb3BlcmF0b3IvY29tbWFuZHMve2lkfTpjYW5jZWwSkQEKDFJldHJ5Q29tbWFuZBIoLmJvd2xpbmUuY29tbWFuZHMudjEuUmV0cnlDb21tYW5kUmVxdWVzdBocLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZCI5iucYAwoBApLnGAMIygGC0+STAiU6ASoiIC92MS9vcGVyYXRvci9jb21tYW5kcy97aWR9OnJldHJ5ErUBCg1XYXRjaENvbW1hbmRzEikuYm93bGluZS5jb21tYW5kcy52MS5XYXRjaENvbW1hbmRzUmVxdWVzdBoqLmJvd2xpbmUuY29tbWFuZHMudjEuV2F0Y2hDb21tYW5kc1Jlc3BvbnNlIkuK5xgFCgMCAwWC0+STAjxaHRIbL3YxL3Byb3ZpZGVyL2NvbW1hbmRzOndhdGNoEhsvdjEvb3BlcmF0b3IvY29tbWFuZHM6d2F0Y2gwAWIGcHJvdG8z", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiJib3dsaW5lL2NvbW1hbmRzL3YxL2NvbW1hbmRzLnByb3RvEhNib3dsaW5lLmNvbW1hbmRzLnYxIrkJCgdDb21tYW5kEgoKAmlkGAEgASgJEhAKCGFnZW50X2lkGAIgASgJEg0KBWFnZW50GAMgASgJEhIKCmNsdXN0ZXJfaWQYBCABKAkSFQoNZGVwbG95bWVudF9pZBgFIAEoCRISCgpnZW5lcmF0aW9uGAYgASgNEhoKEnByb2R1Y3RfcHVibGlzaF9pZBgHIAEoCRIxCgVzdGF0ZRgIIAEoDjIiLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZC5TdGF0ZRIOCgZyZWFzb24YCSABKAkSDwoHbWVzc2FnZRgKIAEoCRIQCghwcmlvcml0eRgLIAEoDRIPCgdhdHRlbXB0GAwgASgNEhAKCGZhaWx1cmVzGA0gASgNEhMKC21heF9yZXRyaWVzGA4gASgNEi4KC3J1bl90aW1lb3V0GA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDnByb2dyZXNzX3BoYXNlGBAgASgJEhgKEHByb2dyZXNzX3BlcmNlbnQYESABKA0SGAoQcHJvZ3Jlc3NfbWVzc2FnZRgSIAEoCRIVCg1zdXBlcnNlZGVkX2J5GBMgASgJEhAKCHJldHJ5X29mGBQgASgJEhQKDGxhdGVfb3V0Y29tZRgVIAEoCRIqCgZkdWVfYXQYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmNyZWF0ZWRfYXQYFyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2Fzc2lnbmVkX2F0GBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgZIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgaIAEoCRIPCgdyZWR1Y2VzGBsgASgIEhcKD29yZ2FuaXNhdGlvbl9pZBgcIAEoCRIvCgRraW5kGB0gASgOMiEuYm93bGluZS5jb21tYW5kcy52MS5Db21tYW5kLktpbmQSEgoKb3duZXJfa2luZBgeIAEoCRIQCghzdGFja19pZBgfIAEoCRINCgVzdGFjaxggIAEoCRIQCghyZXZpc2lvbhghIAEoDRISCgpyb2xsb3V0X2lkGCIgASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgjIAEoCRIrCghkdXJhdGlvbhgkIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiLCAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABILCgdCTE9DS0VEEAESCQoFUkVBRFkQAhIMCghBU1NJR05FRBADEgsKB1JVTk5JTkcQBBIOCgpDQU5DRUxMSU5HEAUSDgoKUkVUUllfV0FJVBAGEg0KCVNVQ0NFRURFRBAHEgoKBkZBSUxFRBAIEg0KCUNBTkNFTExFRBAJEg4KClNVUEVSU0VERUQQChILCgdFWFBJUkVEEAsSCAoETE9TVBAMIj0KBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEgkKBUFQUExZEAESCAoEU1RPUBACEgoKBlJFTU9WRRADIuoDChNMaXN0Q29tbWFuZHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGwoKY2x1c3Rlcl9pZBgDIAEoCUIHukgEcgIYZBIZCghhZ2VudF9pZBgEIAEoCUIHukgEcgIYZBIeCg1kZXBsb3ltZW50X2lkGAUgASgJQge6SARyAhhkEiMKEnByb2R1Y3RfcHVibGlzaF9pZBgGIAEoCUIHukgEcgIYZBI8CgZzdGF0ZXMYByADKA4yIi5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQuU3RhdGVCCLpIBZIBAhAMEhkKEXJldHVybl90b3RhbF9zaXplGAggASgIEhYKBXN0YWNrGAkgASgJQge6SARyAhhkEhwKCmNyZWF0ZWRfYnkYCiABKAlCCLpIBXIDGMgBEigKBGZyb20YCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKAnRvGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI6CgVraW5kcxgNIAMoDjIhLmJvd2xpbmUuY29tbWFuZHMudjEuQ29tbWFuZC5LaW5kQgi6SAWSAQIQAyKHAQoUTGlzdENvbW1hbmRzUmVzcG9uc2USLgoIY29tbWFuZHMYASADKAsyHC5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIqChFHZXRDb21tYW5kUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIi0KFENhbmNlbENvbW1hbmRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiSgoTUmV0cnlDb21tYW5kUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABInIKFFdhdGNoQ29tbWFuZHNSZXF1ZXN0EhgKBmN1cnNvchgBIAEoCUIIukgFcgMYgAESGwoKY2x1c3Rlcl9pZBgCIAEoCUIHukgEcgIYZBIjChJwcm9kdWN0X3B1Ymxpc2hfaWQYAyABKAlCB7pIBHICGGQibAoVV2F0Y2hDb21tYW5kc1Jlc3BvbnNlEi0KB2NvbW1hbmQYASABKAsyHC5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQSDgoGY3Vyc29yGAIgASgJEhQKDHNuYXBzaG90X2VuZBgDIAEoCDK6BgoOQ29tbWFuZFNlcnZpY2USpAEKDExpc3RDb21tYW5kcxIoLmJvd2xpbmUuY29tbWFuZHMudjEuTGlzdENvbW1hbmRzUmVxdWVzdBopLmJvd2xpbmUuY29tbWFuZHMudjEuTGlzdENvbW1hbmRzUmVzcG9uc2UiP4rnGAUKAwIDBYLT5JMCMFoXEhUvdjEvcHJvdmlkZXIvY29tbWFuZHMSFS92MS9vcGVyYXRvci9jb21tYW5kcxKdAQoKR2V0Q29tbWFuZBImLmJvd2xpbmUuY29tbWFuZHMudjEuR2V0Q29tbWFuZFJlcXVlc3QaHC5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQiSYrnGAUKAwIDBYLT5JMCOlocEhovdjEvcHJvdmlkZXIvY29tbWFuZHMve2lkfRIaL3YxL29wZXJhdG9yL2NvbW1hbmRzL3tpZH0SlAEKDUNhbmNlbENvbW1hbmQSKS5ib3dsaW5lLmNvbW1hbmRzLnYxLkNhbmNlbENvbW1hbmRSZXF1ZXN0GhwuYm93bGluZS5jb21tYW5kcy52MS5Db21tYW5kIjqK5xgDCgECkucYAwjKAYLT5JMCJjoBKiIhL3YxL29wZXJhdG9yL2NvbW1hbmRzL3tpZH06Y2FuY2VsEpEBCgxSZXRyeUNvbW1hbmQSKC5ib3dsaW5lLmNvbW1hbmRzLnYxLlJldHJ5Q29tbWFuZFJlcXVlc3QaHC5ib3dsaW5lLmNvbW1hbmRzLnYxLkNvbW1hbmQiOYrnGAMKAQKS5xgDCMoBgtPkkwIlOgEqIiAvdjEvb3BlcmF0b3IvY29tbWFuZHMve2lkfTpyZXRyeRK1AQoNV2F0Y2hDb21tYW5kcxIpLmJvd2xpbmUuY29tbWFuZHMudjEuV2F0Y2hDb21tYW5kc1JlcXVlc3QaKi5ib3dsaW5lLmNvbW1hbmRzLnYxLldhdGNoQ29tbWFuZHNSZXNwb25zZSJLiucYBQoDAgMFgtPkkwI8Wh0SGy92MS9wcm92aWRlci9jb21tYW5kczp3YXRjaBIbL3YxL29wZXJhdG9yL2NvbW1hbmRzOndhdGNoMAFiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One durable instruction: converge this deployment to this generation.
@@ -220,6 +220,63 @@ export type Command = Message<"bowline.commands.v1.Command"> & {
    * @generated from field: string organisation_id = 28;
    */
   organisationId: string;
+
+  /**
+   * What it does.
+   *
+   * @generated from field: bowline.commands.v1.Command.Kind kind = 29;
+   */
+  kind: Command_Kind;
+
+  /**
+   * What its deployment is of: `stack`, `product-publish`, `data-plane`.
+   *
+   * @generated from field: string owner_kind = 30;
+   */
+  ownerKind: string;
+
+  /**
+   * The stack, if it is of one.
+   *
+   * @generated from field: string stack_id = 31;
+   */
+  stackId: string;
+
+  /**
+   * The stack's name.
+   *
+   * @generated from field: string stack = 32;
+   */
+  stack: string;
+
+  /**
+   * The stack's revision; 0: it is of none, or older than this field.
+   *
+   * @generated from field: uint32 revision = 33;
+   */
+  revision: number;
+
+  /**
+   * The rollout of which it is a step; empty: of none.
+   *
+   * @generated from field: string rollout_id = 34;
+   */
+  rolloutId: string;
+
+  /**
+   * The name of who caused it. Empty: not known any more. Steps of a rollout
+   * are of who began the rollout.
+   *
+   * @generated from field: string created_by_name = 35;
+   */
+  createdByName: string;
+
+  /**
+   * From its enqueue to its end, waiting included. Unset while it is open.
+   *
+   * @generated from field: google.protobuf.Duration duration = 36;
+   */
+  duration?: Duration | undefined;
 };
 
 /**
@@ -423,6 +480,63 @@ export type CommandJson = {
    * @generated from field: string organisation_id = 28;
    */
   organisationId?: string;
+
+  /**
+   * What it does.
+   *
+   * @generated from field: bowline.commands.v1.Command.Kind kind = 29;
+   */
+  kind?: Command_KindJson;
+
+  /**
+   * What its deployment is of: `stack`, `product-publish`, `data-plane`.
+   *
+   * @generated from field: string owner_kind = 30;
+   */
+  ownerKind?: string;
+
+  /**
+   * The stack, if it is of one.
+   *
+   * @generated from field: string stack_id = 31;
+   */
+  stackId?: string;
+
+  /**
+   * The stack's name.
+   *
+   * @generated from field: string stack = 32;
+   */
+  stack?: string;
+
+  /**
+   * The stack's revision; 0: it is of none, or older than this field.
+   *
+   * @generated from field: uint32 revision = 33;
+   */
+  revision?: number;
+
+  /**
+   * The rollout of which it is a step; empty: of none.
+   *
+   * @generated from field: string rollout_id = 34;
+   */
+  rolloutId?: string;
+
+  /**
+   * The name of who caused it. Empty: not known any more. Steps of a rollout
+   * are of who began the rollout.
+   *
+   * @generated from field: string created_by_name = 35;
+   */
+  createdByName?: string;
+
+  /**
+   * From its enqueue to its end, waiting included. Unset while it is open.
+   *
+   * @generated from field: google.protobuf.Duration duration = 36;
+   */
+  duration?: DurationJson;
 };
 
 /**
@@ -551,6 +665,61 @@ export const Command_StateSchema: GenEnum<Command_State, Command_StateJson> = /*
   enumDesc(file_bowline_commands_v1_commands, 0, 0);
 
 /**
+ * What it does.
+ *
+ * @generated from enum bowline.commands.v1.Command.Kind
+ */
+export const Command_Kind = {
+  /**
+   * Not valid.
+   *
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  KIND_UNSPECIFIED: 0,
+
+  /**
+   * Brings what is wanted, or changes it.
+   *
+   * @generated from enum value: APPLY = 1;
+   */
+  APPLY: 1,
+
+  /**
+   * Stops or pauses.
+   *
+   * @generated from enum value: STOP = 2;
+   */
+  STOP: 2,
+
+  /**
+   * Removes.
+   *
+   * @generated from enum value: REMOVE = 3;
+   */
+  REMOVE: 3,
+} as const;
+
+/**
+ * What it does.
+ *
+ * @generated from enum bowline.commands.v1.Command.Kind
+ */
+export type Command_Kind = (typeof Command_Kind)[keyof typeof Command_Kind] | UnknownEnum;
+
+/**
+ * What it does.
+ *
+ * @generated from enum bowline.commands.v1.Command.Kind
+ */
+export type Command_KindJson = "KIND_UNSPECIFIED" | "APPLY" | "STOP" | "REMOVE";
+
+/**
+ * Describes the enum bowline.commands.v1.Command.Kind.
+ */
+export const Command_KindSchema: GenEnum<Command_Kind, Command_KindJson> = /*@__PURE__*/
+  enumDesc(file_bowline_commands_v1_commands, 0, 1);
+
+/**
  * See CommandService.ListCommands.
  *
  * @generated from message bowline.commands.v1.ListCommandsRequest
@@ -606,11 +775,46 @@ export type ListCommandsRequest = Message<"bowline.commands.v1.ListCommandsReque
   states: Command_State[];
 
   /**
-   * Count all that match.
+   * Count all that match. That reads all of them.
    *
    * @generated from field: bool return_total_size = 8;
    */
   returnTotalSize: boolean;
+
+  /**
+   * Only of this stack (id or name; by its name also stacks that are DELETED).
+   *
+   * @generated from field: string stack = 9;
+   */
+  stack: string;
+
+  /**
+   * Only what this principal caused (id or name).
+   *
+   * @generated from field: string created_by = 10;
+   */
+  createdBy: string;
+
+  /**
+   * Only what was enqueued at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp from = 11;
+   */
+  from?: Timestamp | undefined;
+
+  /**
+   * Only what was enqueued before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp to = 12;
+   */
+  to?: Timestamp | undefined;
+
+  /**
+   * Only of these kinds.
+   *
+   * @generated from field: repeated bowline.commands.v1.Command.Kind kinds = 13;
+   */
+  kinds: Command_Kind[];
 };
 
 /**
@@ -669,11 +873,46 @@ export type ListCommandsRequestJson = {
   states?: Command_StateJson[];
 
   /**
-   * Count all that match.
+   * Count all that match. That reads all of them.
    *
    * @generated from field: bool return_total_size = 8;
    */
   returnTotalSize?: boolean;
+
+  /**
+   * Only of this stack (id or name; by its name also stacks that are DELETED).
+   *
+   * @generated from field: string stack = 9;
+   */
+  stack?: string;
+
+  /**
+   * Only what this principal caused (id or name).
+   *
+   * @generated from field: string created_by = 10;
+   */
+  createdBy?: string;
+
+  /**
+   * Only what was enqueued at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp from = 11;
+   */
+  from?: TimestampJson;
+
+  /**
+   * Only what was enqueued before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp to = 12;
+   */
+  to?: TimestampJson;
+
+  /**
+   * Only of these kinds.
+   *
+   * @generated from field: repeated bowline.commands.v1.Command.Kind kinds = 13;
+   */
+  kinds?: Command_KindJson[];
 };
 
 /**
@@ -998,7 +1237,12 @@ export const WatchCommandsResponseSchema: GenMessage<WatchCommandsResponse, {jso
  */
 export const CommandService: GenService<{
   /**
-   * Lists commands, newest first.
+   * Lists commands, newest first: what was done, at which host, by whom, and
+   * with which outcome. Ended ones are kept for as long as the server's
+   * `--commands-retention-days` says (30 by default), the newest of each
+   * deployment for as long as it exists. A page costs the same however many
+   * there are, where it is filtered by stack, agent, person or state, or not at
+   * all.
    *
    * @generated from rpc bowline.commands.v1.CommandService.ListCommands
    */

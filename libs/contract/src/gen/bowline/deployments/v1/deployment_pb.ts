@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/deployments/v1/deployment.proto.
  */
 export const file_bowline_deployments_v1_deployment: GenFile = /*@__PURE__*/
-  fileDesc("Cidib3dsaW5lL2RlcGxveW1lbnRzL3YxL2RlcGxveW1lbnQucHJvdG8SFmJvd2xpbmUuZGVwbG95bWVudHMudjEisAcKCkRlcGxveW1lbnQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRI7CgdkZXNpcmVkGAMgASgOMiouYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkRlc2lyZWQSFgoOcmVtb3ZlX3ZvbHVtZXMYBCABKAgSMwoJd29ya2xvYWRzGAUgAygLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZBIvCgd2b2x1bWVzGAYgAygLMh4uYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUSKwoFZmlsZXMYByADKAsyHC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkZpbGUSMQoIbmV0d29ya3MYCCADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmsSPgoGbGFiZWxzGAkgAygLMi4uYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkxhYmVsc0VudHJ5Ei4KC3J1bl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKCmRhdGFfcGxhbmUYCyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRhdGFQbGFuZRIuCgZyb3V0ZXMYDCABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJvdXRlcxJNCg5zZWFsZWRfc2VjcmV0cxgNIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuRGVwbG95bWVudC5TZWFsZWRTZWNyZXRzRW50cnkSTwoPc2VjcmV0X3ZlcnNpb25zGA4gAygLMjYuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LlNlY3JldFZlcnNpb25zRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo0ChJTZWFsZWRTZWNyZXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo1ChNTZWNyZXRWZXJzaW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiVAoHRGVzaXJlZBIXChNERVNJUkVEX1VOU1BFQ0lGSUVEEAASCwoHUlVOTklORxABEgsKB1NUT1BQRUQQAhIKCgZQQVVTRUQQAxIKCgZBQlNFTlQQBCKiCAoIV29ya2xvYWQSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRIMCgRhcmdzGAQgAygJEkYKC2Vudmlyb25tZW50GAUgAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZC5FbnZpcm9ubWVudEVudHJ5EjgKB3NlY3JldHMYBiADKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlY3JldFJlZmVyZW5jZRIrCgVwb3J0cxgHIAMoCzIcLmJvd2xpbmUuZGVwbG95bWVudHMudjEuUG9ydBItCgZtb3VudHMYCCADKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk1vdW50EjkKDGhlYWx0aF9jaGVjaxgJIAEoCzIjLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSGVhbHRoQ2hlY2sSNAoJcmVzb3VyY2VzGAogASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5SZXNvdXJjZXMSHAoFY291bnQYCyABKA1CCLpIBSoDGOgHSACIAQESPQoOcmVzdGFydF9wb2xpY3kYDCABKA4yJS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJlc3RhcnRQb2xpY3kSEwoLc3RvcF9zaWduYWwYDSABKAkSLQoKc3RvcF9ncmFjZRgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI2CgpkZXBlbmRzX29uGA8gAygLMiIuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5EhUKDXJlc3RhcnRfc3RhbXAYECABKAkSQgoRcnVuX3RvX2NvbXBsZXRpb24YESABKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJ1blRvQ29tcGxldGlvbhITCgt3b3JraW5nX2RpchgSIAEoCRI7Cgljb250YWluZXIYEyABKAsyKC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkNvbnRhaW5lck9wdGlvbnMSOwoIbmV0d29ya3MYFCADKAsyKS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmtBdHRhY2htZW50EjwKBmxhYmVscxgVIAMoCzIsLmJvd2xpbmUuZGVwbG95bWVudHMudjEuV29ya2xvYWQuTGFiZWxzRW50cnkaMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX2NvdW50IjUKEU5ldHdvcmtBdHRhY2htZW50Eg8KB25ldHdvcmsYASABKAkSDwoHYWxpYXNlcxgCIAMoCSLtCAoQQ29udGFpbmVyT3B0aW9ucxJICgtwdWxsX3BvbGljeRgBIAEoDjIzLmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5QdWxsUG9saWN5EhAKCHBsYXRmb3JtGAIgASgJEgwKBHVzZXIYAyABKAkSDgoGZ3JvdXBzGAQgAygJEhEKCXJlYWRfb25seRgFIAEoCBIMCgRpbml0GAYgASgIEgsKA3R0eRgHIAEoCBISCgpzdGRpbl9vcGVuGAggASgIEhAKCGhvc3RuYW1lGAkgASgJEhIKCmRvbWFpbm5hbWUYCiABKAkSEwoLZXh0cmFfaG9zdHMYCyADKAkSCwoDZG5zGAwgAygJEhIKCmRuc19zZWFyY2gYDSADKAkSEwoLZG5zX29wdGlvbnMYDiADKAkSRgoHdWxpbWl0cxgPIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5VbGltaXRzRW50cnkSEQoJc2htX2J5dGVzGBAgASgEEkYKB3N5c2N0bHMYESADKAsyNS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkNvbnRhaW5lck9wdGlvbnMuU3lzY3Rsc0VudHJ5EhIKCnBpZHNfbGltaXQYEiABKA0SIAoYbWVtb3J5X3Jlc2VydmF0aW9uX2J5dGVzGBMgASgEEhAKCGNhcF9kcm9wGBQgAygJEg8KB2NhcF9hZGQYFSADKAkSEgoKcHJpdmlsZWdlZBgWIAEoCBIPCgdkZXZpY2VzGBcgAygJEhgKEHNlY3VyaXR5X29wdGlvbnMYGCADKAkSFAoMbmV0d29ya19tb2RlGBkgASgJEhAKCHBpZF9tb2RlGBogASgJEhAKCGlwY19tb2RlGBsgASgJEhAKCHV0c19tb2RlGBwgASgJEhMKC3VzZXJuc19tb2RlGB0gASgJEhUKDWNncm91cF9wYXJlbnQYHiABKAkSEgoKbG9nX2RyaXZlchgfIAEoCRJNCgtsb2dfb3B0aW9ucxggIAMoCzI4LmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5Mb2dPcHRpb25zRW50cnkSFAoMbWF4X3Jlc3RhcnRzGCEgASgNGk4KDFVsaW1pdHNFbnRyeRILCgNrZXkYASABKAkSLQoFdmFsdWUYAiABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlVsaW1pdDoCOAEaLgoMU3lzY3Rsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMQoPTG9nT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiTQoKUHVsbFBvbGljeRIbChdQVUxMX1BPTElDWV9VTlNQRUNJRklFRBAAEgsKB01JU1NJTkcQARIKCgZBTFdBWVMQAhIJCgVORVZFUhADIiQKBlVsaW1pdBIMCgRzb2Z0GAEgASgDEgwKBGhhcmQYAiABKAMiMwoPU2VjcmV0UmVmZXJlbmNlEhAKCHZhcmlhYmxlGAEgASgJEg4KBnNlY3JldBgCIAEoCSKeAQoEUG9ydBIMCgRuYW1lGAEgASgJEhwKCWNvbnRhaW5lchgCIAEoDUIJukgGKgQY//8DEiEKCXB1Ymxpc2hlZBgDIAEoDUIJukgGKgQY//8DSACIAQESIwoIcHJvdG9jb2wYBCABKAlCEbpIDnIMUgBSA3RjcFIDdWRwEhQKDGhvc3RfYWRkcmVzcxgFIAEoCUIMCgpfcHVibGlzaGVkIroBCgVNb3VudBIQCgZ2b2x1bWUYASABKAlIABIOCgRmaWxlGAIgASgJSAASEwoJaG9zdF9wYXRoGAMgASgJSAASLgoFdG1wZnMYBiABKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlRtcGZzSAASDAoEcGF0aBgEIAEoCRIRCglyZWFkX29ubHkYBSABKAgSGAoQY3JlYXRlX2hvc3RfcGF0aBgHIAEoCEIPCgZzb3VyY2USBbpIAggBIikKBVRtcGZzEhIKCnNpemVfYnl0ZXMYASABKAQSDAoEbW9kZRgCIAEoDSLhAgoLSGVhbHRoQ2hlY2sSMQoEaHR0cBgBIAEoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSHR0cFByb2JlSAASLwoDdGNwGAIgASgLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5UY3BQcm9iZUgAEjEKBGV4ZWMYAyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkV4ZWNQcm9iZUgAEisKCGludGVydmFsGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB3RpbWVvdXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgGIAEoDRIvCgxzdGFydF9wZXJpb2QYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIZGlzYWJsZWQYCCABKAhCDgoFcHJvYmUSBbpIAggBIicKCUh0dHBQcm9iZRIMCgRwb3J0GAEgASgJEgwKBHBhdGgYAiABKAkiGAoIVGNwUHJvYmUSDAoEcG9ydBgBIAEoCSIcCglFeGVjUHJvYmUSDwoHY29tbWFuZBgBIAMoCSI1CglSZXNvdXJjZXMSEgoKY3B1X21pbGxpcxgBIAEoDRIUCgxtZW1vcnlfYnl0ZXMYAiABKAQisAEKCkRlcGVuZGVuY3kSEAoId29ya2xvYWQYASABKAkSPwoJY29uZGl0aW9uGAIgASgOMiwuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5LkNvbmRpdGlvbiJPCglDb25kaXRpb24SGQoVQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASCwoHU1RBUlRFRBABEgsKB0hFQUxUSFkQAhINCglDT01QTEVURUQQAyJPCg9SdW5Ub0NvbXBsZXRpb24SKwoIZGVhZGxpbmUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcmV0cmllcxgCIAEoDSKrAgoGVm9sdW1lEisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw2Mn0kEhIKCnNpemVfYnl0ZXMYAiABKAQSFQoNc3RvcmFnZV9jbGFzcxgDIAEoCRITCgthY2Nlc3NfbW9kZRgEIAEoCRIMCgRrZWVwGAUgASgIEhUKDWV4dGVybmFsX25hbWUYBiABKAkSDgoGZHJpdmVyGAcgASgJEkkKDmRyaXZlcl9vcHRpb25zGAggAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUuRHJpdmVyT3B0aW9uc0VudHJ5GjQKEkRyaXZlck9wdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKBEZpbGUSDAoEbmFtZRgBIAEoCRIaCgdjb250ZW50GAIgASgMQgm6SAZ6BBiAgEASDAoEbW9kZRgDIAEoDRIOCgZzZWNyZXQYBCABKAkSCwoDdWlkGAUgASgJEgsKA2dpZBgGIAEoCSJQCgdOZXR3b3JrEgwKBG5hbWUYASABKAkSEAoIaW50ZXJuYWwYAiABKAgSFQoNZXh0ZXJuYWxfbmFtZRgDIAEoCRIOCgZkcml2ZXIYBCABKAkiawoJRGF0YVBsYW5lEhIKCmdhdGV3YXlfaWQYASABKAkSFQoNZ2F0ZXdheV9jbGFzcxgCIAEoCRIzCglsaXN0ZW5lcnMYAyADKAsyIC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkxpc3RlbmVyIosBCghMaXN0ZW5lchIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBIfCghwcm90b2NvbBgCIAEoCUINukgKcghSAFIESFRUUBIXCgRwb3J0GAMgASgNQgm6SAYqBBj//wMSGAoHYWRkcmVzcxgEIAEoCUIHukgEcgIYQCLJAQoGUm91dGVzEiAKGGRhdGFfcGxhbmVfZGVwbG95bWVudF9pZBgBIAEoCRIaChJwcm9kdWN0X3B1Ymxpc2hfaWQYAiABKAkSDwoHcHJvZHVjdBgDIAEoCRIQCghyZXZpc2lvbhgEIAEoDRI+CgxhcGlfc2VydmljZXMYBSADKAsyKC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlcnZlZEFwaVNlcnZpY2USHgoWYWxsb3dfcHJpdmF0ZV9iYWNrZW5kcxgGIAEoCCKGAQoQU2VydmVkQXBpU2VydmljZRIMCgRuYW1lGAEgASgJEjEKBnJvdXRlcxgCIAMoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSHR0cFJvdXRlEjEKCGJhY2tlbmRzGAMgAygLMh8uYm93bGluZS5kZXBsb3ltZW50cy52MS5CYWNrZW5kKlYKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIKCgZBTFdBWVMQARIOCgpPTl9GQUlMVVJFEAISCQoFTkVWRVIQA2IGcHJvdG8z", [file_bowline_deployments_v1_routes, file_buf_validate_validate, file_google_protobuf_duration]);
+  fileDesc("Cidib3dsaW5lL2RlcGxveW1lbnRzL3YxL2RlcGxveW1lbnQucHJvdG8SFmJvd2xpbmUuZGVwbG95bWVudHMudjEingkKCkRlcGxveW1lbnQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRI7CgdkZXNpcmVkGAMgASgOMiouYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkRlc2lyZWQSFgoOcmVtb3ZlX3ZvbHVtZXMYBCABKAgSMwoJd29ya2xvYWRzGAUgAygLMiAuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZBIvCgd2b2x1bWVzGAYgAygLMh4uYm93bGluZS5kZXBsb3ltZW50cy52MS5Wb2x1bWUSKwoFZmlsZXMYByADKAsyHC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkZpbGUSMQoIbmV0d29ya3MYCCADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmsSPgoGbGFiZWxzGAkgAygLMi4uYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LkxhYmVsc0VudHJ5Ei4KC3J1bl90aW1lb3V0GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKCmRhdGFfcGxhbmUYCyABKAsyIS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRhdGFQbGFuZRIuCgZyb3V0ZXMYDCABKAsyHi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJvdXRlcxJNCg5zZWFsZWRfc2VjcmV0cxgNIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuRGVwbG95bWVudC5TZWFsZWRTZWNyZXRzRW50cnkSTwoPc2VjcmV0X3ZlcnNpb25zGA4gAygLMjYuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBsb3ltZW50LlNlY3JldFZlcnNpb25zRW50cnkSMQoIZm9yd2FyZHMYDyADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkZvcndhcmQSKwoFZ2F0ZXMYECADKAsyHC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkdhdGUSUwoRc2VhbGVkX3JlZ2lzdHJpZXMYESADKAsyOC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRlcGxveW1lbnQuU2VhbGVkUmVnaXN0cmllc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaNAoSU2VhbGVkU2VjcmV0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaNQoTU2VjcmV0VmVyc2lvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjcKFVNlYWxlZFJlZ2lzdHJpZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlQKB0Rlc2lyZWQSFwoTREVTSVJFRF9VTlNQRUNJRklFRBAAEgsKB1JVTk5JTkcQARILCgdTVE9QUEVEEAISCgoGUEFVU0VEEAMSCgoGQUJTRU5UEAQijgIKB0ZvcndhcmQSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSHAoJcHVibGlzaGVkGAIgASgNQgm6SAYqBBj//wMSFAoMaG9zdF9hZGRyZXNzGAMgASgJEiMKCHByb3RvY29sGAQgASgJQhG6SA5yDFIAUgN0Y3BSA3VkcBJECghiYWNrZW5kcxgFIAMoCzImLmJvd2xpbmUuZGVwbG95bWVudHMudjEuRm9yd2FyZEJhY2tlbmRCCrpIB5IBBAgBEBASNwoFZHJhaW4YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcMgAiSwoORm9yd2FyZEJhY2tlbmQSEAoId29ya2xvYWQYASABKAkSDAoEcG9ydBgCIAEoCRIZCgZ3ZWlnaHQYAyABKA1CCbpIBioEGMCEPSL6AgoER2F0ZRIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBIQCgh3b3JrbG9hZBgCIAEoCRIxCgRodHRwGAMgASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5IdHRwUHJvYmVIABIxCgRleGVjGAQgASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5FeGVjUHJvYmVIABIqCgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCGludGVydmFsGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKBnBhc3NlcxgHIAEoDUIIukgFKgMY6AcSIgoQZmFpbHVyZXNfYWxsb3dlZBgIIAEoDUIIukgFKgMY6AcSJgoUaW5jb25jbHVzaXZlX2FsbG93ZWQYCSABKA1CCLpIBSoDGOgHQg4KBWNoZWNrEgW6SAIIASLzCAoIV29ya2xvYWQSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRIMCgRhcmdzGAQgAygJEkYKC2Vudmlyb25tZW50GAUgAygLMjEuYm93bGluZS5kZXBsb3ltZW50cy52MS5Xb3JrbG9hZC5FbnZpcm9ubWVudEVudHJ5EjgKB3NlY3JldHMYBiADKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlNlY3JldFJlZmVyZW5jZRIrCgVwb3J0cxgHIAMoCzIcLmJvd2xpbmUuZGVwbG95bWVudHMudjEuUG9ydBItCgZtb3VudHMYCCADKAsyHS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk1vdW50EjkKDGhlYWx0aF9jaGVjaxgJIAEoCzIjLmJvd2xpbmUuZGVwbG95bWVudHMudjEuSGVhbHRoQ2hlY2sSNAoJcmVzb3VyY2VzGAogASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5SZXNvdXJjZXMSHAoFY291bnQYCyABKA1CCLpIBSoDGOgHSACIAQESPQoOcmVzdGFydF9wb2xpY3kYDCABKA4yJS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJlc3RhcnRQb2xpY3kSEwoLc3RvcF9zaWduYWwYDSABKAkSLQoKc3RvcF9ncmFjZRgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI2CgpkZXBlbmRzX29uGA8gAygLMiIuYm93bGluZS5kZXBsb3ltZW50cy52MS5EZXBlbmRlbmN5EhUKDXJlc3RhcnRfc3RhbXAYECABKAkSQgoRcnVuX3RvX2NvbXBsZXRpb24YESABKAsyJy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlJ1blRvQ29tcGxldGlvbhITCgt3b3JraW5nX2RpchgSIAEoCRI7Cgljb250YWluZXIYEyABKAsyKC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkNvbnRhaW5lck9wdGlvbnMSOwoIbmV0d29ya3MYFCADKAsyKS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLk5ldHdvcmtBdHRhY2htZW50EjwKBmxhYmVscxgVIAMoCzIsLmJvd2xpbmUuZGVwbG95bWVudHMudjEuV29ya2xvYWQuTGFiZWxzRW50cnkSNAoGdXBkYXRlGBYgASgLMiQuYm93bGluZS5kZXBsb3ltZW50cy52MS5VcGRhdGVDb25maWcSGQoHc2VydmljZRgXIAEoCUIIukgFcgMY/wEaMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX2NvdW50IuMBCgxVcGRhdGVDb25maWcSOQoFb3JkZXIYASABKA4yKi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlVwZGF0ZUNvbmZpZy5PcmRlchIeCgxtYXhfcGFyYWxsZWwYAiABKA1CCLpIBSoDGOgHEjcKBWRlbGF5GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHDIAIj8KBU9yZGVyEhUKEU9SREVSX1VOU1BFQ0lGSUVEEAASDgoKU1RPUF9GSVJTVBABEg8KC1NUQVJUX0ZJUlNUEAIiNQoRTmV0d29ya0F0dGFjaG1lbnQSDwoHbmV0d29yaxgBIAEoCRIPCgdhbGlhc2VzGAIgAygJIu0IChBDb250YWluZXJPcHRpb25zEkgKC3B1bGxfcG9saWN5GAEgASgOMjMuYm93bGluZS5kZXBsb3ltZW50cy52MS5Db250YWluZXJPcHRpb25zLlB1bGxQb2xpY3kSEAoIcGxhdGZvcm0YAiABKAkSDAoEdXNlchgDIAEoCRIOCgZncm91cHMYBCADKAkSEQoJcmVhZF9vbmx5GAUgASgIEgwKBGluaXQYBiABKAgSCwoDdHR5GAcgASgIEhIKCnN0ZGluX29wZW4YCCABKAgSEAoIaG9zdG5hbWUYCSABKAkSEgoKZG9tYWlubmFtZRgKIAEoCRITCgtleHRyYV9ob3N0cxgLIAMoCRILCgNkbnMYDCADKAkSEgoKZG5zX3NlYXJjaBgNIAMoCRITCgtkbnNfb3B0aW9ucxgOIAMoCRJGCgd1bGltaXRzGA8gAygLMjUuYm93bGluZS5kZXBsb3ltZW50cy52MS5Db250YWluZXJPcHRpb25zLlVsaW1pdHNFbnRyeRIRCglzaG1fYnl0ZXMYECABKAQSRgoHc3lzY3RscxgRIAMoCzI1LmJvd2xpbmUuZGVwbG95bWVudHMudjEuQ29udGFpbmVyT3B0aW9ucy5TeXNjdGxzRW50cnkSEgoKcGlkc19saW1pdBgSIAEoDRIgChhtZW1vcnlfcmVzZXJ2YXRpb25fYnl0ZXMYEyABKAQSEAoIY2FwX2Ryb3AYFCADKAkSDwoHY2FwX2FkZBgVIAMoCRISCgpwcml2aWxlZ2VkGBYgASgIEg8KB2RldmljZXMYFyADKAkSGAoQc2VjdXJpdHlfb3B0aW9ucxgYIAMoCRIUCgxuZXR3b3JrX21vZGUYGSABKAkSEAoIcGlkX21vZGUYGiABKAkSEAoIaXBjX21vZGUYGyABKAkSEAoIdXRzX21vZGUYHCABKAkSEwoLdXNlcm5zX21vZGUYHSABKAkSFQoNY2dyb3VwX3BhcmVudBgeIAEoCRISCgpsb2dfZHJpdmVyGB8gASgJEk0KC2xvZ19vcHRpb25zGCAgAygLMjguYm93bGluZS5kZXBsb3ltZW50cy52MS5Db250YWluZXJPcHRpb25zLkxvZ09wdGlvbnNFbnRyeRIUCgxtYXhfcmVzdGFydHMYISABKA0aTgoMVWxpbWl0c0VudHJ5EgsKA2tleRgBIAEoCRItCgV2YWx1ZRgCIAEoCzIeLmJvd2xpbmUuZGVwbG95bWVudHMudjEuVWxpbWl0OgI4ARouCgxTeXNjdGxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARoxCg9Mb2dPcHRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJNCgpQdWxsUG9saWN5EhsKF1BVTExfUE9MSUNZX1VOU1BFQ0lGSUVEEAASCwoHTUlTU0lORxABEgoKBkFMV0FZUxACEgkKBU5FVkVSEAMiJAoGVWxpbWl0EgwKBHNvZnQYASABKAMSDAoEaGFyZBgCIAEoAyIzCg9TZWNyZXRSZWZlcmVuY2USEAoIdmFyaWFibGUYASABKAkSDgoGc2VjcmV0GAIgASgJIp4BCgRQb3J0EgwKBG5hbWUYASABKAkSHAoJY29udGFpbmVyGAIgASgNQgm6SAYqBBj//wMSIQoJcHVibGlzaGVkGAMgASgNQgm6SAYqBBj//wNIAIgBARIjCghwcm90b2NvbBgEIAEoCUIRukgOcgxSAFIDdGNwUgN1ZHASFAoMaG9zdF9hZGRyZXNzGAUgASgJQgwKCl9wdWJsaXNoZWQiugEKBU1vdW50EhAKBnZvbHVtZRgBIAEoCUgAEg4KBGZpbGUYAiABKAlIABITCglob3N0X3BhdGgYAyABKAlIABIuCgV0bXBmcxgGIAEoCzIdLmJvd2xpbmUuZGVwbG95bWVudHMudjEuVG1wZnNIABIMCgRwYXRoGAQgASgJEhEKCXJlYWRfb25seRgFIAEoCBIYChBjcmVhdGVfaG9zdF9wYXRoGAcgASgIQg8KBnNvdXJjZRIFukgCCAEiKQoFVG1wZnMSEgoKc2l6ZV9ieXRlcxgBIAEoBBIMCgRtb2RlGAIgASgNIuECCgtIZWFsdGhDaGVjaxIxCgRodHRwGAEgASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5IdHRwUHJvYmVIABIvCgN0Y3AYAiABKAsyIC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlRjcFByb2JlSAASMQoEZXhlYxgDIAEoCzIhLmJvd2xpbmUuZGVwbG95bWVudHMudjEuRXhlY1Byb2JlSAASKwoIaW50ZXJ2YWwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdyZXRyaWVzGAYgASgNEi8KDHN0YXJ0X3BlcmlvZBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghkaXNhYmxlZBgIIAEoCEIOCgVwcm9iZRIFukgCCAEiJwoJSHR0cFByb2JlEgwKBHBvcnQYASABKAkSDAoEcGF0aBgCIAEoCSIYCghUY3BQcm9iZRIMCgRwb3J0GAEgASgJIhwKCUV4ZWNQcm9iZRIPCgdjb21tYW5kGAEgAygJIjUKCVJlc291cmNlcxISCgpjcHVfbWlsbGlzGAEgASgNEhQKDG1lbW9yeV9ieXRlcxgCIAEoBCKwAQoKRGVwZW5kZW5jeRIQCgh3b3JrbG9hZBgBIAEoCRI/Cgljb25kaXRpb24YAiABKA4yLC5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkRlcGVuZGVuY3kuQ29uZGl0aW9uIk8KCUNvbmRpdGlvbhIZChVDT05ESVRJT05fVU5TUEVDSUZJRUQQABILCgdTVEFSVEVEEAESCwoHSEVBTFRIWRACEg0KCUNPTVBMRVRFRBADIk8KD1J1blRvQ29tcGxldGlvbhIrCghkZWFkbGluZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdyZXRyaWVzGAIgASgNIqsCCgZWb2x1bWUSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSEgoKc2l6ZV9ieXRlcxgCIAEoBBIVCg1zdG9yYWdlX2NsYXNzGAMgASgJEhMKC2FjY2Vzc19tb2RlGAQgASgJEgwKBGtlZXAYBSABKAgSFQoNZXh0ZXJuYWxfbmFtZRgGIAEoCRIOCgZkcml2ZXIYByABKAkSSQoOZHJpdmVyX29wdGlvbnMYCCADKAsyMS5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlZvbHVtZS5Ecml2ZXJPcHRpb25zRW50cnkaNAoSRHJpdmVyT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiaAoERmlsZRIMCgRuYW1lGAEgASgJEhoKB2NvbnRlbnQYAiABKAxCCbpIBnoEGICAQBIMCgRtb2RlGAMgASgNEg4KBnNlY3JldBgEIAEoCRILCgN1aWQYBSABKAkSCwoDZ2lkGAYgASgJIlAKB05ldHdvcmsSDAoEbmFtZRgBIAEoCRIQCghpbnRlcm5hbBgCIAEoCBIVCg1leHRlcm5hbF9uYW1lGAMgASgJEg4KBmRyaXZlchgEIAEoCSJrCglEYXRhUGxhbmUSEgoKZ2F0ZXdheV9pZBgBIAEoCRIVCg1nYXRld2F5X2NsYXNzGAIgASgJEjMKCWxpc3RlbmVycxgDIAMoCzIgLmJvd2xpbmUuZGVwbG95bWVudHMudjEuTGlzdGVuZXIiiwEKCExpc3RlbmVyEisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw2Mn0kEh8KCHByb3RvY29sGAIgASgJQg26SApyCFIAUgRIVFRQEhcKBHBvcnQYAyABKA1CCbpIBioEGP//AxIYCgdhZGRyZXNzGAQgASgJQge6SARyAhhAIskBCgZSb3V0ZXMSIAoYZGF0YV9wbGFuZV9kZXBsb3ltZW50X2lkGAEgASgJEhoKEnByb2R1Y3RfcHVibGlzaF9pZBgCIAEoCRIPCgdwcm9kdWN0GAMgASgJEhAKCHJldmlzaW9uGAQgASgNEj4KDGFwaV9zZXJ2aWNlcxgFIAMoCzIoLmJvd2xpbmUuZGVwbG95bWVudHMudjEuU2VydmVkQXBpU2VydmljZRIeChZhbGxvd19wcml2YXRlX2JhY2tlbmRzGAYgASgIIoYBChBTZXJ2ZWRBcGlTZXJ2aWNlEgwKBG5hbWUYASABKAkSMQoGcm91dGVzGAIgAygLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5IdHRwUm91dGUSMQoIYmFja2VuZHMYAyADKAsyHy5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLkJhY2tlbmQqVgoNUmVzdGFydFBvbGljeRIeChpSRVNUQVJUX1BPTElDWV9VTlNQRUNJRklFRBAAEgoKBkFMV0FZUxABEg4KCk9OX0ZBSUxVUkUQAhIJCgVORVZFUhADYgZwcm90bzM", [file_bowline_deployments_v1_routes, file_buf_validate_validate, file_google_protobuf_duration]);
 
 /**
  * The runtime-neutral thing that one agent converges to, at one generation.
@@ -127,6 +127,34 @@ export type Deployment = Message<"bowline.deployments.v1.Deployment"> & {
    * @generated from field: map<string, string> secret_versions = 14;
    */
   secretVersions: { [key: string]: string };
+
+  /**
+   * Ports on the host that the agent holds and passes on, so that instances
+   * come and go behind them. Names are unique. Needs the capability `forwards`.
+   *
+   * @generated from field: repeated bowline.deployments.v1.Forward forwards = 15;
+   */
+  forwards: Forward[];
+
+  /**
+   * What has to hold beside health before this generation takes over. They are
+   * run after all of it is healthy, before forwards change and anything old
+   * ends; each generation anew.
+   *
+   * @generated from field: repeated bowline.deployments.v1.Gate gates = 16;
+   */
+  gates: Gate[];
+
+  /**
+   * Credentials of registries that its images are of, by host (`docker.io` for
+   * references without one), each a JWE sealed to the agent's X25519 key whose
+   * content is JSON: `{"username": …, "password": …}`. Never in the stored
+   * bytes, and in no version of them: an agent fills it with what its fetch gave
+   * beside them, so that another password is no other spec.
+   *
+   * @generated from field: map<string, string> sealed_registries = 17;
+   */
+  sealedRegistries: { [key: string]: string };
 };
 
 /**
@@ -237,6 +265,34 @@ export type DeploymentJson = {
    * @generated from field: map<string, string> secret_versions = 14;
    */
   secretVersions?: { [key: string]: string };
+
+  /**
+   * Ports on the host that the agent holds and passes on, so that instances
+   * come and go behind them. Names are unique. Needs the capability `forwards`.
+   *
+   * @generated from field: repeated bowline.deployments.v1.Forward forwards = 15;
+   */
+  forwards?: ForwardJson[];
+
+  /**
+   * What has to hold beside health before this generation takes over. They are
+   * run after all of it is healthy, before forwards change and anything old
+   * ends; each generation anew.
+   *
+   * @generated from field: repeated bowline.deployments.v1.Gate gates = 16;
+   */
+  gates?: GateJson[];
+
+  /**
+   * Credentials of registries that its images are of, by host (`docker.io` for
+   * references without one), each a JWE sealed to the agent's X25519 key whose
+   * content is JSON: `{"username": …, "password": …}`. Never in the stored
+   * bytes, and in no version of them: an agent fills it with what its fetch gave
+   * beside them, so that another password is no other spec.
+   *
+   * @generated from field: map<string, string> sealed_registries = 17;
+   */
+  sealedRegistries?: { [key: string]: string };
 };
 
 /**
@@ -308,6 +364,354 @@ export type Deployment_DesiredJson = "DESIRED_UNSPECIFIED" | "RUNNING" | "STOPPE
  */
 export const Deployment_DesiredSchema: GenEnum<Deployment_Desired, Deployment_DesiredJson> = /*@__PURE__*/
   enumDesc(file_bowline_deployments_v1_deployment, 0, 0);
+
+/**
+ * A port on the host that the agent passes on to instances: a new connection
+ * (UDP: a new pair of addresses) goes to one healthy instance. It is part of the
+ * deployment: it outlives the agent process and is adopted.
+ *
+ * A generation's backends take effect when all of it is healthy and its gates
+ * have passed; connections to instances that go are drained first.
+ *
+ * @generated from message bowline.deployments.v1.Forward
+ */
+export type Forward = Message<"bowline.deployments.v1.Forward"> & {
+  /**
+   * Unique in the deployment. `^[a-z][a-z0-9-]{0,62}$`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Port on the host. 0: any free one, kept over restarts where it can be.
+   *
+   * @generated from field: uint32 published = 2;
+   */
+  published: number;
+
+  /**
+   * Address on the host. Empty: the runtime's default (local: 127.0.0.1).
+   *
+   * @generated from field: string host_address = 3;
+   */
+  hostAddress: string;
+
+  /**
+   * `tcp` (default) or `udp`.
+   *
+   * @generated from field: string protocol = 4;
+   */
+  protocol: string;
+
+  /**
+   * Where it leads.
+   *
+   * @generated from field: repeated bowline.deployments.v1.ForwardBackend backends = 5;
+   */
+  backends: ForwardBackend[];
+
+  /**
+   * How long connections to an instance that goes may last before it is asked
+   * to stop. Default 10 s; limits: 0 to 1 h.
+   *
+   * @generated from field: google.protobuf.Duration drain = 6;
+   */
+  drain?: Duration | undefined;
+};
+
+/**
+ * A port on the host that the agent passes on to instances: a new connection
+ * (UDP: a new pair of addresses) goes to one healthy instance. It is part of the
+ * deployment: it outlives the agent process and is adopted.
+ *
+ * A generation's backends take effect when all of it is healthy and its gates
+ * have passed; connections to instances that go are drained first.
+ *
+ * @generated from message bowline.deployments.v1.Forward
+ */
+export type ForwardJson = {
+  /**
+   * Unique in the deployment. `^[a-z][a-z0-9-]{0,62}$`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * Port on the host. 0: any free one, kept over restarts where it can be.
+   *
+   * @generated from field: uint32 published = 2;
+   */
+  published?: number;
+
+  /**
+   * Address on the host. Empty: the runtime's default (local: 127.0.0.1).
+   *
+   * @generated from field: string host_address = 3;
+   */
+  hostAddress?: string;
+
+  /**
+   * `tcp` (default) or `udp`.
+   *
+   * @generated from field: string protocol = 4;
+   */
+  protocol?: string;
+
+  /**
+   * Where it leads.
+   *
+   * @generated from field: repeated bowline.deployments.v1.ForwardBackend backends = 5;
+   */
+  backends?: ForwardBackendJson[];
+
+  /**
+   * How long connections to an instance that goes may last before it is asked
+   * to stop. Default 10 s; limits: 0 to 1 h.
+   *
+   * @generated from field: google.protobuf.Duration drain = 6;
+   */
+  drain?: DurationJson;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.Forward.
+ * Use `create(ForwardSchema)` to create a new message.
+ */
+export const ForwardSchema: GenMessage<Forward, {jsonType: ForwardJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 1);
+
+/**
+ * Where a forward leads.
+ *
+ * @generated from message bowline.deployments.v1.ForwardBackend
+ */
+export type ForwardBackend = Message<"bowline.deployments.v1.ForwardBackend"> & {
+  /**
+   * Name of the workload.
+   *
+   * @generated from field: string workload = 1;
+   */
+  workload: string;
+
+  /**
+   * Name or number of its port.
+   *
+   * @generated from field: string port = 2;
+   */
+  port: string;
+
+  /**
+   * Its share of the new connections among the backends, whatever the number of
+   * its instances. 0 is 1.
+   *
+   * @generated from field: uint32 weight = 3;
+   */
+  weight: number;
+};
+
+/**
+ * Where a forward leads.
+ *
+ * @generated from message bowline.deployments.v1.ForwardBackend
+ */
+export type ForwardBackendJson = {
+  /**
+   * Name of the workload.
+   *
+   * @generated from field: string workload = 1;
+   */
+  workload?: string;
+
+  /**
+   * Name or number of its port.
+   *
+   * @generated from field: string port = 2;
+   */
+  port?: string;
+
+  /**
+   * Its share of the new connections among the backends, whatever the number of
+   * its instances. 0 is 1.
+   *
+   * @generated from field: uint32 weight = 3;
+   */
+  weight?: number;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.ForwardBackend.
+ * Use `create(ForwardBackendSchema)` to create a new message.
+ */
+export const ForwardBackendSchema: GenMessage<ForwardBackend, {jsonType: ForwardBackendJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 2);
+
+/**
+ * A question to what is new. Its verdict is pass, fail or inconclusive.
+ *
+ * All pass: the generation takes over. One fails: the attempt has failed with
+ * GATE_FAILED and is undone. Else one is inconclusive: the generation takes over
+ * and the result says GATE_INCONCLUSIVE.
+ *
+ * @generated from message bowline.deployments.v1.Gate
+ */
+export type Gate = Message<"bowline.deployments.v1.Gate"> & {
+  /**
+   * Unique in the deployment.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The workload that is asked, each of its instances.
+   *
+   * @generated from field: string workload = 2;
+   */
+  workload: string;
+
+  /**
+   * How it is asked.
+   *
+   * @generated from oneof bowline.deployments.v1.Gate.check
+   */
+  check: {
+    /**
+     * A GET. 200–399 passes, another answer fails, none in time is inconclusive.
+     *
+     * @generated from field: bowline.deployments.v1.HttpProbe http = 3;
+     */
+    value: HttpProbe;
+    case: "http";
+  } | {
+    /**
+     * A command inside the instance. Exit code 0 passes, 75 (EX_TEMPFAIL) and
+     * no end in time are inconclusive, others fail.
+     *
+     * @generated from field: bowline.deployments.v1.ExecProbe exec = 4;
+     */
+    value: ExecProbe;
+    case: "exec";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Longest time of one try. Default 10 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 5;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Time between two tries. Default 5 s.
+   *
+   * @generated from field: google.protobuf.Duration interval = 6;
+   */
+  interval?: Duration | undefined;
+
+  /**
+   * Tries that have to pass, per instance. 0 is 1.
+   *
+   * @generated from field: uint32 passes = 7;
+   */
+  passes: number;
+
+  /**
+   * Tries that may fail, per instance, before the gate has failed.
+   *
+   * @generated from field: uint32 failures_allowed = 8;
+   */
+  failuresAllowed: number;
+
+  /**
+   * Tries that may be inconclusive, per instance, before the gate is.
+   *
+   * @generated from field: uint32 inconclusive_allowed = 9;
+   */
+  inconclusiveAllowed: number;
+};
+
+/**
+ * A question to what is new. Its verdict is pass, fail or inconclusive.
+ *
+ * All pass: the generation takes over. One fails: the attempt has failed with
+ * GATE_FAILED and is undone. Else one is inconclusive: the generation takes over
+ * and the result says GATE_INCONCLUSIVE.
+ *
+ * @generated from message bowline.deployments.v1.Gate
+ */
+export type GateJson = {
+  /**
+   * Unique in the deployment.
+   *
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * The workload that is asked, each of its instances.
+   *
+   * @generated from field: string workload = 2;
+   */
+  workload?: string;
+
+  /**
+   * A GET. 200–399 passes, another answer fails, none in time is inconclusive.
+   *
+   * @generated from field: bowline.deployments.v1.HttpProbe http = 3;
+   */
+  http?: HttpProbeJson;
+
+  /**
+   * A command inside the instance. Exit code 0 passes, 75 (EX_TEMPFAIL) and
+   * no end in time are inconclusive, others fail.
+   *
+   * @generated from field: bowline.deployments.v1.ExecProbe exec = 4;
+   */
+  exec?: ExecProbeJson;
+
+  /**
+   * Longest time of one try. Default 10 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 5;
+   */
+  timeout?: DurationJson;
+
+  /**
+   * Time between two tries. Default 5 s.
+   *
+   * @generated from field: google.protobuf.Duration interval = 6;
+   */
+  interval?: DurationJson;
+
+  /**
+   * Tries that have to pass, per instance. 0 is 1.
+   *
+   * @generated from field: uint32 passes = 7;
+   */
+  passes?: number;
+
+  /**
+   * Tries that may fail, per instance, before the gate has failed.
+   *
+   * @generated from field: uint32 failures_allowed = 8;
+   */
+  failuresAllowed?: number;
+
+  /**
+   * Tries that may be inconclusive, per instance, before the gate is.
+   *
+   * @generated from field: uint32 inconclusive_allowed = 9;
+   */
+  inconclusiveAllowed?: number;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.Gate.
+ * Use `create(GateSchema)` to create a new message.
+ */
+export const GateSchema: GenMessage<Gate, {jsonType: GateJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 3);
 
 /**
  * One container spec with a count.
@@ -464,6 +868,21 @@ export type Workload = Message<"bowline.deployments.v1.Workload"> & {
    * @generated from field: map<string, string> labels = 21;
    */
   labels: { [key: string]: string };
+
+  /**
+   * How its instances are replaced.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig update = 22;
+   */
+  update?: UpdateConfig | undefined;
+
+  /**
+   * What people call it, such as the service of a stack; a label of what the
+   * runtime makes. Another one replaces no instance. Empty: its name.
+   *
+   * @generated from field: string service = 23;
+   */
+  service: string;
 };
 
 /**
@@ -621,6 +1040,21 @@ export type WorkloadJson = {
    * @generated from field: map<string, string> labels = 21;
    */
   labels?: { [key: string]: string };
+
+  /**
+   * How its instances are replaced.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig update = 22;
+   */
+  update?: UpdateConfigJson;
+
+  /**
+   * What people call it, such as the service of a stack; a label of what the
+   * runtime makes. Another one replaces no instance. Empty: its name.
+   *
+   * @generated from field: string service = 23;
+   */
+  service?: string;
 };
 
 /**
@@ -628,7 +1062,120 @@ export type WorkloadJson = {
  * Use `create(WorkloadSchema)` to create a new message.
  */
 export const WorkloadSchema: GenMessage<Workload, {jsonType: WorkloadJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 1);
+  messageDesc(file_bowline_deployments_v1_deployment, 4);
+
+/**
+ * How changed instances of a workload are replaced by new ones.
+ *
+ * @generated from message bowline.deployments.v1.UpdateConfig
+ */
+export type UpdateConfig = Message<"bowline.deployments.v1.UpdateConfig"> & {
+  /**
+   * Which goes first.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig.Order order = 1;
+   */
+  order: UpdateConfig_Order;
+
+  /**
+   * Instances at one time. 0: all.
+   *
+   * @generated from field: uint32 max_parallel = 2;
+   */
+  maxParallel: number;
+
+  /**
+   * How long the instances of one time must be healthy before the next begin.
+   *
+   * @generated from field: google.protobuf.Duration delay = 3;
+   */
+  delay?: Duration | undefined;
+};
+
+/**
+ * How changed instances of a workload are replaced by new ones.
+ *
+ * @generated from message bowline.deployments.v1.UpdateConfig
+ */
+export type UpdateConfigJson = {
+  /**
+   * Which goes first.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig.Order order = 1;
+   */
+  order?: UpdateConfig_OrderJson;
+
+  /**
+   * Instances at one time. 0: all.
+   *
+   * @generated from field: uint32 max_parallel = 2;
+   */
+  maxParallel?: number;
+
+  /**
+   * How long the instances of one time must be healthy before the next begin.
+   *
+   * @generated from field: google.protobuf.Duration delay = 3;
+   */
+  delay?: DurationJson;
+};
+
+/**
+ * Describes the message bowline.deployments.v1.UpdateConfig.
+ * Use `create(UpdateConfigSchema)` to create a new message.
+ */
+export const UpdateConfigSchema: GenMessage<UpdateConfig, {jsonType: UpdateConfigJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_deployments_v1_deployment, 5);
+
+/**
+ * Which goes first.
+ *
+ * @generated from enum bowline.deployments.v1.UpdateConfig.Order
+ */
+export const UpdateConfig_Order = {
+  /**
+   * New ones beside the old, unless both would have one port of the host or
+   * write to one volume that is not made for it: then the old ones end first.
+   *
+   * @generated from enum value: ORDER_UNSPECIFIED = 0;
+   */
+  ORDER_UNSPECIFIED: 0,
+
+  /**
+   * The old ones end first.
+   *
+   * @generated from enum value: STOP_FIRST = 1;
+   */
+  STOP_FIRST: 1,
+
+  /**
+   * New ones beside the old. Refused with UNSUPPORTED where both would have
+   * one port of the host; published ports belong into forwards then.
+   *
+   * @generated from enum value: START_FIRST = 2;
+   */
+  START_FIRST: 2,
+} as const;
+
+/**
+ * Which goes first.
+ *
+ * @generated from enum bowline.deployments.v1.UpdateConfig.Order
+ */
+export type UpdateConfig_Order = (typeof UpdateConfig_Order)[keyof typeof UpdateConfig_Order] | UnknownEnum;
+
+/**
+ * Which goes first.
+ *
+ * @generated from enum bowline.deployments.v1.UpdateConfig.Order
+ */
+export type UpdateConfig_OrderJson = "ORDER_UNSPECIFIED" | "STOP_FIRST" | "START_FIRST";
+
+/**
+ * Describes the enum bowline.deployments.v1.UpdateConfig.Order.
+ */
+export const UpdateConfig_OrderSchema: GenEnum<UpdateConfig_Order, UpdateConfig_OrderJson> = /*@__PURE__*/
+  enumDesc(file_bowline_deployments_v1_deployment, 5, 0);
 
 /**
  * A workload in a network.
@@ -677,7 +1224,7 @@ export type NetworkAttachmentJson = {
  * Use `create(NetworkAttachmentSchema)` to create a new message.
  */
 export const NetworkAttachmentSchema: GenMessage<NetworkAttachment, {jsonType: NetworkAttachmentJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 2);
+  messageDesc(file_bowline_deployments_v1_deployment, 6);
 
 /**
  * What only containers have. Unset fields are the image's or the engine's own.
@@ -1160,7 +1707,7 @@ export type ContainerOptionsJson = {
  * Use `create(ContainerOptionsSchema)` to create a new message.
  */
 export const ContainerOptionsSchema: GenMessage<ContainerOptions, {jsonType: ContainerOptionsJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 3);
+  messageDesc(file_bowline_deployments_v1_deployment, 7);
 
 /**
  * When an image is pulled.
@@ -1215,7 +1762,7 @@ export type ContainerOptions_PullPolicyJson = "PULL_POLICY_UNSPECIFIED" | "MISSI
  * Describes the enum bowline.deployments.v1.ContainerOptions.PullPolicy.
  */
 export const ContainerOptions_PullPolicySchema: GenEnum<ContainerOptions_PullPolicy, ContainerOptions_PullPolicyJson> = /*@__PURE__*/
-  enumDesc(file_bowline_deployments_v1_deployment, 3, 0);
+  enumDesc(file_bowline_deployments_v1_deployment, 7, 0);
 
 /**
  * A limit of processes.
@@ -1264,7 +1811,7 @@ export type UlimitJson = {
  * Use `create(UlimitSchema)` to create a new message.
  */
 export const UlimitSchema: GenMessage<Ulimit, {jsonType: UlimitJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 4);
+  messageDesc(file_bowline_deployments_v1_deployment, 8);
 
 /**
  * An environment variable whose value is a secret.
@@ -1313,7 +1860,7 @@ export type SecretReferenceJson = {
  * Use `create(SecretReferenceSchema)` to create a new message.
  */
 export const SecretReferenceSchema: GenMessage<SecretReference, {jsonType: SecretReferenceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 5);
+  messageDesc(file_bowline_deployments_v1_deployment, 9);
 
 /**
  * A port of a workload.
@@ -1406,7 +1953,7 @@ export type PortJson = {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port, {jsonType: PortJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 6);
+  messageDesc(file_bowline_deployments_v1_deployment, 10);
 
 /**
  * A volume or a file inside a workload.
@@ -1538,7 +2085,7 @@ export type MountJson = {
  * Use `create(MountSchema)` to create a new message.
  */
 export const MountSchema: GenMessage<Mount, {jsonType: MountJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 7);
+  messageDesc(file_bowline_deployments_v1_deployment, 11);
 
 /**
  * A file system in memory.
@@ -1587,7 +2134,7 @@ export type TmpfsJson = {
  * Use `create(TmpfsSchema)` to create a new message.
  */
 export const TmpfsSchema: GenMessage<Tmpfs, {jsonType: TmpfsJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 8);
+  messageDesc(file_bowline_deployments_v1_deployment, 12);
 
 /**
  * How one knows that an instance works.
@@ -1730,7 +2277,7 @@ export type HealthCheckJson = {
  * Use `create(HealthCheckSchema)` to create a new message.
  */
 export const HealthCheckSchema: GenMessage<HealthCheck, {jsonType: HealthCheckJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 9);
+  messageDesc(file_bowline_deployments_v1_deployment, 13);
 
 /**
  * A GET.
@@ -1779,7 +2326,7 @@ export type HttpProbeJson = {
  * Use `create(HttpProbeSchema)` to create a new message.
  */
 export const HttpProbeSchema: GenMessage<HttpProbe, {jsonType: HttpProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 10);
+  messageDesc(file_bowline_deployments_v1_deployment, 14);
 
 /**
  * A connection.
@@ -1814,7 +2361,7 @@ export type TcpProbeJson = {
  * Use `create(TcpProbeSchema)` to create a new message.
  */
 export const TcpProbeSchema: GenMessage<TcpProbe, {jsonType: TcpProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 11);
+  messageDesc(file_bowline_deployments_v1_deployment, 15);
 
 /**
  * A command.
@@ -1849,7 +2396,7 @@ export type ExecProbeJson = {
  * Use `create(ExecProbeSchema)` to create a new message.
  */
 export const ExecProbeSchema: GenMessage<ExecProbe, {jsonType: ExecProbeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 12);
+  messageDesc(file_bowline_deployments_v1_deployment, 16);
 
 /**
  * What a workload may use.
@@ -1898,7 +2445,7 @@ export type ResourcesJson = {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources, {jsonType: ResourcesJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 13);
+  messageDesc(file_bowline_deployments_v1_deployment, 17);
 
 /**
  * A workload that must be there first.
@@ -1947,7 +2494,7 @@ export type DependencyJson = {
  * Use `create(DependencySchema)` to create a new message.
  */
 export const DependencySchema: GenMessage<Dependency, {jsonType: DependencyJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 14);
+  messageDesc(file_bowline_deployments_v1_deployment, 18);
 
 /**
  * What must hold.
@@ -2002,7 +2549,7 @@ export type Dependency_ConditionJson = "CONDITION_UNSPECIFIED" | "STARTED" | "HE
  * Describes the enum bowline.deployments.v1.Dependency.Condition.
  */
 export const Dependency_ConditionSchema: GenEnum<Dependency_Condition, Dependency_ConditionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_deployments_v1_deployment, 14, 0);
+  enumDesc(file_bowline_deployments_v1_deployment, 18, 0);
 
 /**
  * A job.
@@ -2051,7 +2598,7 @@ export type RunToCompletionJson = {
  * Use `create(RunToCompletionSchema)` to create a new message.
  */
 export const RunToCompletionSchema: GenMessage<RunToCompletion, {jsonType: RunToCompletionJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 15);
+  messageDesc(file_bowline_deployments_v1_deployment, 19);
 
 /**
  * Storage that outlives instances.
@@ -2184,7 +2731,7 @@ export type VolumeJson = {
  * Use `create(VolumeSchema)` to create a new message.
  */
 export const VolumeSchema: GenMessage<Volume, {jsonType: VolumeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 16);
+  messageDesc(file_bowline_deployments_v1_deployment, 20);
 
 /**
  * A file that workloads mount.
@@ -2291,7 +2838,7 @@ export type FileJson = {
  * Use `create(FileSchema)` to create a new message.
  */
 export const FileSchema: GenMessage<File, {jsonType: FileJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 17);
+  messageDesc(file_bowline_deployments_v1_deployment, 21);
 
 /**
  * A network between workloads.
@@ -2368,7 +2915,7 @@ export type NetworkJson = {
  * Use `create(NetworkSchema)` to create a new message.
  */
 export const NetworkSchema: GenMessage<Network, {jsonType: NetworkJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 18);
+  messageDesc(file_bowline_deployments_v1_deployment, 22);
 
 /**
  * A gateway's data plane at one agent.
@@ -2431,7 +2978,7 @@ export type DataPlaneJson = {
  * Use `create(DataPlaneSchema)` to create a new message.
  */
 export const DataPlaneSchema: GenMessage<DataPlane, {jsonType: DataPlaneJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 19);
+  messageDesc(file_bowline_deployments_v1_deployment, 23);
 
 /**
  * Where a data plane listens.
@@ -2512,7 +3059,7 @@ export type ListenerJson = {
  * Use `create(ListenerSchema)` to create a new message.
  */
 export const ListenerSchema: GenMessage<Listener, {jsonType: ListenerJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 20);
+  messageDesc(file_bowline_deployments_v1_deployment, 24);
 
 /**
  * What one product serves at one data plane.
@@ -2619,7 +3166,7 @@ export type RoutesJson = {
  * Use `create(RoutesSchema)` to create a new message.
  */
 export const RoutesSchema: GenMessage<Routes, {jsonType: RoutesJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 21);
+  messageDesc(file_bowline_deployments_v1_deployment, 25);
 
 /**
  * One API service with all that it needs.
@@ -2682,7 +3229,7 @@ export type ServedApiServiceJson = {
  * Use `create(ServedApiServiceSchema)` to create a new message.
  */
 export const ServedApiServiceSchema: GenMessage<ServedApiService, {jsonType: ServedApiServiceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_deployments_v1_deployment, 22);
+  messageDesc(file_bowline_deployments_v1_deployment, 26);
 
 /**
  * When an ended instance is started again. Between starts the wait doubles

@@ -19,7 +19,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/products/v1/product_publishes.proto.
  */
 export const file_bowline_products_v1_product_publishes: GenFile = /*@__PURE__*/
-  fileDesc("Citib3dsaW5lL3Byb2R1Y3RzL3YxL3Byb2R1Y3RfcHVibGlzaGVzLnByb3RvEhNib3dsaW5lLnByb2R1Y3RzLnYxIq8GCg5Qcm9kdWN0UHVibGlzaBIKCgJpZBgBIAEoCRISCgpwcm9kdWN0X2lkGAIgASgJEg8KB3Byb2R1Y3QYAyABKAkSEwoLcmV2aXNpb25faWQYBCABKAkSEAoIcmV2aXNpb24YBSABKA0SEgoKY2x1c3Rlcl9pZBgGIAEoCRIPCgdjbHVzdGVyGAcgASgJEhIKCmdhdGV3YXlfaWQYCCABKAkSDwoHZ2F0ZXdheRgJIAEoCRIUCgxhcGlfc2VydmljZXMYCiADKAkSOAoFc3RhdGUYCyABKA4yKS5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoLlN0YXRlEg4KBnJlYXNvbhgMIAEoCRIPCgdtZXNzYWdlGA0gASgJEjMKB3RhcmdldHMYDiADKAsyIi5ib3dsaW5lLnByb2R1Y3RzLnYxLlB1Ymxpc2hUYXJnZXQSFAoMbGl2ZV90YXJnZXRzGA8gASgNEhIKCmNvbmRpdGlvbnMYECADKAkSEwoLcm9sbGJhY2tfb2YYESABKAkSFQoNc3VwZXJzZWRlZF9ieRgSIAEoCRISCgpjcmVhdGVkX2J5GBMgASgJEgwKBGV0YWcYFCABKAkSLgoKY3JlYXRlZF9hdBgVIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHbGl2ZV9hdBgXIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFwoPb3JnYW5pc2F0aW9uX2lkGBggASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgZIAEoCSKdAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIJCgVEUkFGVBABEgsKB1BFTkRJTkcQAhIOCgpESVNQQVRDSEVEEAMSDAoIQVBQTFlJTkcQBBIICgRMSVZFEAUSCgoGRkFJTEVEEAYSDgoKU1VQRVJTRURFRBAHEhAKDFVOUFVCTElTSElORxAIEg8KC1VOUFVCTElTSEVEEAki8AIKDVB1Ymxpc2hUYXJnZXQSEAoIYWdlbnRfaWQYASABKAkSDQoFYWdlbnQYAiABKAkSFQoNZGVwbG95bWVudF9pZBgDIAEoCRISCgpnZW5lcmF0aW9uGAQgASgNEjgKBXN0YXRlGAUgASgOMikuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaC5TdGF0ZRISCgpjb21tYW5kX2lkGAYgASgJEg4KBnJlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJEhgKEHByb2dyZXNzX3BlcmNlbnQYCSABKA0SFgoOcHJvZ3Jlc3NfcGhhc2UYCiABKAkSGAoQc2VydmluZ19yZXZpc2lvbhgLIAEoDRIaChJzZXJ2aW5nX2dlbmVyYXRpb24YDCABKA0SDAoEdXJscxgNIAMoCRIuCgp1cGRhdGVkX2F0GA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKXAgobQ3JlYXRlUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0Eh0KCnByb2R1Y3RfaWQYASABKAlCCbpIBnIEEAEYZBIdCgpjbHVzdGVyX2lkGAIgASgJQgm6SAZyBBABGGQSGwoKZ2F0ZXdheV9pZBgDIAEoCUIHukgEcgIYZBIcCgtyZXZpc2lvbl9pZBgEIAEoCUIHukgEcgIYZBIeCgxhcGlfc2VydmljZXMYBSADKAlCCLpIBZIBAhBAEg0KBWRyYWZ0GAYgASgIEhwKCnJlcXVlc3RfaWQYByABKAlCCLpIBXIDGIABEjIKBmxpbWl0cxgIIAEoCzIiLmJvd2xpbmUucHJvZHVjdHMudjEuQ29tbWFuZExpbWl0cyKwAwoNQ29tbWFuZExpbWl0cxIhCgttYXhfcmV0cmllcxgBIAEoDUIHukgEKgIYZEgAiAEBEkAKC3J1bl90aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBEjcKBWdyYWNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwiQHDIAEkAKDGNhbmNlbF9saW1pdBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBEkIKDG9mZmxpbmVfbGlmZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgJqeATICCAESPgoIZGVhZGxpbmUYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEh4KCHByaW9yaXR5GAcgASgNQge6SAQqAhgJSAGIAQFCDgoMX21heF9yZXRyaWVzQgsKCV9wcmlvcml0eSLyAQobTGlzdFByb2R1Y3RQdWJsaXNoZXNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGwoKcHJvZHVjdF9pZBgDIAEoCUIHukgEcgIYZBIbCgpjbHVzdGVyX2lkGAQgASgJQge6SARyAhhkEkMKBnN0YXRlcxgFIAMoDjIpLmJvd2xpbmUucHJvZHVjdHMudjEuUHJvZHVjdFB1Ymxpc2guU3RhdGVCCLpIBZIBAhAJEhkKEXJldHVybl90b3RhbF9zaXplGAYgASgIIp8BChxMaXN0UHJvZHVjdFB1Ymxpc2hlc1Jlc3BvbnNlEj4KEXByb2R1Y3RfcHVibGlzaGVzGAEgAygLMiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSFwoKdG90YWxfc2l6ZRgDIAEoDUgAiAEBQg0KC190b3RhbF9zaXplIjEKGEdldFByb2R1Y3RQdWJsaXNoUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIlIKG0RlcGxveVByb2R1Y3RQdWJsaXNoUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIlQKHVJvbGxiYWNrUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiVQoeVW5wdWJsaXNoUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiRwoZRGlmZlByb2R1Y3RQdWJsaXNoUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhMKAnRvGAIgASgJQge6SARyAhhkIkoKGkRpZmZQcm9kdWN0UHVibGlzaFJlc3BvbnNlEiwKB2NoYW5nZXMYASADKAsyGy5ib3dsaW5lLnByb2R1Y3RzLnYxLkNoYW5nZSJLChpXYXRjaFByb2R1Y3RQdWJsaXNoUmVxdWVzdBITCgJpZBgBIAEoCUIHukgEcgIYZBIYCgZjdXJzb3IYAiABKAlCCLpIBXIDGIABIoEBChtXYXRjaFByb2R1Y3RQdWJsaXNoUmVzcG9uc2USPAoPcHJvZHVjdF9wdWJsaXNoGAEgASgLMiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaBIOCgZjdXJzb3IYAiABKAkSFAoMc25hcHNob3RfZW5kGAMgASgIMuILChVQcm9kdWN0UHVibGlzaFNlcnZpY2UStwEKFENyZWF0ZVByb2R1Y3RQdWJsaXNoEjAuYm93bGluZS5wcm9kdWN0cy52MS5DcmVhdGVQcm9kdWN0UHVibGlzaFJlcXVlc3QaIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoIkiK5xgDCgEDkucYFAjKARIFc3RhdGUaBURSQUZUIMkBgtPkkwIjOgEqIh4vdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMSrAEKFExpc3RQcm9kdWN0UHVibGlzaGVzEjAuYm93bGluZS5wcm9kdWN0cy52MS5MaXN0UHJvZHVjdFB1Ymxpc2hlc1JlcXVlc3QaMS5ib3dsaW5lLnByb2R1Y3RzLnYxLkxpc3RQcm9kdWN0UHVibGlzaGVzUmVzcG9uc2UiL4rnGAUKAwIDBYLT5JMCIBIeL3YxL3Byb3ZpZGVyL3Byb2R1Y3QtcHVibGlzaGVzEp0BChFHZXRQcm9kdWN0UHVibGlzaBItLmJvd2xpbmUucHJvZHVjdHMudjEuR2V0UHJvZHVjdFB1Ymxpc2hSZXF1ZXN0GiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaCI0iucYBQoDAgMFgtPkkwIlEiMvdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMve2lkfRKyAQoURGVwbG95UHJvZHVjdFB1Ymxpc2gSMC5ib3dsaW5lLnByb2R1Y3RzLnYxLkRlcGxveVByb2R1Y3RQdWJsaXNoUmVxdWVzdBojLmJvd2xpbmUucHJvZHVjdHMudjEuUHJvZHVjdFB1Ymxpc2giQ4rnGAMKAQOS5xgDCMoBgtPkkwIvOgEqIiovdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMve2lkfTpkZXBsb3kSuAEKFlJvbGxiYWNrUHJvZHVjdFB1Ymxpc2gSMi5ib3dsaW5lLnByb2R1Y3RzLnYxLlJvbGxiYWNrUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0GiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaCJFiucYAwoBA5LnGAMIygGC0+STAjE6ASoiLC92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9OnJvbGxiYWNrErwBChdVbnB1Ymxpc2hQcm9kdWN0UHVibGlzaBIzLmJvd2xpbmUucHJvZHVjdHMudjEuVW5wdWJsaXNoUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0GiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaCJHiucYBAoCAwKS5xgDCMoBgtPkkwIyOgEqIi0vdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMve2lkfTp1bnB1Ymxpc2gSrwEKEkRpZmZQcm9kdWN0UHVibGlzaBIuLmJvd2xpbmUucHJvZHVjdHMudjEuRGlmZlByb2R1Y3RQdWJsaXNoUmVxdWVzdBovLmJvd2xpbmUucHJvZHVjdHMudjEuRGlmZlByb2R1Y3RQdWJsaXNoUmVzcG9uc2UiOIrnGAQKAgMFgtPkkwIqEigvdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMve2lkfTpkaWZmEt4BChNXYXRjaFByb2R1Y3RQdWJsaXNoEi8uYm93bGluZS5wcm9kdWN0cy52MS5XYXRjaFByb2R1Y3RQdWJsaXNoUmVxdWVzdBowLmJvd2xpbmUucHJvZHVjdHMudjEuV2F0Y2hQcm9kdWN0UHVibGlzaFJlc3BvbnNlImKK5xgFCgMCAwWC0+STAlNaJhIkL3YxL3Byb3ZpZGVyL3Byb2R1Y3QtcHVibGlzaGVzOndhdGNoEikvdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMve2lkfTp3YXRjaDABYgZwcm90bzM", [file_bowline_options_v1_options, file_bowline_products_v1_products, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Citib3dsaW5lL3Byb2R1Y3RzL3YxL3Byb2R1Y3RfcHVibGlzaGVzLnByb3RvEhNib3dsaW5lLnByb2R1Y3RzLnYxIv0GCg5Qcm9kdWN0UHVibGlzaBIKCgJpZBgBIAEoCRISCgpwcm9kdWN0X2lkGAIgASgJEg8KB3Byb2R1Y3QYAyABKAkSEwoLcmV2aXNpb25faWQYBCABKAkSEAoIcmV2aXNpb24YBSABKA0SEgoKY2x1c3Rlcl9pZBgGIAEoCRIPCgdjbHVzdGVyGAcgASgJEhIKCmdhdGV3YXlfaWQYCCABKAkSDwoHZ2F0ZXdheRgJIAEoCRIUCgxhcGlfc2VydmljZXMYCiADKAkSOAoFc3RhdGUYCyABKA4yKS5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoLlN0YXRlEg4KBnJlYXNvbhgMIAEoCRIPCgdtZXNzYWdlGA0gASgJEjMKB3RhcmdldHMYDiADKAsyIi5ib3dsaW5lLnByb2R1Y3RzLnYxLlB1Ymxpc2hUYXJnZXQSFAoMbGl2ZV90YXJnZXRzGA8gASgNEhIKCmNvbmRpdGlvbnMYECADKAkSEwoLcm9sbGJhY2tfb2YYESABKAkSFQoNc3VwZXJzZWRlZF9ieRgSIAEoCRISCgpjcmVhdGVkX2J5GBMgASgJEgwKBGV0YWcYFCABKAkSLgoKY3JlYXRlZF9hdBgVIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHbGl2ZV9hdBgXIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFwoPb3JnYW5pc2F0aW9uX2lkGBggASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgZIAEoCRI0Cgdyb2xsb3V0GBogASgLMiMuYm93bGluZS5wcm9kdWN0cy52MS5QdWJsaXNoUm9sbG91dBIWCg5hZ2VudHNfdG9fY29tZRgbIAEoDSKdAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIJCgVEUkFGVBABEgsKB1BFTkRJTkcQAhIOCgpESVNQQVRDSEVEEAMSDAoIQVBQTFlJTkcQBBIICgRMSVZFEAUSCgoGRkFJTEVEEAYSDgoKU1VQRVJTRURFRBAHEhAKDFVOUFVCTElTSElORxAIEg8KC1VOUFVCTElTSEVEEAkiRQoOUHVibGlzaFJvbGxvdXQSHgoMbWF4X3BhcmFsbGVsGAEgASgNQgi6SAUqAxjoBxITCgthdXRvX3JldmVydBgCIAEoCCLwAgoNUHVibGlzaFRhcmdldBIQCghhZ2VudF9pZBgBIAEoCRINCgVhZ2VudBgCIAEoCRIVCg1kZXBsb3ltZW50X2lkGAMgASgJEhIKCmdlbmVyYXRpb24YBCABKA0SOAoFc3RhdGUYBSABKA4yKS5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoLlN0YXRlEhIKCmNvbW1hbmRfaWQYBiABKAkSDgoGcmVhc29uGAcgASgJEg8KB21lc3NhZ2UYCCABKAkSGAoQcHJvZ3Jlc3NfcGVyY2VudBgJIAEoDRIWCg5wcm9ncmVzc19waGFzZRgKIAEoCRIYChBzZXJ2aW5nX3JldmlzaW9uGAsgASgNEhoKEnNlcnZpbmdfZ2VuZXJhdGlvbhgMIAEoDRIMCgR1cmxzGA0gAygJEi4KCnVwZGF0ZWRfYXQYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs0CChtDcmVhdGVQcm9kdWN0UHVibGlzaFJlcXVlc3QSHQoKcHJvZHVjdF9pZBgBIAEoCUIJukgGcgQQARhkEh0KCmNsdXN0ZXJfaWQYAiABKAlCCbpIBnIEEAEYZBIbCgpnYXRld2F5X2lkGAMgASgJQge6SARyAhhkEhwKC3JldmlzaW9uX2lkGAQgASgJQge6SARyAhhkEh4KDGFwaV9zZXJ2aWNlcxgFIAMoCUIIukgFkgECEEASDQoFZHJhZnQYBiABKAgSHAoKcmVxdWVzdF9pZBgHIAEoCUIIukgFcgMYgAESMgoGbGltaXRzGAggASgLMiIuYm93bGluZS5wcm9kdWN0cy52MS5Db21tYW5kTGltaXRzEjQKB3JvbGxvdXQYCSABKAsyIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlB1Ymxpc2hSb2xsb3V0IrADCg1Db21tYW5kTGltaXRzEiEKC21heF9yZXRyaWVzGAEgASgNQge6SAQqAhhkSACIAQESQAoLcnVuX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAESNwoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCJAcMgASQAoMY2FuY2VsX2xpbWl0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwiQHDICCAESQgoMb2ZmbGluZV9saWZlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAmp4BMgIIARI+CghkZWFkbGluZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgJqeATICCAESHgoIcHJpb3JpdHkYByABKA1CB7pIBCoCGAlIAYgBAUIOCgxfbWF4X3JldHJpZXNCCwoJX3ByaW9yaXR5IvIBChtMaXN0UHJvZHVjdFB1Ymxpc2hlc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBIbCgpwcm9kdWN0X2lkGAMgASgJQge6SARyAhhkEhsKCmNsdXN0ZXJfaWQYBCABKAlCB7pIBHICGGQSQwoGc3RhdGVzGAUgAygOMikuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaC5TdGF0ZUIIukgFkgECEAkSGQoRcmV0dXJuX3RvdGFsX3NpemUYBiABKAginwEKHExpc3RQcm9kdWN0UHVibGlzaGVzUmVzcG9uc2USPgoRcHJvZHVjdF9wdWJsaXNoZXMYASADKAsyIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIXCgp0b3RhbF9zaXplGAMgASgNSACIAQFCDQoLX3RvdGFsX3NpemUiMQoYR2V0UHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiUgobRGVwbG95UHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiVAodUm9sbGJhY2tQcm9kdWN0UHVibGlzaFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJVCh5VbnB1Ymxpc2hQcm9kdWN0UHVibGlzaFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJHChlEaWZmUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSEwoCdG8YAiABKAlCB7pIBHICGGQiSgoaRGlmZlByb2R1Y3RQdWJsaXNoUmVzcG9uc2USLAoHY2hhbmdlcxgBIAMoCzIbLmJvd2xpbmUucHJvZHVjdHMudjEuQ2hhbmdlIksKGldhdGNoUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0EhMKAmlkGAEgASgJQge6SARyAhhkEhgKBmN1cnNvchgCIAEoCUIIukgFcgMYgAEigQEKG1dhdGNoUHJvZHVjdFB1Ymxpc2hSZXNwb25zZRI8Cg9wcm9kdWN0X3B1Ymxpc2gYASABKAsyIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoEg4KBmN1cnNvchgCIAEoCRIUCgxzbmFwc2hvdF9lbmQYAyABKAgy4gsKFVByb2R1Y3RQdWJsaXNoU2VydmljZRK3AQoUQ3JlYXRlUHJvZHVjdFB1Ymxpc2gSMC5ib3dsaW5lLnByb2R1Y3RzLnYxLkNyZWF0ZVByb2R1Y3RQdWJsaXNoUmVxdWVzdBojLmJvd2xpbmUucHJvZHVjdHMudjEuUHJvZHVjdFB1Ymxpc2giSIrnGAMKAQOS5xgUCMoBEgVzdGF0ZRoFRFJBRlQgyQGC0+STAiM6ASoiHi92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcxKsAQoUTGlzdFByb2R1Y3RQdWJsaXNoZXMSMC5ib3dsaW5lLnByb2R1Y3RzLnYxLkxpc3RQcm9kdWN0UHVibGlzaGVzUmVxdWVzdBoxLmJvd2xpbmUucHJvZHVjdHMudjEuTGlzdFByb2R1Y3RQdWJsaXNoZXNSZXNwb25zZSIviucYBQoDAgMFgtPkkwIgEh4vdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXMSnQEKEUdldFByb2R1Y3RQdWJsaXNoEi0uYm93bGluZS5wcm9kdWN0cy52MS5HZXRQcm9kdWN0UHVibGlzaFJlcXVlc3QaIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoIjSK5xgFCgMCAwWC0+STAiUSIy92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9ErIBChREZXBsb3lQcm9kdWN0UHVibGlzaBIwLmJvd2xpbmUucHJvZHVjdHMudjEuRGVwbG95UHJvZHVjdFB1Ymxpc2hSZXF1ZXN0GiMuYm93bGluZS5wcm9kdWN0cy52MS5Qcm9kdWN0UHVibGlzaCJDiucYAwoBA5LnGAMIygGC0+STAi86ASoiKi92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9OmRlcGxveRK4AQoWUm9sbGJhY2tQcm9kdWN0UHVibGlzaBIyLmJvd2xpbmUucHJvZHVjdHMudjEuUm9sbGJhY2tQcm9kdWN0UHVibGlzaFJlcXVlc3QaIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoIkWK5xgDCgEDkucYAwjKAYLT5JMCMToBKiIsL3YxL3Byb3ZpZGVyL3Byb2R1Y3QtcHVibGlzaGVzL3tpZH06cm9sbGJhY2sSvAEKF1VucHVibGlzaFByb2R1Y3RQdWJsaXNoEjMuYm93bGluZS5wcm9kdWN0cy52MS5VbnB1Ymxpc2hQcm9kdWN0UHVibGlzaFJlcXVlc3QaIy5ib3dsaW5lLnByb2R1Y3RzLnYxLlByb2R1Y3RQdWJsaXNoIkeK5xgECgIDApLnGAMIygGC0+STAjI6ASoiLS92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9OnVucHVibGlzaBKvAQoSRGlmZlByb2R1Y3RQdWJsaXNoEi4uYm93bGluZS5wcm9kdWN0cy52MS5EaWZmUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0Gi8uYm93bGluZS5wcm9kdWN0cy52MS5EaWZmUHJvZHVjdFB1Ymxpc2hSZXNwb25zZSI4iucYBAoCAwWC0+STAioSKC92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9OmRpZmYS3gEKE1dhdGNoUHJvZHVjdFB1Ymxpc2gSLy5ib3dsaW5lLnByb2R1Y3RzLnYxLldhdGNoUHJvZHVjdFB1Ymxpc2hSZXF1ZXN0GjAuYm93bGluZS5wcm9kdWN0cy52MS5XYXRjaFByb2R1Y3RQdWJsaXNoUmVzcG9uc2UiYornGAUKAwIDBYLT5JMCU1omEiQvdjEvcHJvdmlkZXIvcHJvZHVjdC1wdWJsaXNoZXM6d2F0Y2gSKS92MS9wcm92aWRlci9wcm9kdWN0LXB1Ymxpc2hlcy97aWR9OndhdGNoMAFiBnByb3RvMw", [file_bowline_options_v1_options, file_bowline_products_v1_products, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * A revision placed on a cluster.
@@ -105,7 +105,8 @@ export type ProductPublish = Message<"bowline.products.v1.ProductPublish"> & {
   state: ProductPublish_State;
 
   /**
-   * Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE).
+   * Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE,
+   * ROLLING_OUT).
    *
    * @generated from field: string reason = 12;
    */
@@ -202,6 +203,20 @@ export type ProductPublish = Message<"bowline.products.v1.ProductPublish"> & {
    * @generated from field: string created_by_name = 25;
    */
   createdByName: string;
+
+  /**
+   * How it goes from agent to agent.
+   *
+   * @generated from field: bowline.products.v1.PublishRollout rollout = 26;
+   */
+  rollout?: PublishRollout | undefined;
+
+  /**
+   * Agents that get it when others have it: of a publish with `max_parallel`.
+   *
+   * @generated from field: uint32 agents_to_come = 27;
+   */
+  agentsToCome: number;
 };
 
 /**
@@ -288,7 +303,8 @@ export type ProductPublishJson = {
   state?: ProductPublish_StateJson;
 
   /**
-   * Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE).
+   * Stable reason: of a failure, or of waiting (NO_AGENT, AGENT_OFFLINE,
+   * ROLLING_OUT).
    *
    * @generated from field: string reason = 12;
    */
@@ -385,6 +401,20 @@ export type ProductPublishJson = {
    * @generated from field: string created_by_name = 25;
    */
   createdByName?: string;
+
+  /**
+   * How it goes from agent to agent.
+   *
+   * @generated from field: bowline.products.v1.PublishRollout rollout = 26;
+   */
+  rollout?: PublishRolloutJson;
+
+  /**
+   * Agents that get it when others have it: of a publish with `max_parallel`.
+   *
+   * @generated from field: uint32 agents_to_come = 27;
+   */
+  agentsToCome?: number;
 };
 
 /**
@@ -490,6 +520,69 @@ export type ProductPublish_StateJson = "STATE_UNSPECIFIED" | "DRAFT" | "PENDING"
  */
 export const ProductPublish_StateSchema: GenEnum<ProductPublish_State, ProductPublish_StateJson> = /*@__PURE__*/
   enumDesc(file_bowline_products_v1_product_publishes, 0, 0);
+
+/**
+ * How a publish goes from agent to agent. At one agent it is all or nothing
+ * anyway: a data plane takes a configuration whole, or keeps the one it has.
+ *
+ * @generated from message bowline.products.v1.PublishRollout
+ */
+export type PublishRollout = Message<"bowline.products.v1.PublishRollout"> & {
+  /**
+   * Agents that may be on their way at a time. The next ones get it when these
+   * have it, and nobody else once one of them failed. 0: all at once. Agents
+   * that are away don't hold up the others: they come last, and follow when
+   * they return.
+   *
+   * @generated from field: uint32 max_parallel = 1;
+   */
+  maxParallel: number;
+
+  /**
+   * Where it fails: what was live there before is published again, at all
+   * agents at once, as a rollback that names no person. Not of a rollback
+   * itself, so that two revisions can't take turns; not where nothing was live
+   * before, or where people have published something newer.
+   *
+   * @generated from field: bool auto_revert = 2;
+   */
+  autoRevert: boolean;
+};
+
+/**
+ * How a publish goes from agent to agent. At one agent it is all or nothing
+ * anyway: a data plane takes a configuration whole, or keeps the one it has.
+ *
+ * @generated from message bowline.products.v1.PublishRollout
+ */
+export type PublishRolloutJson = {
+  /**
+   * Agents that may be on their way at a time. The next ones get it when these
+   * have it, and nobody else once one of them failed. 0: all at once. Agents
+   * that are away don't hold up the others: they come last, and follow when
+   * they return.
+   *
+   * @generated from field: uint32 max_parallel = 1;
+   */
+  maxParallel?: number;
+
+  /**
+   * Where it fails: what was live there before is published again, at all
+   * agents at once, as a rollback that names no person. Not of a rollback
+   * itself, so that two revisions can't take turns; not where nothing was live
+   * before, or where people have published something newer.
+   *
+   * @generated from field: bool auto_revert = 2;
+   */
+  autoRevert?: boolean;
+};
+
+/**
+ * Describes the message bowline.products.v1.PublishRollout.
+ * Use `create(PublishRolloutSchema)` to create a new message.
+ */
+export const PublishRolloutSchema: GenMessage<PublishRollout, {jsonType: PublishRolloutJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_products_v1_product_publishes, 1);
 
 /**
  * A publish at one agent.
@@ -706,7 +799,7 @@ export type PublishTargetJson = {
  * Use `create(PublishTargetSchema)` to create a new message.
  */
 export const PublishTargetSchema: GenMessage<PublishTarget, {jsonType: PublishTargetJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 1);
+  messageDesc(file_bowline_products_v1_product_publishes, 2);
 
 /**
  * See ProductPublishService.CreateProductPublish.
@@ -770,6 +863,14 @@ export type CreateProductPublishRequest = Message<"bowline.products.v1.CreatePro
    * @generated from field: bowline.products.v1.CommandLimits limits = 8;
    */
   limits?: CommandLimits | undefined;
+
+  /**
+   * How it goes from agent to agent. Default: to all at once, and a failure
+   * leaves what is live where it is.
+   *
+   * @generated from field: bowline.products.v1.PublishRollout rollout = 9;
+   */
+  rollout?: PublishRollout | undefined;
 };
 
 /**
@@ -834,6 +935,14 @@ export type CreateProductPublishRequestJson = {
    * @generated from field: bowline.products.v1.CommandLimits limits = 8;
    */
   limits?: CommandLimitsJson;
+
+  /**
+   * How it goes from agent to agent. Default: to all at once, and a failure
+   * leaves what is live where it is.
+   *
+   * @generated from field: bowline.products.v1.PublishRollout rollout = 9;
+   */
+  rollout?: PublishRolloutJson;
 };
 
 /**
@@ -841,7 +950,7 @@ export type CreateProductPublishRequestJson = {
  * Use `create(CreateProductPublishRequestSchema)` to create a new message.
  */
 export const CreateProductPublishRequestSchema: GenMessage<CreateProductPublishRequest, {jsonType: CreateProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 2);
+  messageDesc(file_bowline_products_v1_product_publishes, 3);
 
 /**
  * How commands behave, per request.
@@ -892,7 +1001,9 @@ export type CommandLimits = Message<"bowline.products.v1.CommandLimits"> & {
   deadline?: Duration | undefined;
 
   /**
-   * 0 (most urgent) to 9. Default 5. Orders between deployments only.
+   * 0 (most urgent) to 9. Default 5. Orders between deployments only. Removals
+   * and stops have 0 whatever is asked for, and go first; 0 for anything else
+   * counts as 1.
    *
    * @generated from field: optional uint32 priority = 7;
    */
@@ -948,7 +1059,9 @@ export type CommandLimitsJson = {
   deadline?: DurationJson;
 
   /**
-   * 0 (most urgent) to 9. Default 5. Orders between deployments only.
+   * 0 (most urgent) to 9. Default 5. Orders between deployments only. Removals
+   * and stops have 0 whatever is asked for, and go first; 0 for anything else
+   * counts as 1.
    *
    * @generated from field: optional uint32 priority = 7;
    */
@@ -960,7 +1073,7 @@ export type CommandLimitsJson = {
  * Use `create(CommandLimitsSchema)` to create a new message.
  */
 export const CommandLimitsSchema: GenMessage<CommandLimits, {jsonType: CommandLimitsJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 3);
+  messageDesc(file_bowline_products_v1_product_publishes, 4);
 
 /**
  * See ProductPublishService.ListProductPublishes.
@@ -1065,7 +1178,7 @@ export type ListProductPublishesRequestJson = {
  * Use `create(ListProductPublishesRequestSchema)` to create a new message.
  */
 export const ListProductPublishesRequestSchema: GenMessage<ListProductPublishesRequest, {jsonType: ListProductPublishesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 4);
+  messageDesc(file_bowline_products_v1_product_publishes, 5);
 
 /**
  * See ProductPublishService.ListProductPublishes.
@@ -1128,7 +1241,7 @@ export type ListProductPublishesResponseJson = {
  * Use `create(ListProductPublishesResponseSchema)` to create a new message.
  */
 export const ListProductPublishesResponseSchema: GenMessage<ListProductPublishesResponse, {jsonType: ListProductPublishesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 5);
+  messageDesc(file_bowline_products_v1_product_publishes, 6);
 
 /**
  * See ProductPublishService.GetProductPublish.
@@ -1163,7 +1276,7 @@ export type GetProductPublishRequestJson = {
  * Use `create(GetProductPublishRequestSchema)` to create a new message.
  */
 export const GetProductPublishRequestSchema: GenMessage<GetProductPublishRequest, {jsonType: GetProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 6);
+  messageDesc(file_bowline_products_v1_product_publishes, 7);
 
 /**
  * See ProductPublishService.DeployProductPublish.
@@ -1212,7 +1325,7 @@ export type DeployProductPublishRequestJson = {
  * Use `create(DeployProductPublishRequestSchema)` to create a new message.
  */
 export const DeployProductPublishRequestSchema: GenMessage<DeployProductPublishRequest, {jsonType: DeployProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 7);
+  messageDesc(file_bowline_products_v1_product_publishes, 8);
 
 /**
  * See ProductPublishService.RollbackProductPublish.
@@ -1261,7 +1374,7 @@ export type RollbackProductPublishRequestJson = {
  * Use `create(RollbackProductPublishRequestSchema)` to create a new message.
  */
 export const RollbackProductPublishRequestSchema: GenMessage<RollbackProductPublishRequest, {jsonType: RollbackProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 8);
+  messageDesc(file_bowline_products_v1_product_publishes, 9);
 
 /**
  * See ProductPublishService.UnpublishProductPublish.
@@ -1310,7 +1423,7 @@ export type UnpublishProductPublishRequestJson = {
  * Use `create(UnpublishProductPublishRequestSchema)` to create a new message.
  */
 export const UnpublishProductPublishRequestSchema: GenMessage<UnpublishProductPublishRequest, {jsonType: UnpublishProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 9);
+  messageDesc(file_bowline_products_v1_product_publishes, 10);
 
 /**
  * See ProductPublishService.DiffProductPublish.
@@ -1359,7 +1472,7 @@ export type DiffProductPublishRequestJson = {
  * Use `create(DiffProductPublishRequestSchema)` to create a new message.
  */
 export const DiffProductPublishRequestSchema: GenMessage<DiffProductPublishRequest, {jsonType: DiffProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 10);
+  messageDesc(file_bowline_products_v1_product_publishes, 11);
 
 /**
  * See ProductPublishService.DiffProductPublish.
@@ -1394,7 +1507,7 @@ export type DiffProductPublishResponseJson = {
  * Use `create(DiffProductPublishResponseSchema)` to create a new message.
  */
 export const DiffProductPublishResponseSchema: GenMessage<DiffProductPublishResponse, {jsonType: DiffProductPublishResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 11);
+  messageDesc(file_bowline_products_v1_product_publishes, 12);
 
 /**
  * See ProductPublishService.WatchProductPublish.
@@ -1443,7 +1556,7 @@ export type WatchProductPublishRequestJson = {
  * Use `create(WatchProductPublishRequestSchema)` to create a new message.
  */
 export const WatchProductPublishRequestSchema: GenMessage<WatchProductPublishRequest, {jsonType: WatchProductPublishRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 12);
+  messageDesc(file_bowline_products_v1_product_publishes, 13);
 
 /**
  * One change.
@@ -1506,7 +1619,7 @@ export type WatchProductPublishResponseJson = {
  * Use `create(WatchProductPublishResponseSchema)` to create a new message.
  */
 export const WatchProductPublishResponseSchema: GenMessage<WatchProductPublishResponse, {jsonType: WatchProductPublishResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_products_v1_product_publishes, 13);
+  messageDesc(file_bowline_products_v1_product_publishes, 14);
 
 /**
  * Publishes of an organisation.

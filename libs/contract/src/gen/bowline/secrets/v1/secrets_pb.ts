@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bowline/secrets/v1/secrets.proto.
  */
 export const file_bowline_secrets_v1_secrets: GenFile = /*@__PURE__*/
-  fileDesc("CiBib3dsaW5lL3NlY3JldHMvdjEvc2VjcmV0cy5wcm90bxISYm93bGluZS5zZWNyZXRzLnYxIqEBCgZTZWNyZXQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgNEgwKBGV0YWcYBCABKAkSLgoKY3JlYXRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiagoSTGlzdFNlY3JldHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGQoRcmV0dXJuX3RvdGFsX3NpemUYAyABKAgigwEKE0xpc3RTZWNyZXRzUmVzcG9uc2USKwoHc2VjcmV0cxgBIAMoCzIaLmJvd2xpbmUuc2VjcmV0cy52MS5TZWNyZXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIpChBHZXRTZWNyZXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQibwoTQ3JlYXRlU2VjcmV0UmVxdWVzdBIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBIrCgV2YWx1ZRgCIAEoCUIcukgZchcQARiAIDIQXltcdFx4MjAtXHg3ZV0qJCJyChVTZXRTZWNyZXRWYWx1ZVJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIrCgV2YWx1ZRgCIAEoCUIcukgZchcQARiAIDIQXltcdFx4MjAtXHg3ZV0qJBIVCgRldGFnGAMgASgJQge6SARyAhhAIkMKE0RlbGV0ZVNlY3JldFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAMqAFCg1TZWNyZXRTZXJ2aWNlEoQBCgtMaXN0U2VjcmV0cxImLmJvd2xpbmUuc2VjcmV0cy52MS5MaXN0U2VjcmV0c1JlcXVlc3QaJy5ib3dsaW5lLnNlY3JldHMudjEuTGlzdFNlY3JldHNSZXNwb25zZSIkiucYBAoCAwWC0+STAhYSFC92MS9wcm92aWRlci9zZWNyZXRzEngKCUdldFNlY3JldBIkLmJvd2xpbmUuc2VjcmV0cy52MS5HZXRTZWNyZXRSZXF1ZXN0GhouYm93bGluZS5zZWNyZXRzLnYxLlNlY3JldCIpiucYBAoCAwWC0+STAhsSGS92MS9wcm92aWRlci9zZWNyZXRzL3tpZH0SggEKDENyZWF0ZVNlY3JldBInLmJvd2xpbmUuc2VjcmV0cy52MS5DcmVhdGVTZWNyZXRSZXF1ZXN0GhouYm93bGluZS5zZWNyZXRzLnYxLlNlY3JldCItiucYAwoBA5LnGAMIyQGC0+STAhk6ASoiFC92MS9wcm92aWRlci9zZWNyZXRzEo0BCg5TZXRTZWNyZXRWYWx1ZRIpLmJvd2xpbmUuc2VjcmV0cy52MS5TZXRTZWNyZXRWYWx1ZVJlcXVlc3QaGi5ib3dsaW5lLnNlY3JldHMudjEuU2VjcmV0IjSK5xgDCgEDgtPkkwInOgEqIiIvdjEvcHJvdmlkZXIvc2VjcmV0cy97aWR9OnNldFZhbHVlEnkKDERlbGV0ZVNlY3JldBInLmJvd2xpbmUuc2VjcmV0cy52MS5EZWxldGVTZWNyZXRSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5IiiK5xgDCgEDgtPkkwIbKhkvdjEvcHJvdmlkZXIvc2VjcmV0cy97aWR9YgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_timestamp]);
+  fileDesc("CiBib3dsaW5lL3NlY3JldHMvdjEvc2VjcmV0cy5wcm90bxISYm93bGluZS5zZWNyZXRzLnYxIqEBCgZTZWNyZXQSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgNEgwKBGV0YWcYBCABKAkSLgoKY3JlYXRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiagoSTGlzdFNlY3JldHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSGQoRcmV0dXJuX3RvdGFsX3NpemUYAyABKAgigwEKE0xpc3RTZWNyZXRzUmVzcG9uc2USKwoHc2VjcmV0cxgBIAMoCzIaLmJvd2xpbmUuc2VjcmV0cy52MS5TZWNyZXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIpChBHZXRTZWNyZXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQidQoTQ3JlYXRlU2VjcmV0UmVxdWVzdBIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBIYCgV2YWx1ZRgCIAEoCUIJukgGcgQogIAEEhcKBGRhdGEYAyABKAxCCbpIBnoEGICABCJ4ChVTZXRTZWNyZXRWYWx1ZVJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIYCgV2YWx1ZRgCIAEoCUIJukgGcgQogIAEEhUKBGV0YWcYAyABKAlCB7pIBHICGEASFwoEZGF0YRgEIAEoDEIJukgGegQYgIAEIlIKE0RlbGV0ZVNlY3JldFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIVCgRldGFnGAIgASgJQge6SARyAhhAEg0KBWZvcmNlGAMgASgIMqAFCg1TZWNyZXRTZXJ2aWNlEoQBCgtMaXN0U2VjcmV0cxImLmJvd2xpbmUuc2VjcmV0cy52MS5MaXN0U2VjcmV0c1JlcXVlc3QaJy5ib3dsaW5lLnNlY3JldHMudjEuTGlzdFNlY3JldHNSZXNwb25zZSIkiucYBAoCAwWC0+STAhYSFC92MS9wcm92aWRlci9zZWNyZXRzEngKCUdldFNlY3JldBIkLmJvd2xpbmUuc2VjcmV0cy52MS5HZXRTZWNyZXRSZXF1ZXN0GhouYm93bGluZS5zZWNyZXRzLnYxLlNlY3JldCIpiucYBAoCAwWC0+STAhsSGS92MS9wcm92aWRlci9zZWNyZXRzL3tpZH0SggEKDENyZWF0ZVNlY3JldBInLmJvd2xpbmUuc2VjcmV0cy52MS5DcmVhdGVTZWNyZXRSZXF1ZXN0GhouYm93bGluZS5zZWNyZXRzLnYxLlNlY3JldCItiucYAwoBA5LnGAMIyQGC0+STAhk6ASoiFC92MS9wcm92aWRlci9zZWNyZXRzEo0BCg5TZXRTZWNyZXRWYWx1ZRIpLmJvd2xpbmUuc2VjcmV0cy52MS5TZXRTZWNyZXRWYWx1ZVJlcXVlc3QaGi5ib3dsaW5lLnNlY3JldHMudjEuU2VjcmV0IjSK5xgDCgEDgtPkkwInOgEqIiIvdjEvcHJvdmlkZXIvc2VjcmV0cy97aWR9OnNldFZhbHVlEnkKDERlbGV0ZVNlY3JldBInLmJvd2xpbmUuc2VjcmV0cy52MS5EZWxldGVTZWNyZXRSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5IiiK5xgDCgEDgtPkkwIbKhkvdjEvcHJvdmlkZXIvc2VjcmV0cy97aWR9YgZwcm90bzM", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_empty, file_google_protobuf_timestamp]);
 
 /**
  * A secret, without its value.
@@ -299,12 +299,21 @@ export type CreateSecretRequest = Message<"bowline.secrets.v1.CreateSecretReques
   name: string;
 
   /**
-   * The value: printable ASCII and tabs, as a header can carry them. Never
-   * answered.
+   * The value as text, of several lines too: a password, a certificate, a key.
+   * At most 64 KiB as UTF-8. One that a backend sends as a header has to be one
+   * line of printable ASCII and tabs, at most 4096: else its publish is refused
+   * with SECRET_UNFIT. Never answered. Either this or `data` is set.
    *
    * @generated from field: string value = 2;
    */
   value: string;
+
+  /**
+   * The value as bytes, where it is no text, at most 64 KiB. Never answered.
+   *
+   * @generated from field: bytes data = 3;
+   */
+  data: Uint8Array;
 };
 
 /**
@@ -321,12 +330,21 @@ export type CreateSecretRequestJson = {
   name?: string;
 
   /**
-   * The value: printable ASCII and tabs, as a header can carry them. Never
-   * answered.
+   * The value as text, of several lines too: a password, a certificate, a key.
+   * At most 64 KiB as UTF-8. One that a backend sends as a header has to be one
+   * line of printable ASCII and tabs, at most 4096: else its publish is refused
+   * with SECRET_UNFIT. Never answered. Either this or `data` is set.
    *
    * @generated from field: string value = 2;
    */
   value?: string;
+
+  /**
+   * The value as bytes, where it is no text, at most 64 KiB. Never answered.
+   *
+   * @generated from field: bytes data = 3;
+   */
+  data?: string;
 };
 
 /**
@@ -350,7 +368,7 @@ export type SetSecretValueRequest = Message<"bowline.secrets.v1.SetSecretValueRe
   id: string;
 
   /**
-   * The new value; see CreateSecretRequest.
+   * The new value as text; see CreateSecretRequest. Either this or `data` is set.
    *
    * @generated from field: string value = 2;
    */
@@ -362,6 +380,13 @@ export type SetSecretValueRequest = Message<"bowline.secrets.v1.SetSecretValueRe
    * @generated from field: string etag = 3;
    */
   etag: string;
+
+  /**
+   * The new value as bytes; see CreateSecretRequest.
+   *
+   * @generated from field: bytes data = 4;
+   */
+  data: Uint8Array;
 };
 
 /**
@@ -378,7 +403,7 @@ export type SetSecretValueRequestJson = {
   id?: string;
 
   /**
-   * The new value; see CreateSecretRequest.
+   * The new value as text; see CreateSecretRequest. Either this or `data` is set.
    *
    * @generated from field: string value = 2;
    */
@@ -390,6 +415,13 @@ export type SetSecretValueRequestJson = {
    * @generated from field: string etag = 3;
    */
   etag?: string;
+
+  /**
+   * The new value as bytes; see CreateSecretRequest.
+   *
+   * @generated from field: bytes data = 4;
+   */
+  data?: string;
 };
 
 /**
@@ -418,6 +450,13 @@ export type DeleteSecretRequest = Message<"bowline.secrets.v1.DeleteSecretReques
    * @generated from field: string etag = 2;
    */
   etag: string;
+
+  /**
+   * Also while it is in use.
+   *
+   * @generated from field: bool force = 3;
+   */
+  force: boolean;
 };
 
 /**
@@ -439,6 +478,13 @@ export type DeleteSecretRequestJson = {
    * @generated from field: string etag = 2;
    */
   etag?: string;
+
+  /**
+   * Also while it is in use.
+   *
+   * @generated from field: bool force = 3;
+   */
+  force?: boolean;
 };
 
 /**
@@ -490,9 +536,10 @@ export const SecretService: GenService<{
     output: typeof SecretSchema;
   },
   /**
-   * Gives it a new value, as its next version. What is published keeps the
-   * version that it was published with: publish again to put the new one into
-   * force.
+   * Gives it a new value, as its next version. What is published or deployed
+   * keeps the version that it has: publish again, or apply or restart the stack,
+   * to put the new one into force. Until then such a stack has the condition
+   * SECRETS_OUTDATED.
    *
    * @generated from rpc bowline.secrets.v1.SecretService.SetSecretValue
    */
@@ -503,7 +550,9 @@ export const SecretService: GenService<{
   },
   /**
    * Deletes one with all its values. SECRET_IN_USE while something that is
-   * published has it.
+   * published or deployed has it; the message names what. With `force` it goes
+   * all the same: what runs keeps what it has, and whatever asks for the value
+   * again fails with SECRET_UNREADABLE.
    *
    * @generated from rpc bowline.secrets.v1.SecretService.DeleteSecret
    */

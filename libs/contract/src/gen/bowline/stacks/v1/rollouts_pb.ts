@@ -6,6 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { ExecProbe, ExecProbeJson, HttpProbe, HttpProbeJson, UpdateConfig_Order, UpdateConfig_OrderJson } from "../../deployments/v1/deployment_pb.ts";
+import { file_bowline_deployments_v1_deployment } from "../../deployments/v1/deployment_pb.ts";
 import { file_bowline_options_v1_options } from "../../options/v1/options_pb.ts";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
@@ -17,10 +19,17 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/stacks/v1/rollouts.proto.
  */
 export const file_bowline_stacks_v1_rollouts: GenFile = /*@__PURE__*/
-  fileDesc("CiBib3dsaW5lL3N0YWNrcy92MS9yb2xsb3V0cy5wcm90bxIRYm93bGluZS5zdGFja3MudjEi5gEKDVJvbGxvdXRQb2xpY3kSHgoMbWF4X3BhcmFsbGVsGAEgASgNQgi6SAUqAxjoBxJDChBtaW5faGVhbHRoeV90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABJGChFwcm9ncmVzc19kZWFkbGluZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARIYCgthdXRvX3JldmVydBgEIAEoCEgAiAEBQg4KDF9hdXRvX3JldmVydCLCBAoHUm9sbG91dBIKCgJpZBgBIAEoCRIQCghzdGFja19pZBgCIAEoCRINCgVzdGFjaxgDIAEoCRIVCg1mcm9tX3JldmlzaW9uGAQgASgNEhMKC3RvX3JldmlzaW9uGAUgASgNEg0KBWNhdXNlGAYgASgJEi8KBXN0YXRlGAcgASgOMiAuYm93bGluZS5zdGFja3MudjEuUm9sbG91dC5TdGF0ZRIOCgZyZWFzb24YCCABKAkSDwoHbWVzc2FnZRgJIAEoCRIMCgRkb25lGAogASgNEg0KBXRvdGFsGAsgASgNEjAKBnBvbGljeRgMIAEoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXRQb2xpY3kSEwoLZm9sbG93ZWRfYnkYDSABKAkSEgoKY3JlYXRlZF9ieRgOIAEoCRIXCg9jcmVhdGVkX2J5X25hbWUYDyABKAkSLgoKY3JlYXRlZF9hdBgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kZWRfYXQYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIo0BCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgsKB1BFTkRJTkcQARILCgdSVU5OSU5HEAISCgoGUEFVU0VEEAMSDQoJU1VDQ0VFREVEEAQSCgoGRkFJTEVEEAUSDwoLUk9MTEVEX0JBQ0sQBhILCgdBQk9SVEVEEAcSDgoKU1VQRVJTRURFRBAIIm0KE0xpc3RSb2xsb3V0c1JlcXVlc3QSGwoIc3RhY2tfaWQYASABKAlCCbpIBnIEEAEYZBIbCglwYWdlX3NpemUYAiABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIIl0KFExpc3RSb2xsb3V0c1Jlc3BvbnNlEiwKCHJvbGxvdXRzGAEgAygLMhouYm93bGluZS5zdGFja3MudjEuUm9sbG91dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKgoRR2V0Um9sbG91dFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIsChNQYXVzZVJvbGxvdXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLQoUUmVzdW1lUm9sbG91dFJlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCIsChNBYm9ydFJvbGxvdXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQyygUKDlJvbGxvdXRTZXJ2aWNlEpkBCgxMaXN0Um9sbG91dHMSJi5ib3dsaW5lLnN0YWNrcy52MS5MaXN0Um9sbG91dHNSZXF1ZXN0GicuYm93bGluZS5zdGFja3MudjEuTGlzdFJvbGxvdXRzUmVzcG9uc2UiOIrnGAUKAwIDBYLT5JMCKRInL3YxL3Byb3ZpZGVyL3N0YWNrcy97c3RhY2tfaWR9L3JvbGxvdXRzEnsKCkdldFJvbGxvdXQSJC5ib3dsaW5lLnN0YWNrcy52MS5HZXRSb2xsb3V0UmVxdWVzdBoaLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXQiK4rnGAUKAwIDBYLT5JMCHBIaL3YxL3Byb3ZpZGVyL3JvbGxvdXRzL3tpZH0ShwEKDFBhdXNlUm9sbG91dBImLmJvd2xpbmUuc3RhY2tzLnYxLlBhdXNlUm9sbG91dFJlcXVlc3QaGi5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0IjOK5xgECgICA4LT5JMCJToBKiIgL3YxL3Byb3ZpZGVyL3JvbGxvdXRzL3tpZH06cGF1c2USigEKDVJlc3VtZVJvbGxvdXQSJy5ib3dsaW5lLnN0YWNrcy52MS5SZXN1bWVSb2xsb3V0UmVxdWVzdBoaLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXQiNIrnGAQKAgIDgtPkkwImOgEqIiEvdjEvcHJvdmlkZXIvcm9sbG91dHMve2lkfTpyZXN1bWUShwEKDEFib3J0Um9sbG91dBImLmJvd2xpbmUuc3RhY2tzLnYxLkFib3J0Um9sbG91dFJlcXVlc3QaGi5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0IjOK5xgECgICA4LT5JMCJToBKiIgL3YxL3Byb3ZpZGVyL3JvbGxvdXRzL3tpZH06YWJvcnRiBnByb3RvMw", [file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiBib3dsaW5lL3N0YWNrcy92MS9yb2xsb3V0cy5wcm90bxIRYm93bGluZS5zdGFja3MudjEi6wUKDVJvbGxvdXRQb2xpY3kSHgoMbWF4X3BhcmFsbGVsGAEgASgNQgi6SAUqAxjoBxJDChBtaW5faGVhbHRoeV90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABJGChFwcm9ncmVzc19kZWFkbGluZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARIYCgthdXRvX3JldmVydBgEIAEoCEgAiAEBEkUKCHN0cmF0ZWd5GAUgASgOMikuYm93bGluZS5zdGFja3MudjEuUm9sbG91dFBvbGljeS5TdHJhdGVneUIIukgFggECEAESQwoFb3JkZXIYBiABKA4yKi5ib3dsaW5lLmRlcGxveW1lbnRzLnYxLlVwZGF0ZUNvbmZpZy5PcmRlckIIukgFggECEAESRQoQaGVhbHRoeV9kZWFkbGluZRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARIZCgxhdXRvX3Byb21vdGUYCCABKAhIAYgBARIeCgxjYW5hcnlfY291bnQYCSABKA1CCLpIBSoDGOgHEh8KDmNhbmFyeV9wZXJjZW50GAogASgNQge6SAQqAhhkEjsKCGtlZXBfb2xkGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABI3CgVnYXRlcxgMIAMoCzIeLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXRHYXRlQgi6SAWSAQIQECJNCghTdHJhdGVneRIYChRTVFJBVEVHWV9VTlNQRUNJRklFRBAAEgsKB1JPTExJTkcQARIOCgpCTFVFX0dSRUVOEAISCgoGQ0FOQVJZEANCDgoMX2F1dG9fcmV2ZXJ0Qg8KDV9hdXRvX3Byb21vdGUirgMKC1JvbGxvdXRHYXRlEisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw0MH0kEhoKB3NlcnZpY2UYAiABKAlCCbpIBnIEEAEYZBIxCgRodHRwGAMgASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5IdHRwUHJvYmVIABIxCgRleGVjGAQgASgLMiEuYm93bGluZS5kZXBsb3ltZW50cy52MS5FeGVjUHJvYmVIABI9Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiAwisAjIEEMCEPRI+CghpbnRlcnZhbBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgMIrAIyBBDAhD0SFwoGcGFzc2VzGAcgASgNQge6SAQqAhhkEiEKEGZhaWx1cmVzX2FsbG93ZWQYCCABKA1CB7pIBCoCGGQSJQoUaW5jb25jbHVzaXZlX2FsbG93ZWQYCSABKA1CB7pIBCoCGGRCDgoFY2hlY2sSBbpIAggBIrEGCgdSb2xsb3V0EgoKAmlkGAEgASgJEhAKCHN0YWNrX2lkGAIgASgJEg0KBXN0YWNrGAMgASgJEhUKDWZyb21fcmV2aXNpb24YBCABKA0SEwoLdG9fcmV2aXNpb24YBSABKA0SDQoFY2F1c2UYBiABKAkSLwoFc3RhdGUYByABKA4yIC5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0LlN0YXRlEg4KBnJlYXNvbhgIIAEoCRIPCgdtZXNzYWdlGAkgASgJEgwKBGRvbmUYCiABKA0SDQoFdG90YWwYCyABKA0SMAoGcG9saWN5GAwgASgLMiAuYm93bGluZS5zdGFja3MudjEuUm9sbG91dFBvbGljeRITCgtmb2xsb3dlZF9ieRgNIAEoCRISCgpjcmVhdGVkX2J5GA4gASgJEhcKD2NyZWF0ZWRfYnlfbmFtZRgPIAEoCRIuCgpjcmVhdGVkX2F0GBAgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoFcGhhc2UYEiABKA4yIC5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0LlBoYXNlEhgKEGF3YWl0c19wcm9tb3Rpb24YEyABKAgSFAoMc2lkZV9ieV9zaWRlGBQgAygJEjIKDnJlbW92ZXNfb2xkX2F0GBUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKNAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABILCgdQRU5ESU5HEAESCwoHUlVOTklORxACEgoKBlBBVVNFRBADEg0KCVNVQ0NFRURFRBAEEgoKBkZBSUxFRBAFEg8KC1JPTExFRF9CQUNLEAYSCwoHQUJPUlRFRBAHEg4KClNVUEVSU0VERUQQCCJYCgVQaGFzZRIVChFQSEFTRV9VTlNQRUNJRklFRBAAEgwKCFVQREFUSU5HEAESDQoJUFJFUEFSSU5HEAISDAoIQ0FOQVJJRVMQAxINCglTV0lUQ0hJTkcQBCJtChNMaXN0Um9sbG91dHNSZXF1ZXN0EhsKCHN0YWNrX2lkGAEgASgJQgm6SAZyBBABGGQSGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJdChRMaXN0Um9sbG91dHNSZXNwb25zZRIsCghyb2xsb3V0cxgBIAMoCzIaLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIioKEUdldFJvbGxvdXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLAoTUGF1c2VSb2xsb3V0UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIi0KFFJlc3VtZVJvbGxvdXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLgoVUHJvbW90ZVJvbGxvdXRSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQiLAoTQWJvcnRSb2xsb3V0UmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkMtoGCg5Sb2xsb3V0U2VydmljZRKZAQoMTGlzdFJvbGxvdXRzEiYuYm93bGluZS5zdGFja3MudjEuTGlzdFJvbGxvdXRzUmVxdWVzdBonLmJvd2xpbmUuc3RhY2tzLnYxLkxpc3RSb2xsb3V0c1Jlc3BvbnNlIjiK5xgFCgMCAwWC0+STAikSJy92MS9wcm92aWRlci9zdGFja3Mve3N0YWNrX2lkfS9yb2xsb3V0cxJ7CgpHZXRSb2xsb3V0EiQuYm93bGluZS5zdGFja3MudjEuR2V0Um9sbG91dFJlcXVlc3QaGi5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0IiuK5xgFCgMCAwWC0+STAhwSGi92MS9wcm92aWRlci9yb2xsb3V0cy97aWR9EocBCgxQYXVzZVJvbGxvdXQSJi5ib3dsaW5lLnN0YWNrcy52MS5QYXVzZVJvbGxvdXRSZXF1ZXN0GhouYm93bGluZS5zdGFja3MudjEuUm9sbG91dCIziucYBAoCAgOC0+STAiU6ASoiIC92MS9wcm92aWRlci9yb2xsb3V0cy97aWR9OnBhdXNlEooBCg1SZXN1bWVSb2xsb3V0EicuYm93bGluZS5zdGFja3MudjEuUmVzdW1lUm9sbG91dFJlcXVlc3QaGi5ib3dsaW5lLnN0YWNrcy52MS5Sb2xsb3V0IjSK5xgECgICA4LT5JMCJjoBKiIhL3YxL3Byb3ZpZGVyL3JvbGxvdXRzL3tpZH06cmVzdW1lEo0BCg5Qcm9tb3RlUm9sbG91dBIoLmJvd2xpbmUuc3RhY2tzLnYxLlByb21vdGVSb2xsb3V0UmVxdWVzdBoaLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXQiNYrnGAQKAgIDgtPkkwInOgEqIiIvdjEvcHJvdmlkZXIvcm9sbG91dHMve2lkfTpwcm9tb3RlEocBCgxBYm9ydFJvbGxvdXQSJi5ib3dsaW5lLnN0YWNrcy52MS5BYm9ydFJvbGxvdXRSZXF1ZXN0GhouYm93bGluZS5zdGFja3MudjEuUm9sbG91dCIziucYBAoCAgOC0+STAiU6ASoiIC92MS9wcm92aWRlci9yb2xsb3V0cy97aWR9OmFib3J0YgZwcm90bzM", [file_bowline_deployments_v1_deployment, file_bowline_options_v1_options, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * How a stack is rolled out.
+ *
+ * With BLUE_GREEN and CANARY changed services run old and new side by side, and
+ * their published ports are held by forwarders of the agents, which do the
+ * switch. Within the stack's networks both are found by the service's name. A
+ * service that writes to a volume cannot run twice: it is replaced in place,
+ * first. A stack's first rollout, restarts, stops, starts, placements and reverts
+ * are ROLLING.
  *
  * @generated from message bowline.stacks.v1.RolloutPolicy
  */
@@ -55,10 +64,80 @@ export type RolloutPolicy = Message<"bowline.stacks.v1.RolloutPolicy"> & {
    * @generated from field: optional bool auto_revert = 4;
    */
   autoRevert?: boolean | undefined;
+
+  /**
+   * How what is new takes the place of what was.
+   *
+   * @generated from field: bowline.stacks.v1.RolloutPolicy.Strategy strategy = 5;
+   */
+  strategy: RolloutPolicy_Strategy;
+
+  /**
+   * Which goes first where an agent replaces instances. START_FIRST: published
+   * ports are held by a forwarder. `deploy.update_config.order` of a service
+   * wins.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig.Order order = 6;
+   */
+  order: UpdateConfig_Order;
+
+  /**
+   * How long an agent that can be reached may take from the beginning of its
+   * part until it is healthy. Unset: as long as its command may.
+   *
+   * @generated from field: google.protobuf.Duration healthy_deadline = 7;
+   */
+  healthyDeadline?: Duration | undefined;
+
+  /**
+   * Promote by itself, once what is new is healthy for long enough and its gates
+   * have passed. Default: true for BLUE_GREEN, false for CANARY.
+   *
+   * @generated from field: optional bool auto_promote = 8;
+   */
+  autoPromote?: boolean | undefined;
+
+  /**
+   * With CANARY: new instances of each changed service, of the whole stack. At
+   * least 1, at most its replicas. Default 1.
+   *
+   * @generated from field: uint32 canary_count = 9;
+   */
+  canaryCount: number;
+
+  /**
+   * With CANARY, instead of a count: percent of its replicas, rounded up.
+   *
+   * @generated from field: uint32 canary_percent = 10;
+   */
+  canaryPercent: number;
+
+  /**
+   * With BLUE_GREEN: how long what was is kept after the switch. An abort
+   * meanwhile switches back at once. Default 5 min.
+   *
+   * @generated from field: google.protobuf.Duration keep_old = 11;
+   */
+  keepOld?: Duration | undefined;
+
+  /**
+   * What has to hold beside health: asked of what is new, at each agent, before
+   * it takes over.
+   *
+   * @generated from field: repeated bowline.stacks.v1.RolloutGate gates = 12;
+   */
+  gates: RolloutGate[];
 };
 
 /**
  * How a stack is rolled out.
+ *
+ * With BLUE_GREEN and CANARY changed services run old and new side by side, and
+ * their published ports are held by forwarders of the agents, which do the
+ * switch. Within the stack's networks both are found by the service's name. A
+ * service that writes to a volume cannot run twice: it is replaced in place,
+ * first. A stack's first rollout, restarts, stops, starts, placements and reverts
+ * are ROLLING.
  *
  * @generated from message bowline.stacks.v1.RolloutPolicy
  */
@@ -93,6 +172,69 @@ export type RolloutPolicyJson = {
    * @generated from field: optional bool auto_revert = 4;
    */
   autoRevert?: boolean;
+
+  /**
+   * How what is new takes the place of what was.
+   *
+   * @generated from field: bowline.stacks.v1.RolloutPolicy.Strategy strategy = 5;
+   */
+  strategy?: RolloutPolicy_StrategyJson;
+
+  /**
+   * Which goes first where an agent replaces instances. START_FIRST: published
+   * ports are held by a forwarder. `deploy.update_config.order` of a service
+   * wins.
+   *
+   * @generated from field: bowline.deployments.v1.UpdateConfig.Order order = 6;
+   */
+  order?: UpdateConfig_OrderJson;
+
+  /**
+   * How long an agent that can be reached may take from the beginning of its
+   * part until it is healthy. Unset: as long as its command may.
+   *
+   * @generated from field: google.protobuf.Duration healthy_deadline = 7;
+   */
+  healthyDeadline?: DurationJson;
+
+  /**
+   * Promote by itself, once what is new is healthy for long enough and its gates
+   * have passed. Default: true for BLUE_GREEN, false for CANARY.
+   *
+   * @generated from field: optional bool auto_promote = 8;
+   */
+  autoPromote?: boolean;
+
+  /**
+   * With CANARY: new instances of each changed service, of the whole stack. At
+   * least 1, at most its replicas. Default 1.
+   *
+   * @generated from field: uint32 canary_count = 9;
+   */
+  canaryCount?: number;
+
+  /**
+   * With CANARY, instead of a count: percent of its replicas, rounded up.
+   *
+   * @generated from field: uint32 canary_percent = 10;
+   */
+  canaryPercent?: number;
+
+  /**
+   * With BLUE_GREEN: how long what was is kept after the switch. An abort
+   * meanwhile switches back at once. Default 5 min.
+   *
+   * @generated from field: google.protobuf.Duration keep_old = 11;
+   */
+  keepOld?: DurationJson;
+
+  /**
+   * What has to hold beside health: asked of what is new, at each agent, before
+   * it takes over.
+   *
+   * @generated from field: repeated bowline.stacks.v1.RolloutGate gates = 12;
+   */
+  gates?: RolloutGateJson[];
 };
 
 /**
@@ -101,6 +243,224 @@ export type RolloutPolicyJson = {
  */
 export const RolloutPolicySchema: GenMessage<RolloutPolicy, {jsonType: RolloutPolicyJson}> = /*@__PURE__*/
   messageDesc(file_bowline_stacks_v1_rollouts, 0);
+
+/**
+ * How what is new takes the place of what was.
+ *
+ * @generated from enum bowline.stacks.v1.RolloutPolicy.Strategy
+ */
+export const RolloutPolicy_Strategy = {
+  /**
+   * Same as ROLLING.
+   *
+   * @generated from enum value: STRATEGY_UNSPECIFIED = 0;
+   */
+  STRATEGY_UNSPECIFIED: 0,
+
+  /**
+   * Agent after agent, each replaces what changed.
+   *
+   * @generated from enum value: ROLLING = 1;
+   */
+  ROLLING: 1,
+
+  /**
+   * All of what is new beside what was; then ports switch; then what was goes.
+   *
+   * @generated from enum value: BLUE_GREEN = 2;
+   */
+  BLUE_GREEN: 2,
+
+  /**
+   * Some of what is new beside what was, with their share of connections;
+   * promoted, the rest follows agent after agent.
+   *
+   * @generated from enum value: CANARY = 3;
+   */
+  CANARY: 3,
+} as const;
+
+/**
+ * How what is new takes the place of what was.
+ *
+ * @generated from enum bowline.stacks.v1.RolloutPolicy.Strategy
+ */
+export type RolloutPolicy_Strategy = (typeof RolloutPolicy_Strategy)[keyof typeof RolloutPolicy_Strategy] | UnknownEnum;
+
+/**
+ * How what is new takes the place of what was.
+ *
+ * @generated from enum bowline.stacks.v1.RolloutPolicy.Strategy
+ */
+export type RolloutPolicy_StrategyJson = "STRATEGY_UNSPECIFIED" | "ROLLING" | "BLUE_GREEN" | "CANARY";
+
+/**
+ * Describes the enum bowline.stacks.v1.RolloutPolicy.Strategy.
+ */
+export const RolloutPolicy_StrategySchema: GenEnum<RolloutPolicy_Strategy, RolloutPolicy_StrategyJson> = /*@__PURE__*/
+  enumDesc(file_bowline_stacks_v1_rollouts, 0, 0);
+
+/**
+ * A question to what is new. A gate that fails fails the rollout; one that
+ * cannot tell pauses it (GATE_INCONCLUSIVE).
+ *
+ * @generated from message bowline.stacks.v1.RolloutGate
+ */
+export type RolloutGate = Message<"bowline.stacks.v1.RolloutGate"> & {
+  /**
+   * Unique in the policy.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The service that is asked.
+   *
+   * @generated from field: string service = 2;
+   */
+  service: string;
+
+  /**
+   * How it is asked.
+   *
+   * @generated from oneof bowline.stacks.v1.RolloutGate.check
+   */
+  check: {
+    /**
+     * A GET at a port inside: the number of one of its `ports` or `expose`.
+     * 200–399 passes, another answer fails, none in time cannot tell.
+     *
+     * @generated from field: bowline.deployments.v1.HttpProbe http = 3;
+     */
+    value: HttpProbe;
+    case: "http";
+  } | {
+    /**
+     * A command inside the instance. 0 passes, 75 and no end in time cannot
+     * tell, others fail.
+     *
+     * @generated from field: bowline.deployments.v1.ExecProbe exec = 4;
+     */
+    value: ExecProbe;
+    case: "exec";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Longest time of one try. Default 10 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 5;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Time between two tries. Default 5 s.
+   *
+   * @generated from field: google.protobuf.Duration interval = 6;
+   */
+  interval?: Duration | undefined;
+
+  /**
+   * Tries that have to pass, per instance. 0 is 1.
+   *
+   * @generated from field: uint32 passes = 7;
+   */
+  passes: number;
+
+  /**
+   * Tries that may fail, per instance.
+   *
+   * @generated from field: uint32 failures_allowed = 8;
+   */
+  failuresAllowed: number;
+
+  /**
+   * Tries that may not tell, per instance.
+   *
+   * @generated from field: uint32 inconclusive_allowed = 9;
+   */
+  inconclusiveAllowed: number;
+};
+
+/**
+ * A question to what is new. A gate that fails fails the rollout; one that
+ * cannot tell pauses it (GATE_INCONCLUSIVE).
+ *
+ * @generated from message bowline.stacks.v1.RolloutGate
+ */
+export type RolloutGateJson = {
+  /**
+   * Unique in the policy.
+   *
+   * @generated from field: string name = 1;
+   */
+  name?: string;
+
+  /**
+   * The service that is asked.
+   *
+   * @generated from field: string service = 2;
+   */
+  service?: string;
+
+  /**
+   * A GET at a port inside: the number of one of its `ports` or `expose`.
+   * 200–399 passes, another answer fails, none in time cannot tell.
+   *
+   * @generated from field: bowline.deployments.v1.HttpProbe http = 3;
+   */
+  http?: HttpProbeJson;
+
+  /**
+   * A command inside the instance. 0 passes, 75 and no end in time cannot
+   * tell, others fail.
+   *
+   * @generated from field: bowline.deployments.v1.ExecProbe exec = 4;
+   */
+  exec?: ExecProbeJson;
+
+  /**
+   * Longest time of one try. Default 10 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 5;
+   */
+  timeout?: DurationJson;
+
+  /**
+   * Time between two tries. Default 5 s.
+   *
+   * @generated from field: google.protobuf.Duration interval = 6;
+   */
+  interval?: DurationJson;
+
+  /**
+   * Tries that have to pass, per instance. 0 is 1.
+   *
+   * @generated from field: uint32 passes = 7;
+   */
+  passes?: number;
+
+  /**
+   * Tries that may fail, per instance.
+   *
+   * @generated from field: uint32 failures_allowed = 8;
+   */
+  failuresAllowed?: number;
+
+  /**
+   * Tries that may not tell, per instance.
+   *
+   * @generated from field: uint32 inconclusive_allowed = 9;
+   */
+  inconclusiveAllowed?: number;
+};
+
+/**
+ * Describes the message bowline.stacks.v1.RolloutGate.
+ * Use `create(RolloutGateSchema)` to create a new message.
+ */
+export const RolloutGateSchema: GenMessage<RolloutGate, {jsonType: RolloutGateJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_stacks_v1_rollouts, 1);
 
 /**
  * How a stack comes from one revision to another.
@@ -173,7 +533,7 @@ export type Rollout = Message<"bowline.stacks.v1.Rollout"> & {
   message: string;
 
   /**
-   * Agents that have it, healthy for long enough.
+   * Agents that are done with the present phase, healthy for long enough.
    *
    * @generated from field: uint32 done = 10;
    */
@@ -227,6 +587,35 @@ export type Rollout = Message<"bowline.stacks.v1.Rollout"> & {
    * @generated from field: google.protobuf.Timestamp ended_at = 17;
    */
   endedAt?: Timestamp | undefined;
+
+  /**
+   * What it does now.
+   *
+   * @generated from field: bowline.stacks.v1.Rollout.Phase phase = 18;
+   */
+  phase: Rollout_Phase;
+
+  /**
+   * Old and new run side by side, all is well, and somebody has to say that it
+   * goes on (PromoteRollout). The progress deadline does not count.
+   *
+   * @generated from field: bool awaits_promotion = 19;
+   */
+  awaitsPromotion: boolean;
+
+  /**
+   * Services that run side by side in it.
+   *
+   * @generated from field: repeated string side_by_side = 20;
+   */
+  sideBySide: string[];
+
+  /**
+   * With BLUE_GREEN after the switch: when what was is removed.
+   *
+   * @generated from field: google.protobuf.Timestamp removes_old_at = 21;
+   */
+  removesOldAt?: Timestamp | undefined;
 };
 
 /**
@@ -300,7 +689,7 @@ export type RolloutJson = {
   message?: string;
 
   /**
-   * Agents that have it, healthy for long enough.
+   * Agents that are done with the present phase, healthy for long enough.
    *
    * @generated from field: uint32 done = 10;
    */
@@ -354,6 +743,35 @@ export type RolloutJson = {
    * @generated from field: google.protobuf.Timestamp ended_at = 17;
    */
   endedAt?: TimestampJson;
+
+  /**
+   * What it does now.
+   *
+   * @generated from field: bowline.stacks.v1.Rollout.Phase phase = 18;
+   */
+  phase?: Rollout_PhaseJson;
+
+  /**
+   * Old and new run side by side, all is well, and somebody has to say that it
+   * goes on (PromoteRollout). The progress deadline does not count.
+   *
+   * @generated from field: bool awaits_promotion = 19;
+   */
+  awaitsPromotion?: boolean;
+
+  /**
+   * Services that run side by side in it.
+   *
+   * @generated from field: repeated string side_by_side = 20;
+   */
+  sideBySide?: string[];
+
+  /**
+   * With BLUE_GREEN after the switch: when what was is removed.
+   *
+   * @generated from field: google.protobuf.Timestamp removes_old_at = 21;
+   */
+  removesOldAt?: TimestampJson;
 };
 
 /**
@@ -361,7 +779,7 @@ export type RolloutJson = {
  * Use `create(RolloutSchema)` to create a new message.
  */
 export const RolloutSchema: GenMessage<Rollout, {jsonType: RolloutJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 1);
+  messageDesc(file_bowline_stacks_v1_rollouts, 2);
 
 /**
  * Where it stands.
@@ -451,7 +869,69 @@ export type Rollout_StateJson = "STATE_UNSPECIFIED" | "PENDING" | "RUNNING" | "P
  * Describes the enum bowline.stacks.v1.Rollout.State.
  */
 export const Rollout_StateSchema: GenEnum<Rollout_State, Rollout_StateJson> = /*@__PURE__*/
-  enumDesc(file_bowline_stacks_v1_rollouts, 1, 0);
+  enumDesc(file_bowline_stacks_v1_rollouts, 2, 0);
+
+/**
+ * What it does.
+ *
+ * @generated from enum bowline.stacks.v1.Rollout.Phase
+ */
+export const Rollout_Phase = {
+  /**
+   * Not known: made by an older version.
+   *
+   * @generated from enum value: PHASE_UNSPECIFIED = 0;
+   */
+  PHASE_UNSPECIFIED: 0,
+
+  /**
+   * Each agent replaces what changed; the last phase of every strategy.
+   *
+   * @generated from enum value: UPDATING = 1;
+   */
+  UPDATING: 1,
+
+  /**
+   * What is new comes up beside what was.
+   *
+   * @generated from enum value: PREPARING = 2;
+   */
+  PREPARING: 2,
+
+  /**
+   * Some of what is new serve beside what was.
+   *
+   * @generated from enum value: CANARIES = 3;
+   */
+  CANARIES: 3,
+
+  /**
+   * Ports switch to what is new; what was is kept for a while.
+   *
+   * @generated from enum value: SWITCHING = 4;
+   */
+  SWITCHING: 4,
+} as const;
+
+/**
+ * What it does.
+ *
+ * @generated from enum bowline.stacks.v1.Rollout.Phase
+ */
+export type Rollout_Phase = (typeof Rollout_Phase)[keyof typeof Rollout_Phase] | UnknownEnum;
+
+/**
+ * What it does.
+ *
+ * @generated from enum bowline.stacks.v1.Rollout.Phase
+ */
+export type Rollout_PhaseJson = "PHASE_UNSPECIFIED" | "UPDATING" | "PREPARING" | "CANARIES" | "SWITCHING";
+
+/**
+ * Describes the enum bowline.stacks.v1.Rollout.Phase.
+ */
+export const Rollout_PhaseSchema: GenEnum<Rollout_Phase, Rollout_PhaseJson> = /*@__PURE__*/
+  enumDesc(file_bowline_stacks_v1_rollouts, 2, 1);
 
 /**
  * See RolloutService.ListRollouts.
@@ -514,7 +994,7 @@ export type ListRolloutsRequestJson = {
  * Use `create(ListRolloutsRequestSchema)` to create a new message.
  */
 export const ListRolloutsRequestSchema: GenMessage<ListRolloutsRequest, {jsonType: ListRolloutsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 2);
+  messageDesc(file_bowline_stacks_v1_rollouts, 3);
 
 /**
  * See RolloutService.ListRollouts.
@@ -563,7 +1043,7 @@ export type ListRolloutsResponseJson = {
  * Use `create(ListRolloutsResponseSchema)` to create a new message.
  */
 export const ListRolloutsResponseSchema: GenMessage<ListRolloutsResponse, {jsonType: ListRolloutsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 3);
+  messageDesc(file_bowline_stacks_v1_rollouts, 4);
 
 /**
  * See RolloutService.GetRollout.
@@ -598,7 +1078,7 @@ export type GetRolloutRequestJson = {
  * Use `create(GetRolloutRequestSchema)` to create a new message.
  */
 export const GetRolloutRequestSchema: GenMessage<GetRolloutRequest, {jsonType: GetRolloutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 4);
+  messageDesc(file_bowline_stacks_v1_rollouts, 5);
 
 /**
  * See RolloutService.PauseRollout.
@@ -633,7 +1113,7 @@ export type PauseRolloutRequestJson = {
  * Use `create(PauseRolloutRequestSchema)` to create a new message.
  */
 export const PauseRolloutRequestSchema: GenMessage<PauseRolloutRequest, {jsonType: PauseRolloutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 5);
+  messageDesc(file_bowline_stacks_v1_rollouts, 6);
 
 /**
  * See RolloutService.ResumeRollout.
@@ -668,7 +1148,42 @@ export type ResumeRolloutRequestJson = {
  * Use `create(ResumeRolloutRequestSchema)` to create a new message.
  */
 export const ResumeRolloutRequestSchema: GenMessage<ResumeRolloutRequest, {jsonType: ResumeRolloutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 6);
+  messageDesc(file_bowline_stacks_v1_rollouts, 7);
+
+/**
+ * See RolloutService.PromoteRollout.
+ *
+ * @generated from message bowline.stacks.v1.PromoteRolloutRequest
+ */
+export type PromoteRolloutRequest = Message<"bowline.stacks.v1.PromoteRolloutRequest"> & {
+  /**
+   * The rollout.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * See RolloutService.PromoteRollout.
+ *
+ * @generated from message bowline.stacks.v1.PromoteRolloutRequest
+ */
+export type PromoteRolloutRequestJson = {
+  /**
+   * The rollout.
+   *
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message bowline.stacks.v1.PromoteRolloutRequest.
+ * Use `create(PromoteRolloutRequestSchema)` to create a new message.
+ */
+export const PromoteRolloutRequestSchema: GenMessage<PromoteRolloutRequest, {jsonType: PromoteRolloutRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_stacks_v1_rollouts, 8);
 
 /**
  * See RolloutService.AbortRollout.
@@ -703,7 +1218,7 @@ export type AbortRolloutRequestJson = {
  * Use `create(AbortRolloutRequestSchema)` to create a new message.
  */
 export const AbortRolloutRequestSchema: GenMessage<AbortRolloutRequest, {jsonType: AbortRolloutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_rollouts, 7);
+  messageDesc(file_bowline_stacks_v1_rollouts, 9);
 
 /**
  * Rollouts of stacks. Each step is an ordinary command.
@@ -743,13 +1258,29 @@ export const RolloutService: GenService<{
     output: typeof RolloutSchema;
   },
   /**
-   * Goes on. The progress deadline begins anew.
+   * Goes on. The progress deadline begins anew; gates that could not tell are
+   * asked again. COMPOSE_REFUSED_BY_POLICY where the cluster's policy does not
+   * allow any more what it would start; abort goes back.
    *
    * @generated from rpc bowline.stacks.v1.RolloutService.ResumeRollout
    */
   resumeRollout: {
     methodKind: "unary";
     input: typeof ResumeRolloutRequestSchema;
+    output: typeof RolloutSchema;
+  },
+  /**
+   * Goes on to what is new: where a rollout waits for that (`awaits_promotion`),
+   * and before, as soon as it could wait. After a switch: what was goes at once.
+   * A pause ends, and gates that could not tell count as passed. ROLLOUT_ENDED
+   * where it has; ROLLOUT_NOT_PROMOTABLE where there is nothing of all that;
+   * COMPOSE_REFUSED_BY_POLICY as for ResumeRollout.
+   *
+   * @generated from rpc bowline.stacks.v1.RolloutService.PromoteRollout
+   */
+  promoteRollout: {
+    methodKind: "unary";
+    input: typeof PromoteRolloutRequestSchema;
     output: typeof RolloutSchema;
   },
   /**

@@ -25,7 +25,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file bowline/stacks/v1/stacks.proto.
  */
 export const file_bowline_stacks_v1_stacks: GenFile = /*@__PURE__*/
-  fileDesc("Ch5ib3dsaW5lL3N0YWNrcy92MS9zdGFja3MucHJvdG8SEWJvd2xpbmUuc3RhY2tzLnYxItYECgVTdGFjaxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAkSDwoHY2x1c3RlchgEIAEoCRItCgVzdGF0ZRgFIAEoDjIeLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrLlN0YXRlEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCHJldmlzaW9uGAggASgNEhcKD3N0YWJsZV9yZXZpc2lvbhgJIAEoDRIrCgdyb2xsb3V0GAogASgLMhouYm93bGluZS5zdGFja3MudjEuUm9sbG91dBIvCgd0YXJnZXRzGAsgAygLMh4uYm93bGluZS5zdGFja3MudjEuU3RhY2tUYXJnZXQSEgoKY29uZGl0aW9ucxgMIAMoCRIUCgxvd2luZ19hZ2VudHMYDSADKAkSDAoEZXRhZxgOIAEoCRISCgpjcmVhdGVkX2J5GA8gASgJEi4KCmNyZWF0ZWRfYXQYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD29yZ2FuaXNhdGlvbl9pZBgSIAEoCSJwCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEg8KC1JPTExJTkdfT1VUEAESCwoHUlVOTklORxACEgoKBkZBSUxFRBADEgsKB1NUT1BQRUQQBBIMCghERUxFVElORxAFEgsKB0RFTEVURUQQBiLjAwoLU3RhY2tUYXJnZXQSEAoIYWdlbnRfaWQYASABKAkSDQoFYWdlbnQYAiABKAkSFQoNZGVwbG95bWVudF9pZBgDIAEoCRISCgpnZW5lcmF0aW9uGAQgASgNEhAKCHJldmlzaW9uGAUgASgNEjMKBXN0YXRlGAYgASgOMiQuYm93bGluZS5zdGFja3MudjEuU3RhY2tUYXJnZXQuU3RhdGUSEgoKY29tbWFuZF9pZBgHIAEoCRIOCgZyZWFzb24YCCABKAkSDwoHbWVzc2FnZRgJIAEoCRIYChBwcm9ncmVzc19wZXJjZW50GAogASgNEhYKDnByb2dyZXNzX3BoYXNlGAsgASgJEjcKCHNlcnZpY2VzGAwgAygLMiUuYm93bGluZS5zdGFja3MudjEuU3RhY2tUYXJnZXRTZXJ2aWNlEi4KCnVwZGF0ZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInEKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASCwoHV0FJVElORxABEgsKB1BFTkRJTkcQAhIMCghBUFBMWUlORxADEggKBERPTkUQBBIRCg1UQVJHRVRfRkFJTEVEEAUSDAoIUkVNT1ZJTkcQBiLMAQoSU3RhY2tUYXJnZXRTZXJ2aWNlEg8KB3NlcnZpY2UYASABKAkSDQoFaW1hZ2UYAiABKAkSDQoFY291bnQYAyABKA0SOwoJaW5zdGFuY2VzGAQgAygLMiguYm93bGluZS5kZXBsb3ltZW50cy52MS5PYnNlcnZlZEluc3RhbmNlEhYKDnByb2dyZXNzX3BoYXNlGAUgASgJEhgKEHByb2dyZXNzX3BlcmNlbnQYBiABKA0SGAoQcHJvZ3Jlc3NfbWVzc2FnZRgHIAEoCSJDCgtDb21wb3NlRmlsZRIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIAIEhoKB2NvbnRlbnQYAiABKAxCCbpIBnoEGICAQCKpAgoNQ29tcG9zZVNvdXJjZRI5CgVmaWxlcxgBIAMoCzIeLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VGaWxlQgq6SAeSAQQIARAQElEKC2Vudmlyb25tZW50GAIgAygLMjEuYm93bGluZS5zdGFja3MudjEuQ29tcG9zZVNvdXJjZS5FbnZpcm9ubWVudEVudHJ5Qgm6SAaaAQMQ6AcSGgoIcHJvZmlsZXMYAyADKAlCCLpIBZIBAhBAEjoKCHJlZmVycmVkGAQgAygLMh4uYm93bGluZS5zdGFja3MudjEuQ29tcG9zZUZpbGVCCLpIBZIBAhBAGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJrCg5Db21wb3NlRmluZGluZxIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgRmaWxlGAMgASgJEgwKBGxpbmUYBCABKA0SDgoGY29sdW1uGAUgASgNEgwKBHBhdGgYBiABKAkihAEKFFZhbGlkYXRlU3RhY2tSZXF1ZXN0EjgKBnNvdXJjZRgBIAEoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VTb3VyY2VCBrpIA8gBARIbCgpjbHVzdGVyX2lkGAIgASgJQge6SARyAhhkEhUKBG5hbWUYAyABKAlCB7pIBHICGD8ikwEKFVZhbGlkYXRlU3RhY2tSZXNwb25zZRIxCgZlcnJvcnMYASADKAsyIS5ib3dsaW5lLnN0YWNrcy52MS5Db21wb3NlRmluZGluZxIzCgh3YXJuaW5ncxgCIAMoCzIhLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VGaW5kaW5nEhIKCm5vcm1hbGlzZWQYAyABKAkirAIKEUFwcGx5U3RhY2tSZXF1ZXN0EisKBG5hbWUYASABKAlCHbpIGnIYMhZeW2Etel1bYS16MC05LV17MCw2Mn0kEhsKCmNsdXN0ZXJfaWQYAiABKAlCB7pIBHICGGQSOAoGc291cmNlGAMgASgLMiAuYm93bGluZS5zdGFja3MudjEuQ29tcG9zZVNvdXJjZUIGukgDyAEBEjAKBnBvbGljeRgEIAEoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxvdXRQb2xpY3kSMgoGbGltaXRzGAUgASgLMiIuYm93bGluZS5wcm9kdWN0cy52MS5Db21tYW5kTGltaXRzEg8KB2RyeV9ydW4YBiABKAgSHAoKcmVxdWVzdF9pZBgHIAEoCUIIukgFcgMYgAEi0AEKEkFwcGx5U3RhY2tSZXNwb25zZRInCgVzdGFjaxgBIAEoCzIYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrEjMKCHdhcm5pbmdzGAIgAygLMiEuYm93bGluZS5zdGFja3MudjEuQ29tcG9zZUZpbmRpbmcSLgoEcGxhbhgDIAMoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLlBsYW5uZWRDaGFuZ2USLAoHY2hhbmdlcxgEIAMoCzIbLmJvd2xpbmUucHJvZHVjdHMudjEuQ2hhbmdlIuUBCg1QbGFubmVkQ2hhbmdlEhAKCGFnZW50X2lkGAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3NlcnZpY2UYAyABKAkSNwoGYWN0aW9uGAQgASgOMicuYm93bGluZS5zdGFja3MudjEuUGxhbm5lZENoYW5nZS5BY3Rpb24SDQoFY291bnQYBSABKA0iWgoGQWN0aW9uEhYKEkFDVElPTl9VTlNQRUNJRklFRBAAEgoKBkNSRUFURRABEgsKB1JFUExBQ0UQAhIJCgVTQ0FMRRADEgoKBlJFTU9WRRAEEggKBEtFRVAQBSLAAQoRTGlzdFN0YWNrc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBIbCgpjbHVzdGVyX2lkGAMgASgJQge6SARyAhhkEjgKBnN0YXRlcxgEIAMoDjIeLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrLlN0YXRlQgi6SAWSAQIQBhIZChFyZXR1cm5fdG90YWxfc2l6ZRgFIAEoCCJ/ChJMaXN0U3RhY2tzUmVzcG9uc2USKAoGc3RhY2tzGAEgAygLMhguYm93bGluZS5zdGFja3MudjEuU3RhY2sSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhcKCnRvdGFsX3NpemUYAyABKA1IAIgBAUINCgtfdG90YWxfc2l6ZSIoCg9HZXRTdGFja1JlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZCJfChBEb3duU3RhY2tSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSFgoOcmVtb3ZlX3ZvbHVtZXMYAiABKAgSHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiRwoQU3RvcFN0YWNrUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhwKCnJlcXVlc3RfaWQYAiABKAlCCLpIBXIDGIABIkgKEVN0YXJ0U3RhY2tSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiZwoTUmVzdGFydFN0YWNrUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhsKCHNlcnZpY2VzGAIgAygJQgm6SAaSAQMQyAESHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiXQoUUm9sbGJhY2tTdGFja1JlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIQCghyZXZpc2lvbhgCIAEoDRIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASLRAQoNU3RhY2tSZXZpc2lvbhIOCgZudW1iZXIYASABKA0SEAoIc2VydmljZXMYAiADKAkSEgoKbm9ybWFsaXNlZBgDIAEoCRItCglzdGFibGVfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmNyZWF0ZWRfYnkYBSABKAkSFwoPY3JlYXRlZF9ieV9uYW1lGAYgASgJEi4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInMKGUxpc3RTdGFja1JldmlzaW9uc1JlcXVlc3QSGwoIc3RhY2tfaWQYASABKAlCCbpIBnIEEAEYZBIbCglwYWdlX3NpemUYAiABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIImoKGkxpc3RTdGFja1JldmlzaW9uc1Jlc3BvbnNlEjMKCXJldmlzaW9ucxgBIAMoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkMKEERpZmZTdGFja1JlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIMCgRmcm9tGAIgASgNEgoKAnRvGAMgASgNIkEKEURpZmZTdGFja1Jlc3BvbnNlEiwKB2NoYW5nZXMYASADKAsyGy5ib3dsaW5lLnByb2R1Y3RzLnYxLkNoYW5nZSJCChFXYXRjaFN0YWNrUmVxdWVzdBITCgJpZBgBIAEoCUIHukgEcgIYZBIYCgZjdXJzb3IYAiABKAlCCLpIBXIDGIABImMKEldhdGNoU3RhY2tSZXNwb25zZRInCgVzdGFjaxgBIAEoCzIYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrEg4KBmN1cnNvchgCIAEoCRIUCgxzbmFwc2hvdF9lbmQYAyABKAgy3g0KDFN0YWNrU2VydmljZRKTAQoNVmFsaWRhdGVTdGFjaxInLmJvd2xpbmUuc3RhY2tzLnYxLlZhbGlkYXRlU3RhY2tSZXF1ZXN0GiguYm93bGluZS5zdGFja3MudjEuVmFsaWRhdGVTdGFja1Jlc3BvbnNlIi+K5xgECgIDBYLT5JMCIToBKiIcL3YxL3Byb3ZpZGVyL3N0YWNrczp2YWxpZGF0ZRKNAQoKQXBwbHlTdGFjaxIkLmJvd2xpbmUuc3RhY2tzLnYxLkFwcGx5U3RhY2tSZXF1ZXN0GiUuYm93bGluZS5zdGFja3MudjEuQXBwbHlTdGFja1Jlc3BvbnNlIjKK5xgDCgEDkucYAwjKAYLT5JMCHjoBKiIZL3YxL3Byb3ZpZGVyL3N0YWNrczphcHBseRJ/CgpMaXN0U3RhY2tzEiQuYm93bGluZS5zdGFja3MudjEuTGlzdFN0YWNrc1JlcXVlc3QaJS5ib3dsaW5lLnN0YWNrcy52MS5MaXN0U3RhY2tzUmVzcG9uc2UiJIrnGAUKAwIDBYLT5JMCFRITL3YxL3Byb3ZpZGVyL3N0YWNrcxJzCghHZXRTdGFjaxIiLmJvd2xpbmUuc3RhY2tzLnYxLkdldFN0YWNrUmVxdWVzdBoYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrIimK5xgFCgMCAwWC0+STAhoSGC92MS9wcm92aWRlci9zdGFja3Mve2lkfRKfAQoJRG93blN0YWNrEiMuYm93bGluZS5zdGFja3MudjEuRG93blN0YWNrUmVxdWVzdBoYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrIlOK5xgECgICA5LnGAMIygGC0+STAj46ASpaGioYL3YxL3Byb3ZpZGVyL3N0YWNrcy97aWR9Ih0vdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06ZG93bhKDAQoJU3RvcFN0YWNrEiMuYm93bGluZS5zdGFja3MudjEuU3RvcFN0YWNrUmVxdWVzdBoYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrIjeK5xgECgICA5LnGAMIygGC0+STAiI6ASoiHS92MS9wcm92aWRlci9zdGFja3Mve2lkfTpzdG9wEoYBCgpTdGFydFN0YWNrEiQuYm93bGluZS5zdGFja3MudjEuU3RhcnRTdGFja1JlcXVlc3QaGC5ib3dsaW5lLnN0YWNrcy52MS5TdGFjayI4iucYBAoCAgOS5xgDCMoBgtPkkwIjOgEqIh4vdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06c3RhcnQSjAEKDFJlc3RhcnRTdGFjaxImLmJvd2xpbmUuc3RhY2tzLnYxLlJlc3RhcnRTdGFja1JlcXVlc3QaGC5ib3dsaW5lLnN0YWNrcy52MS5TdGFjayI6iucYBAoCAgOS5xgDCMoBgtPkkwIlOgEqIiAvdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06cmVzdGFydBKOAQoNUm9sbGJhY2tTdGFjaxInLmJvd2xpbmUuc3RhY2tzLnYxLlJvbGxiYWNrU3RhY2tSZXF1ZXN0GhguYm93bGluZS5zdGFja3MudjEuU3RhY2siOornGAMKAQOS5xgDCMoBgtPkkwImOgEqIiEvdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06cm9sbGJhY2sSrAEKEkxpc3RTdGFja1JldmlzaW9ucxIsLmJvd2xpbmUuc3RhY2tzLnYxLkxpc3RTdGFja1JldmlzaW9uc1JlcXVlc3QaLS5ib3dsaW5lLnN0YWNrcy52MS5MaXN0U3RhY2tSZXZpc2lvbnNSZXNwb25zZSI5iucYBQoDAgMFgtPkkwIqEigvdjEvcHJvdmlkZXIvc3RhY2tzL3tzdGFja19pZH0vcmV2aXNpb25zEoUBCglEaWZmU3RhY2sSIy5ib3dsaW5lLnN0YWNrcy52MS5EaWZmU3RhY2tSZXF1ZXN0GiQuYm93bGluZS5zdGFja3MudjEuRGlmZlN0YWNrUmVzcG9uc2UiLYrnGAQKAgMFgtPkkwIfEh0vdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06ZGlmZhKpAQoKV2F0Y2hTdGFjaxIkLmJvd2xpbmUuc3RhY2tzLnYxLldhdGNoU3RhY2tSZXF1ZXN0GiUuYm93bGluZS5zdGFja3MudjEuV2F0Y2hTdGFja1Jlc3BvbnNlIkyK5xgFCgMCAwWC0+STAj1aGxIZL3YxL3Byb3ZpZGVyL3N0YWNrczp3YXRjaBIeL3YxL3Byb3ZpZGVyL3N0YWNrcy97aWR9OndhdGNoMAFiBnByb3RvMw", [file_bowline_deployments_v1_deployment_service, file_bowline_options_v1_options, file_bowline_products_v1_product_publishes, file_bowline_products_v1_products, file_bowline_stacks_v1_rollouts, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Ch5ib3dsaW5lL3N0YWNrcy92MS9zdGFja3MucHJvdG8SEWJvd2xpbmUuc3RhY2tzLnYxIr4FCgVTdGFjaxIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAkSDwoHY2x1c3RlchgEIAEoCRItCgVzdGF0ZRgFIAEoDjIeLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrLlN0YXRlEg4KBnJlYXNvbhgGIAEoCRIPCgdtZXNzYWdlGAcgASgJEhAKCHJldmlzaW9uGAggASgNEhcKD3N0YWJsZV9yZXZpc2lvbhgJIAEoDRIrCgdyb2xsb3V0GAogASgLMhouYm93bGluZS5zdGFja3MudjEuUm9sbG91dBIvCgd0YXJnZXRzGAsgAygLMh4uYm93bGluZS5zdGFja3MudjEuU3RhY2tUYXJnZXQSEgoKY29uZGl0aW9ucxgMIAMoCRIUCgxvd2luZ19hZ2VudHMYDSADKAkSDAoEZXRhZxgOIAEoCRISCgpjcmVhdGVkX2J5GA8gASgJEi4KCmNyZWF0ZWRfYXQYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD29yZ2FuaXNhdGlvbl9pZBgSIAEoCRIyCgZsaW1pdHMYEyABKAsyIi5ib3dsaW5lLnByb2R1Y3RzLnYxLkNvbW1hbmRMaW1pdHMSMgoHd2FpdGluZxgUIAMoCzIhLmJvd2xpbmUuc3RhY2tzLnYxLldhaXRpbmdTZXJ2aWNlInAKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDwoLUk9MTElOR19PVVQQARILCgdSVU5OSU5HEAISCgoGRkFJTEVEEAMSCwoHU1RPUFBFRBAEEgwKCERFTEVUSU5HEAUSCwoHREVMRVRFRBAGIloKDldhaXRpbmdTZXJ2aWNlEg8KB3NlcnZpY2UYASABKAkSJgoFbGFja3MYAiADKAsyFy5ib3dsaW5lLnN0YWNrcy52MS5MYWNrEg8KB21lc3NhZ2UYAyABKAkiKAoETGFjaxISCgpjYXBhYmlsaXR5GAEgASgJEgwKBHBhdGgYAiABKAki4wMKC1N0YWNrVGFyZ2V0EhAKCGFnZW50X2lkGAEgASgJEg0KBWFnZW50GAIgASgJEhUKDWRlcGxveW1lbnRfaWQYAyABKAkSEgoKZ2VuZXJhdGlvbhgEIAEoDRIQCghyZXZpc2lvbhgFIAEoDRIzCgVzdGF0ZRgGIAEoDjIkLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrVGFyZ2V0LlN0YXRlEhIKCmNvbW1hbmRfaWQYByABKAkSDgoGcmVhc29uGAggASgJEg8KB21lc3NhZ2UYCSABKAkSGAoQcHJvZ3Jlc3NfcGVyY2VudBgKIAEoDRIWCg5wcm9ncmVzc19waGFzZRgLIAEoCRI3CghzZXJ2aWNlcxgMIAMoCzIlLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrVGFyZ2V0U2VydmljZRIuCgp1cGRhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJxCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgsKB1dBSVRJTkcQARILCgdQRU5ESU5HEAISDAoIQVBQTFlJTkcQAxIICgRET05FEAQSEQoNVEFSR0VUX0ZBSUxFRBAFEgwKCFJFTU9WSU5HEAYizAEKElN0YWNrVGFyZ2V0U2VydmljZRIPCgdzZXJ2aWNlGAEgASgJEg0KBWltYWdlGAIgASgJEg0KBWNvdW50GAMgASgNEjsKCWluc3RhbmNlcxgEIAMoCzIoLmJvd2xpbmUuZGVwbG95bWVudHMudjEuT2JzZXJ2ZWRJbnN0YW5jZRIWCg5wcm9ncmVzc19waGFzZRgFIAEoCRIYChBwcm9ncmVzc19wZXJjZW50GAYgASgNEhgKEHByb2dyZXNzX21lc3NhZ2UYByABKAkiQwoLQ29tcG9zZUZpbGUSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiACBIaCgdjb250ZW50GAIgASgMQgm6SAZ6BBiAgEAi2wIKDUNvbXBvc2VTb3VyY2USOQoFZmlsZXMYASADKAsyHi5ib3dsaW5lLnN0YWNrcy52MS5Db21wb3NlRmlsZUIKukgHkgEECAEQEBJRCgtlbnZpcm9ubWVudBgCIAMoCzIxLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VTb3VyY2UuRW52aXJvbm1lbnRFbnRyeUIJukgGmgEDEOgHEhoKCHByb2ZpbGVzGAMgAygJQgi6SAWSAQIQQBI6CghyZWZlcnJlZBgEIAMoCzIeLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VGaWxlQgi6SAWSAQIQQBIwCg5ob3N0X2RpcmVjdG9yeRgFIAEoCUIYukgVchMYgAgyDl4oL1teXHgwMF0qKT8kGjIKEEVudmlyb25tZW50RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJrCg5Db21wb3NlRmluZGluZxIOCgZyZWFzb24YASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgRmaWxlGAMgASgJEgwKBGxpbmUYBCABKA0SDgoGY29sdW1uGAUgASgNEgwKBHBhdGgYBiABKAkihAEKFFZhbGlkYXRlU3RhY2tSZXF1ZXN0EjgKBnNvdXJjZRgBIAEoCzIgLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VTb3VyY2VCBrpIA8gBARIbCgpjbHVzdGVyX2lkGAIgASgJQge6SARyAhhkEhUKBG5hbWUYAyABKAlCB7pIBHICGD8ipAEKFVZhbGlkYXRlU3RhY2tSZXNwb25zZRIxCgZlcnJvcnMYASADKAsyIS5ib3dsaW5lLnN0YWNrcy52MS5Db21wb3NlRmluZGluZxIzCgh3YXJuaW5ncxgCIAMoCzIhLmJvd2xpbmUuc3RhY2tzLnYxLkNvbXBvc2VGaW5kaW5nEhIKCm5vcm1hbGlzZWQYAyABKAkSDwoHbWlzc2luZxgEIAMoCSKsAgoRQXBwbHlTdGFja1JlcXVlc3QSKwoEbmFtZRgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSGwoKY2x1c3Rlcl9pZBgCIAEoCUIHukgEcgIYZBI4CgZzb3VyY2UYAyABKAsyIC5ib3dsaW5lLnN0YWNrcy52MS5Db21wb3NlU291cmNlQga6SAPIAQESMAoGcG9saWN5GAQgASgLMiAuYm93bGluZS5zdGFja3MudjEuUm9sbG91dFBvbGljeRIyCgZsaW1pdHMYBSABKAsyIi5ib3dsaW5lLnByb2R1Y3RzLnYxLkNvbW1hbmRMaW1pdHMSDwoHZHJ5X3J1bhgGIAEoCBIcCgpyZXF1ZXN0X2lkGAcgASgJQgi6SAVyAxiAASLQAQoSQXBwbHlTdGFja1Jlc3BvbnNlEicKBXN0YWNrGAEgASgLMhguYm93bGluZS5zdGFja3MudjEuU3RhY2sSMwoId2FybmluZ3MYAiADKAsyIS5ib3dsaW5lLnN0YWNrcy52MS5Db21wb3NlRmluZGluZxIuCgRwbGFuGAMgAygLMiAuYm93bGluZS5zdGFja3MudjEuUGxhbm5lZENoYW5nZRIsCgdjaGFuZ2VzGAQgAygLMhsuYm93bGluZS5wcm9kdWN0cy52MS5DaGFuZ2Ui5QEKDVBsYW5uZWRDaGFuZ2USEAoIYWdlbnRfaWQYASABKAkSDQoFYWdlbnQYAiABKAkSDwoHc2VydmljZRgDIAEoCRI3CgZhY3Rpb24YBCABKA4yJy5ib3dsaW5lLnN0YWNrcy52MS5QbGFubmVkQ2hhbmdlLkFjdGlvbhINCgVjb3VudBgFIAEoDSJaCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASCgoGQ1JFQVRFEAESCwoHUkVQTEFDRRACEgkKBVNDQUxFEAMSCgoGUkVNT1ZFEAQSCAoES0VFUBAFIsABChFMaXN0U3RhY2tzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEhsKCmNsdXN0ZXJfaWQYAyABKAlCB7pIBHICGGQSOAoGc3RhdGVzGAQgAygOMh4uYm93bGluZS5zdGFja3MudjEuU3RhY2suU3RhdGVCCLpIBZIBAhAGEhkKEXJldHVybl90b3RhbF9zaXplGAUgASgIIn8KEkxpc3RTdGFja3NSZXNwb25zZRIoCgZzdGFja3MYASADKAsyGC5ib3dsaW5lLnN0YWNrcy52MS5TdGFjaxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSFwoKdG90YWxfc2l6ZRgDIAEoDUgAiAEBQg0KC190b3RhbF9zaXplIigKD0dldFN0YWNrUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkIl8KEERvd25TdGFja1JlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIWCg5yZW1vdmVfdm9sdW1lcxgCIAEoCBIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASJHChBTdG9wU3RhY2tSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSHAoKcmVxdWVzdF9pZBgCIAEoCUIIukgFcgMYgAEiSAoRU3RhcnRTdGFja1JlcXVlc3QSFQoCaWQYASABKAlCCbpIBnIEEAEYZBIcCgpyZXF1ZXN0X2lkGAIgASgJQgi6SAVyAxiAASJnChNSZXN0YXJ0U3RhY2tSZXF1ZXN0EhUKAmlkGAEgASgJQgm6SAZyBBABGGQSGwoIc2VydmljZXMYAiADKAlCCbpIBpIBAxDIARIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAASJdChRSb2xsYmFja1N0YWNrUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEhAKCHJldmlzaW9uGAIgASgNEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDGIABItEBCg1TdGFja1JldmlzaW9uEg4KBm51bWJlchgBIAEoDRIQCghzZXJ2aWNlcxgCIAMoCRISCgpub3JtYWxpc2VkGAMgASgJEi0KCXN0YWJsZV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKY3JlYXRlZF9ieRgFIAEoCRIXCg9jcmVhdGVkX2J5X25hbWUYBiABKAkSLgoKY3JlYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicwoZTGlzdFN0YWNrUmV2aXNpb25zUmVxdWVzdBIbCghzdGFja19pZBgBIAEoCUIJukgGcgQQARhkEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAgiagoaTGlzdFN0YWNrUmV2aXNpb25zUmVzcG9uc2USMwoJcmV2aXNpb25zGAEgAygLMiAuYm93bGluZS5zdGFja3MudjEuU3RhY2tSZXZpc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiQwoQRGlmZlN0YWNrUmVxdWVzdBIVCgJpZBgBIAEoCUIJukgGcgQQARhkEgwKBGZyb20YAiABKA0SCgoCdG8YAyABKA0iQQoRRGlmZlN0YWNrUmVzcG9uc2USLAoHY2hhbmdlcxgBIAMoCzIbLmJvd2xpbmUucHJvZHVjdHMudjEuQ2hhbmdlIkIKEVdhdGNoU3RhY2tSZXF1ZXN0EhMKAmlkGAEgASgJQge6SARyAhhkEhgKBmN1cnNvchgCIAEoCUIIukgFcgMYgAEiYwoSV2F0Y2hTdGFja1Jlc3BvbnNlEicKBXN0YWNrGAEgASgLMhguYm93bGluZS5zdGFja3MudjEuU3RhY2sSDgoGY3Vyc29yGAIgASgJEhQKDHNuYXBzaG90X2VuZBgDIAEoCDLeDQoMU3RhY2tTZXJ2aWNlEpMBCg1WYWxpZGF0ZVN0YWNrEicuYm93bGluZS5zdGFja3MudjEuVmFsaWRhdGVTdGFja1JlcXVlc3QaKC5ib3dsaW5lLnN0YWNrcy52MS5WYWxpZGF0ZVN0YWNrUmVzcG9uc2UiL4rnGAQKAgMFgtPkkwIhOgEqIhwvdjEvcHJvdmlkZXIvc3RhY2tzOnZhbGlkYXRlEo0BCgpBcHBseVN0YWNrEiQuYm93bGluZS5zdGFja3MudjEuQXBwbHlTdGFja1JlcXVlc3QaJS5ib3dsaW5lLnN0YWNrcy52MS5BcHBseVN0YWNrUmVzcG9uc2UiMornGAMKAQOS5xgDCMoBgtPkkwIeOgEqIhkvdjEvcHJvdmlkZXIvc3RhY2tzOmFwcGx5En8KCkxpc3RTdGFja3MSJC5ib3dsaW5lLnN0YWNrcy52MS5MaXN0U3RhY2tzUmVxdWVzdBolLmJvd2xpbmUuc3RhY2tzLnYxLkxpc3RTdGFja3NSZXNwb25zZSIkiucYBQoDAgMFgtPkkwIVEhMvdjEvcHJvdmlkZXIvc3RhY2tzEnMKCEdldFN0YWNrEiIuYm93bGluZS5zdGFja3MudjEuR2V0U3RhY2tSZXF1ZXN0GhguYm93bGluZS5zdGFja3MudjEuU3RhY2siKYrnGAUKAwIDBYLT5JMCGhIYL3YxL3Byb3ZpZGVyL3N0YWNrcy97aWR9Ep8BCglEb3duU3RhY2sSIy5ib3dsaW5lLnN0YWNrcy52MS5Eb3duU3RhY2tSZXF1ZXN0GhguYm93bGluZS5zdGFja3MudjEuU3RhY2siU4rnGAQKAgIDkucYAwjKAYLT5JMCPjoBKloaKhgvdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH0iHS92MS9wcm92aWRlci9zdGFja3Mve2lkfTpkb3duEoMBCglTdG9wU3RhY2sSIy5ib3dsaW5lLnN0YWNrcy52MS5TdG9wU3RhY2tSZXF1ZXN0GhguYm93bGluZS5zdGFja3MudjEuU3RhY2siN4rnGAQKAgIDkucYAwjKAYLT5JMCIjoBKiIdL3YxL3Byb3ZpZGVyL3N0YWNrcy97aWR9OnN0b3AShgEKClN0YXJ0U3RhY2sSJC5ib3dsaW5lLnN0YWNrcy52MS5TdGFydFN0YWNrUmVxdWVzdBoYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrIjiK5xgECgICA5LnGAMIygGC0+STAiM6ASoiHi92MS9wcm92aWRlci9zdGFja3Mve2lkfTpzdGFydBKMAQoMUmVzdGFydFN0YWNrEiYuYm93bGluZS5zdGFja3MudjEuUmVzdGFydFN0YWNrUmVxdWVzdBoYLmJvd2xpbmUuc3RhY2tzLnYxLlN0YWNrIjqK5xgECgICA5LnGAMIygGC0+STAiU6ASoiIC92MS9wcm92aWRlci9zdGFja3Mve2lkfTpyZXN0YXJ0Eo4BCg1Sb2xsYmFja1N0YWNrEicuYm93bGluZS5zdGFja3MudjEuUm9sbGJhY2tTdGFja1JlcXVlc3QaGC5ib3dsaW5lLnN0YWNrcy52MS5TdGFjayI6iucYAwoBA5LnGAMIygGC0+STAiY6ASoiIS92MS9wcm92aWRlci9zdGFja3Mve2lkfTpyb2xsYmFjaxKsAQoSTGlzdFN0YWNrUmV2aXNpb25zEiwuYm93bGluZS5zdGFja3MudjEuTGlzdFN0YWNrUmV2aXNpb25zUmVxdWVzdBotLmJvd2xpbmUuc3RhY2tzLnYxLkxpc3RTdGFja1JldmlzaW9uc1Jlc3BvbnNlIjmK5xgFCgMCAwWC0+STAioSKC92MS9wcm92aWRlci9zdGFja3Mve3N0YWNrX2lkfS9yZXZpc2lvbnMShQEKCURpZmZTdGFjaxIjLmJvd2xpbmUuc3RhY2tzLnYxLkRpZmZTdGFja1JlcXVlc3QaJC5ib3dsaW5lLnN0YWNrcy52MS5EaWZmU3RhY2tSZXNwb25zZSItiucYBAoCAwWC0+STAh8SHS92MS9wcm92aWRlci9zdGFja3Mve2lkfTpkaWZmEqkBCgpXYXRjaFN0YWNrEiQuYm93bGluZS5zdGFja3MudjEuV2F0Y2hTdGFja1JlcXVlc3QaJS5ib3dsaW5lLnN0YWNrcy52MS5XYXRjaFN0YWNrUmVzcG9uc2UiTIrnGAUKAwIDBYLT5JMCPVobEhkvdjEvcHJvdmlkZXIvc3RhY2tzOndhdGNoEh4vdjEvcHJvdmlkZXIvc3RhY2tzL3tpZH06d2F0Y2gwAWIGcHJvdG8z", [file_bowline_deployments_v1_deployment_service, file_bowline_options_v1_options, file_bowline_products_v1_product_publishes, file_bowline_products_v1_products, file_bowline_stacks_v1_rollouts, file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * A Compose file as a versioned resource.
@@ -111,7 +111,9 @@ export type Stack = Message<"bowline.stacks.v1.Stack"> & {
   targets: StackTarget[];
 
   /**
-   * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT.
+   * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT,
+   * SECRETS_OUTDATED (a secret has another value by now than what was rolled
+   * out last, or was deleted by force: apply or restart the stack).
    *
    * @generated from field: repeated string conditions = 12;
    */
@@ -158,6 +160,22 @@ export type Stack = Message<"bowline.stacks.v1.Stack"> & {
    * @generated from field: string organisation_id = 18;
    */
   organisationId: string;
+
+  /**
+   * How its commands behave, defaults included. Removals and stops go first
+   * whatever its priority says.
+   *
+   * @generated from field: bowline.products.v1.CommandLimits limits = 19;
+   */
+  limits?: CommandLimits | undefined;
+
+  /**
+   * Services of which not all instances found an agent. They follow when one
+   * comes; the condition is NO_AGENT.
+   *
+   * @generated from field: repeated bowline.stacks.v1.WaitingService waiting = 20;
+   */
+  waiting: WaitingService[];
 };
 
 /**
@@ -244,7 +262,9 @@ export type StackJson = {
   targets?: StackTargetJson[];
 
   /**
-   * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT.
+   * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT,
+   * SECRETS_OUTDATED (a secret has another value by now than what was rolled
+   * out last, or was deleted by force: apply or restart the stack).
    *
    * @generated from field: repeated string conditions = 12;
    */
@@ -291,6 +311,22 @@ export type StackJson = {
    * @generated from field: string organisation_id = 18;
    */
   organisationId?: string;
+
+  /**
+   * How its commands behave, defaults included. Removals and stops go first
+   * whatever its priority says.
+   *
+   * @generated from field: bowline.products.v1.CommandLimits limits = 19;
+   */
+  limits?: CommandLimitsJson;
+
+  /**
+   * Services of which not all instances found an agent. They follow when one
+   * comes; the condition is NO_AGENT.
+   *
+   * @generated from field: repeated bowline.stacks.v1.WaitingService waiting = 20;
+   */
+  waiting?: WaitingServiceJson[];
 };
 
 /**
@@ -376,6 +412,124 @@ export type Stack_StateJson = "STATE_UNSPECIFIED" | "ROLLING_OUT" | "RUNNING" | 
  */
 export const Stack_StateSchema: GenEnum<Stack_State, Stack_StateJson> = /*@__PURE__*/
   enumDesc(file_bowline_stacks_v1_stacks, 0, 0);
+
+/**
+ * A service that waits for an agent.
+ *
+ * @generated from message bowline.stacks.v1.WaitingService
+ */
+export type WaitingService = Message<"bowline.stacks.v1.WaitingService"> & {
+  /**
+   * The service.
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * What the agents lack that could have it otherwise. Empty: constraints or
+   * limits keep it out, or there is no agent.
+   *
+   * @generated from field: repeated bowline.stacks.v1.Lack lacks = 2;
+   */
+  lacks: Lack[];
+
+  /**
+   * For people.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * A service that waits for an agent.
+ *
+ * @generated from message bowline.stacks.v1.WaitingService
+ */
+export type WaitingServiceJson = {
+  /**
+   * The service.
+   *
+   * @generated from field: string service = 1;
+   */
+  service?: string;
+
+  /**
+   * What the agents lack that could have it otherwise. Empty: constraints or
+   * limits keep it out, or there is no agent.
+   *
+   * @generated from field: repeated bowline.stacks.v1.Lack lacks = 2;
+   */
+  lacks?: LackJson[];
+
+  /**
+   * For people.
+   *
+   * @generated from field: string message = 3;
+   */
+  message?: string;
+};
+
+/**
+ * Describes the message bowline.stacks.v1.WaitingService.
+ * Use `create(WaitingServiceSchema)` to create a new message.
+ */
+export const WaitingServiceSchema: GenMessage<WaitingService, {jsonType: WaitingServiceJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_stacks_v1_stacks, 1);
+
+/**
+ * What a service needs and agents do not report.
+ *
+ * @generated from message bowline.stacks.v1.Lack
+ */
+export type Lack = Message<"bowline.stacks.v1.Lack"> & {
+  /**
+   * A capability: `container-options`, `host-paths`, `images`, `jobs`,
+   * `networks`, `secrets`, `volumes`, …; or what the owners of hosts deny
+   * their agents: `privileged`, `devices`, …
+   *
+   * @generated from field: string capability = 1;
+   */
+  capability: string;
+
+  /**
+   * Where the Compose file asks for it: `services.web.read_only`.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * What a service needs and agents do not report.
+ *
+ * @generated from message bowline.stacks.v1.Lack
+ */
+export type LackJson = {
+  /**
+   * A capability: `container-options`, `host-paths`, `images`, `jobs`,
+   * `networks`, `secrets`, `volumes`, …; or what the owners of hosts deny
+   * their agents: `privileged`, `devices`, …
+   *
+   * @generated from field: string capability = 1;
+   */
+  capability?: string;
+
+  /**
+   * Where the Compose file asks for it: `services.web.read_only`.
+   *
+   * @generated from field: string path = 2;
+   */
+  path?: string;
+};
+
+/**
+ * Describes the message bowline.stacks.v1.Lack.
+ * Use `create(LackSchema)` to create a new message.
+ */
+export const LackSchema: GenMessage<Lack, {jsonType: LackJson}> = /*@__PURE__*/
+  messageDesc(file_bowline_stacks_v1_stacks, 2);
 
 /**
  * What a stack has at one agent.
@@ -578,7 +732,7 @@ export type StackTargetJson = {
  * Use `create(StackTargetSchema)` to create a new message.
  */
 export const StackTargetSchema: GenMessage<StackTarget, {jsonType: StackTargetJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 1);
+  messageDesc(file_bowline_stacks_v1_stacks, 3);
 
 /**
  * Where it stands.
@@ -654,7 +808,7 @@ export type StackTarget_StateJson = "STATE_UNSPECIFIED" | "WAITING" | "PENDING" 
  * Describes the enum bowline.stacks.v1.StackTarget.State.
  */
 export const StackTarget_StateSchema: GenEnum<StackTarget_State, StackTarget_StateJson> = /*@__PURE__*/
-  enumDesc(file_bowline_stacks_v1_stacks, 1, 0);
+  enumDesc(file_bowline_stacks_v1_stacks, 3, 0);
 
 /**
  * A service at one agent.
@@ -773,7 +927,7 @@ export type StackTargetServiceJson = {
  * Use `create(StackTargetServiceSchema)` to create a new message.
  */
 export const StackTargetServiceSchema: GenMessage<StackTargetService, {jsonType: StackTargetServiceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 2);
+  messageDesc(file_bowline_stacks_v1_stacks, 4);
 
 /**
  * A Compose file, or another file that one names.
@@ -822,7 +976,7 @@ export type ComposeFileJson = {
  * Use `create(ComposeFileSchema)` to create a new message.
  */
 export const ComposeFileSchema: GenMessage<ComposeFile, {jsonType: ComposeFileJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 3);
+  messageDesc(file_bowline_stacks_v1_stacks, 5);
 
 /**
  * Compose files with all that they refer to.
@@ -858,6 +1012,16 @@ export type ComposeSource = Message<"bowline.stacks.v1.ComposeSource"> & {
    * @generated from field: repeated bowline.stacks.v1.ComposeFile referred = 4;
    */
   referred: ComposeFile[];
+
+  /**
+   * Absolute path of a folder that is on the agents' hosts: relative paths of
+   * bind mounts start there, and are asked of the cluster's policy like all of
+   * the host's. Empty: what came in `referred` becomes configs, and other
+   * relative paths are refused.
+   *
+   * @generated from field: string host_directory = 5;
+   */
+  hostDirectory: string;
 };
 
 /**
@@ -894,6 +1058,16 @@ export type ComposeSourceJson = {
    * @generated from field: repeated bowline.stacks.v1.ComposeFile referred = 4;
    */
   referred?: ComposeFileJson[];
+
+  /**
+   * Absolute path of a folder that is on the agents' hosts: relative paths of
+   * bind mounts start there, and are asked of the cluster's policy like all of
+   * the host's. Empty: what came in `referred` becomes configs, and other
+   * relative paths are refused.
+   *
+   * @generated from field: string host_directory = 5;
+   */
+  hostDirectory?: string;
 };
 
 /**
@@ -901,7 +1075,7 @@ export type ComposeSourceJson = {
  * Use `create(ComposeSourceSchema)` to create a new message.
  */
 export const ComposeSourceSchema: GenMessage<ComposeSource, {jsonType: ComposeSourceJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 4);
+  messageDesc(file_bowline_stacks_v1_stacks, 6);
 
 /**
  * An error or a warning in Compose files.
@@ -1006,7 +1180,7 @@ export type ComposeFindingJson = {
  * Use `create(ComposeFindingSchema)` to create a new message.
  */
 export const ComposeFindingSchema: GenMessage<ComposeFinding, {jsonType: ComposeFindingJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 5);
+  messageDesc(file_bowline_stacks_v1_stacks, 7);
 
 /**
  * See StackService.ValidateStack.
@@ -1071,7 +1245,7 @@ export type ValidateStackRequestJson = {
  * Use `create(ValidateStackRequestSchema)` to create a new message.
  */
 export const ValidateStackRequestSchema: GenMessage<ValidateStackRequest, {jsonType: ValidateStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 6);
+  messageDesc(file_bowline_stacks_v1_stacks, 8);
 
 /**
  * See StackService.ValidateStack.
@@ -1100,6 +1274,14 @@ export type ValidateStackResponse = Message<"bowline.stacks.v1.ValidateStackResp
    * @generated from field: string normalised = 3;
    */
   normalised: string;
+
+  /**
+   * Paths that the files name and whose content was not sent, as they name them:
+   * of files, and of folders that are mounted. Send them in `referred`.
+   *
+   * @generated from field: repeated string missing = 4;
+   */
+  missing: string[];
 };
 
 /**
@@ -1129,6 +1311,14 @@ export type ValidateStackResponseJson = {
    * @generated from field: string normalised = 3;
    */
   normalised?: string;
+
+  /**
+   * Paths that the files name and whose content was not sent, as they name them:
+   * of files, and of folders that are mounted. Send them in `referred`.
+   *
+   * @generated from field: repeated string missing = 4;
+   */
+  missing?: string[];
 };
 
 /**
@@ -1136,7 +1326,7 @@ export type ValidateStackResponseJson = {
  * Use `create(ValidateStackResponseSchema)` to create a new message.
  */
 export const ValidateStackResponseSchema: GenMessage<ValidateStackResponse, {jsonType: ValidateStackResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 7);
+  messageDesc(file_bowline_stacks_v1_stacks, 9);
 
 /**
  * See StackService.ApplyStack.
@@ -1259,7 +1449,7 @@ export type ApplyStackRequestJson = {
  * Use `create(ApplyStackRequestSchema)` to create a new message.
  */
 export const ApplyStackRequestSchema: GenMessage<ApplyStackRequest, {jsonType: ApplyStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 8);
+  messageDesc(file_bowline_stacks_v1_stacks, 10);
 
 /**
  * See StackService.ApplyStack.
@@ -1338,7 +1528,7 @@ export type ApplyStackResponseJson = {
  * Use `create(ApplyStackResponseSchema)` to create a new message.
  */
 export const ApplyStackResponseSchema: GenMessage<ApplyStackResponse, {jsonType: ApplyStackResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 9);
+  messageDesc(file_bowline_stacks_v1_stacks, 11);
 
 /**
  * What an apply changes at one agent.
@@ -1429,7 +1619,7 @@ export type PlannedChangeJson = {
  * Use `create(PlannedChangeSchema)` to create a new message.
  */
 export const PlannedChangeSchema: GenMessage<PlannedChange, {jsonType: PlannedChangeJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 10);
+  messageDesc(file_bowline_stacks_v1_stacks, 12);
 
 /**
  * What happens to a service.
@@ -1498,7 +1688,7 @@ export type PlannedChange_ActionJson = "ACTION_UNSPECIFIED" | "CREATE" | "REPLAC
  * Describes the enum bowline.stacks.v1.PlannedChange.Action.
  */
 export const PlannedChange_ActionSchema: GenEnum<PlannedChange_Action, PlannedChange_ActionJson> = /*@__PURE__*/
-  enumDesc(file_bowline_stacks_v1_stacks, 10, 0);
+  enumDesc(file_bowline_stacks_v1_stacks, 12, 0);
 
 /**
  * See StackService.ListStacks.
@@ -1589,7 +1779,7 @@ export type ListStacksRequestJson = {
  * Use `create(ListStacksRequestSchema)` to create a new message.
  */
 export const ListStacksRequestSchema: GenMessage<ListStacksRequest, {jsonType: ListStacksRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 11);
+  messageDesc(file_bowline_stacks_v1_stacks, 13);
 
 /**
  * See StackService.ListStacks.
@@ -1652,7 +1842,7 @@ export type ListStacksResponseJson = {
  * Use `create(ListStacksResponseSchema)` to create a new message.
  */
 export const ListStacksResponseSchema: GenMessage<ListStacksResponse, {jsonType: ListStacksResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 12);
+  messageDesc(file_bowline_stacks_v1_stacks, 14);
 
 /**
  * See StackService.GetStack.
@@ -1687,7 +1877,7 @@ export type GetStackRequestJson = {
  * Use `create(GetStackRequestSchema)` to create a new message.
  */
 export const GetStackRequestSchema: GenMessage<GetStackRequest, {jsonType: GetStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 13);
+  messageDesc(file_bowline_stacks_v1_stacks, 15);
 
 /**
  * See StackService.DownStack.
@@ -1750,7 +1940,7 @@ export type DownStackRequestJson = {
  * Use `create(DownStackRequestSchema)` to create a new message.
  */
 export const DownStackRequestSchema: GenMessage<DownStackRequest, {jsonType: DownStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 14);
+  messageDesc(file_bowline_stacks_v1_stacks, 16);
 
 /**
  * See StackService.StopStack.
@@ -1799,7 +1989,7 @@ export type StopStackRequestJson = {
  * Use `create(StopStackRequestSchema)` to create a new message.
  */
 export const StopStackRequestSchema: GenMessage<StopStackRequest, {jsonType: StopStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 15);
+  messageDesc(file_bowline_stacks_v1_stacks, 17);
 
 /**
  * See StackService.StartStack.
@@ -1848,7 +2038,7 @@ export type StartStackRequestJson = {
  * Use `create(StartStackRequestSchema)` to create a new message.
  */
 export const StartStackRequestSchema: GenMessage<StartStackRequest, {jsonType: StartStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 16);
+  messageDesc(file_bowline_stacks_v1_stacks, 18);
 
 /**
  * See StackService.RestartStack.
@@ -1911,7 +2101,7 @@ export type RestartStackRequestJson = {
  * Use `create(RestartStackRequestSchema)` to create a new message.
  */
 export const RestartStackRequestSchema: GenMessage<RestartStackRequest, {jsonType: RestartStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 17);
+  messageDesc(file_bowline_stacks_v1_stacks, 19);
 
 /**
  * See StackService.RollbackStack.
@@ -1974,7 +2164,7 @@ export type RollbackStackRequestJson = {
  * Use `create(RollbackStackRequestSchema)` to create a new message.
  */
 export const RollbackStackRequestSchema: GenMessage<RollbackStackRequest, {jsonType: RollbackStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 18);
+  messageDesc(file_bowline_stacks_v1_stacks, 20);
 
 /**
  * What a stack was made of.
@@ -2093,7 +2283,7 @@ export type StackRevisionJson = {
  * Use `create(StackRevisionSchema)` to create a new message.
  */
 export const StackRevisionSchema: GenMessage<StackRevision, {jsonType: StackRevisionJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 19);
+  messageDesc(file_bowline_stacks_v1_stacks, 21);
 
 /**
  * See StackService.ListStackRevisions.
@@ -2156,7 +2346,7 @@ export type ListStackRevisionsRequestJson = {
  * Use `create(ListStackRevisionsRequestSchema)` to create a new message.
  */
 export const ListStackRevisionsRequestSchema: GenMessage<ListStackRevisionsRequest, {jsonType: ListStackRevisionsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 20);
+  messageDesc(file_bowline_stacks_v1_stacks, 22);
 
 /**
  * See StackService.ListStackRevisions.
@@ -2205,7 +2395,7 @@ export type ListStackRevisionsResponseJson = {
  * Use `create(ListStackRevisionsResponseSchema)` to create a new message.
  */
 export const ListStackRevisionsResponseSchema: GenMessage<ListStackRevisionsResponse, {jsonType: ListStackRevisionsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 21);
+  messageDesc(file_bowline_stacks_v1_stacks, 23);
 
 /**
  * See StackService.DiffStack.
@@ -2268,7 +2458,7 @@ export type DiffStackRequestJson = {
  * Use `create(DiffStackRequestSchema)` to create a new message.
  */
 export const DiffStackRequestSchema: GenMessage<DiffStackRequest, {jsonType: DiffStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 22);
+  messageDesc(file_bowline_stacks_v1_stacks, 24);
 
 /**
  * See StackService.DiffStack.
@@ -2303,7 +2493,7 @@ export type DiffStackResponseJson = {
  * Use `create(DiffStackResponseSchema)` to create a new message.
  */
 export const DiffStackResponseSchema: GenMessage<DiffStackResponse, {jsonType: DiffStackResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 23);
+  messageDesc(file_bowline_stacks_v1_stacks, 25);
 
 /**
  * See StackService.WatchStack.
@@ -2352,7 +2542,7 @@ export type WatchStackRequestJson = {
  * Use `create(WatchStackRequestSchema)` to create a new message.
  */
 export const WatchStackRequestSchema: GenMessage<WatchStackRequest, {jsonType: WatchStackRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 24);
+  messageDesc(file_bowline_stacks_v1_stacks, 26);
 
 /**
  * One change.
@@ -2415,7 +2605,7 @@ export type WatchStackResponseJson = {
  * Use `create(WatchStackResponseSchema)` to create a new message.
  */
 export const WatchStackResponseSchema: GenMessage<WatchStackResponse, {jsonType: WatchStackResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bowline_stacks_v1_stacks, 25);
+  messageDesc(file_bowline_stacks_v1_stacks, 27);
 
 /**
  * Stacks of an organisation.
@@ -2442,8 +2632,9 @@ export const StackService: GenService<{
    * Makes the stack what the Compose files say: creates it where there is none
    * of that name, makes a revision where something changed, and rolls it out.
    * Answers when that is durable, not when it runs. Errors: COMPOSE_INVALID
-   * (with each place), COMPOSE_REFUSED_BY_POLICY, CLUSTER_NOT_GRANTED,
-   * CLUSTER_INACTIVE, CLUSTER_DELETING, STACK_DELETING, STACK_ELSEWHERE,
+   * (with each place), COMPOSE_REFUSED_BY_POLICY, CAPABILITY_MISSING (where no
+   * agent of the cluster can ever have what a service needs; where one may
+   * still come, the service waits), CLUSTER_NOT_GRANTED, CLUSTER_INACTIVE, CLUSTER_DELETING, STACK_DELETING, STACK_ELSEWHERE,
    * SECRET_UNKNOWN, IDEMPOTENCY_CONFLICT.
    *
    * @generated from rpc bowline.stacks.v1.StackService.ApplyStack
@@ -2496,7 +2687,8 @@ export const StackService: GenService<{
     output: typeof StackSchema;
   },
   /**
-   * Starts what was stopped.
+   * Starts what was stopped. COMPOSE_REFUSED_BY_POLICY where the cluster's
+   * policy does not allow any more what it asks of hosts.
    *
    * @generated from rpc bowline.stacks.v1.StackService.StartStack
    */
@@ -2507,6 +2699,7 @@ export const StackService: GenService<{
   },
   /**
    * Restarts services by a rollout in which nothing else changes.
+   * COMPOSE_REFUSED_BY_POLICY as for StartStack; what runs goes on.
    *
    * @generated from rpc bowline.stacks.v1.StackService.RestartStack
    */
@@ -2517,7 +2710,8 @@ export const StackService: GenService<{
   },
   /**
    * Rolls out an earlier revision. Without a number the last stable one before
-   * the present one. NOTHING_TO_ROLL_BACK_TO where there is none.
+   * the present one. NOTHING_TO_ROLL_BACK_TO where there is none;
+   * COMPOSE_REFUSED_BY_POLICY as for StartStack.
    *
    * @generated from rpc bowline.stacks.v1.StackService.RollbackStack
    */

@@ -1,0 +1,1 @@
+export * from "./gen/bowline/instances/v1/instances_pb.ts";

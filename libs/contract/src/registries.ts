@@ -1,0 +1,1 @@
+export * from "./gen/bowline/registries/v1/registries_pb.ts";

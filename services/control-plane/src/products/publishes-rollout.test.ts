@@ -1,0 +1,150 @@
+/** Publishes that go from agent to agent, and those that are taken back. */
+import { expect, test } from "@jest/globals";
+import { ProductPublish_State as State } from "@bowline/contract/products";
+import { testDatabase } from "@bowline/testing";
+import { manifest, startPublishing, type TestAgent } from "./publishes.fixture.ts";
+import { revertEverywhere } from "./reverts.ts";
+
+async function start(agents: number) {
+  const api = await startPublishing((await testDatabase()).db);
+  const clusterId = await api.cluster("local");
+  await api.apply(manifest("hello"));
+  const publish = (rollout: object = {}) =>
+    api.alpha.createProductPublish({ productId: "hello", clusterId: "local", rollout });
+  const here: TestAgent[] = [];
+  for (let count = 0; count < agents; count += 1) here.push(await api.agent(clusterId));
+  const online = (agent: TestAgent | undefined, state: "SERVING" | "ENDED") =>
+    api.db
+      .updateTable("sessions")
+      .set({ state })
+      .where("agent_id", "=", agent?.id ?? "")
+      .execute();
+  return {
+    ...api,
+    ...{ clusterId, publish, here, online },
+    get: (id: string) => api.alpha.getProductPublish({ id }),
+    /** Takes and carries out what every agent has now; says how many had something. */
+    workOff: async () => {
+      const worked = await Promise.all(here.map((agent) => agent.workOff()));
+      return worked.filter((done) => done.length > 0).length;
+    },
+    revertEverywhere: () => revertEverywhere(api.ports),
+    newest: async () => (await api.alpha.listProductPublishes({})).productPublishes[0],
+  };
+}
+
+test("with max_parallel 1 the next agent gets it when the one before has it; until all have it, it is not LIVE", async () => {
+  const { publish, get, workOff, placeEverywhere } = await start(3);
+  const { id, agentsToCome, rollout } = await publish({ maxParallel: 1 });
+  expect({ agentsToCome, rollout }).toMatchObject({ agentsToCome: 2, rollout: { maxParallel: 1, autoRevert: false } });
+  await placeEverywhere(); // not its turn
+  expect((await get(id)).targets).toHaveLength(1);
+  for (const toCome of [2, 1]) {
+    expect(await workOff()).toBe(1);
+    expect(await get(id)).toMatchObject({ state: State.PENDING, reason: "ROLLING_OUT", agentsToCome: toCome });
+    await placeEverywhere();
+    expect(await get(id)).toMatchObject({ reason: "", agentsToCome: toCome - 1 });
+  }
+  expect(await workOff()).toBe(1);
+  expect(await get(id)).toMatchObject({ state: State.LIVE, liveTargets: 3, agentsToCome: 0 });
+});
+
+test("an agent that fails keeps the publish from those that follow, which serve on what they have", async () => {
+  const { publish, get, workOff, here, placeEverywhere } = await start(3);
+  await publish();
+  expect(await workOff()).toBe(3);
+  const { id, targets } = await publish({ maxParallel: 2 });
+  const [first] = targets;
+  const failing = here.find((agent) => agent.id === first?.agentId);
+  const [command] = (await failing?.claim()) ?? [];
+  if (command === undefined) throw new Error("nothing to fail");
+  await failing?.receive(command);
+  await failing?.fail(command, "SPEC_INVALID");
+  await workOff();
+  await placeEverywhere();
+  const after = await get(id);
+  expect(after).toMatchObject({ state: State.FAILED, reason: "SPEC_INVALID", liveTargets: 1, agentsToCome: 1 });
+  expect(after.targets).toHaveLength(2);
+});
+
+test("who is away holds up nobody, comes last, and gets it for when it returns", async () => {
+  const { publish, get, workOff, here, online, placeEverywhere } = await start(3);
+  await online(here[0], "ENDED");
+  const { id, targets } = await publish({ maxParallel: 1 });
+  expect(targets[0]?.agentId).not.toBe(here[0]?.id);
+  for (let round = 0; round < 2; round += 1) {
+    await Promise.all(here.slice(1).map((agent) => agent.workOff()));
+    await placeEverywhere();
+  }
+  expect(await get(id)).toMatchObject({
+    state: State.PENDING,
+    reason: "AGENT_OFFLINE",
+    liveTargets: 2,
+    agentsToCome: 0,
+  });
+  await online(here[0], "SERVING");
+  expect(await workOff()).toBe(1);
+  expect(await get(id)).toMatchObject({ state: State.LIVE, liveTargets: 3 });
+});
+
+test("an agent that leaves while others wait for it keeps nobody waiting", async () => {
+  const { publish, get, workOff, here, db, placeEverywhere } = await start(2);
+  const { id, targets } = await publish({ maxParallel: 1 });
+  expect(await workOff()).toBe(1);
+  const other = here.find((agent) => agent.id !== targets[0]?.agentId);
+  await db
+    .updateTable("agents")
+    .set({ state: "REVOKED" })
+    .where("id", "=", other?.id ?? "")
+    .execute();
+  await placeEverywhere();
+  expect(await get(id)).toMatchObject({ state: State.LIVE, liveTargets: 1, agentsToCome: 0 });
+});
+
+async function failEverywhere(agents: readonly TestAgent[]): Promise<void> {
+  for (const agent of agents) {
+    for (const command of await agent.claim()) {
+      await agent.receive(command);
+      await agent.fail(command, "SPEC_INVALID");
+    }
+  }
+}
+
+test("a failed publish that asks for it is taken back once, at all agents at once, whoever looks how often", async () => {
+  const api = await start(2);
+  const first = await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  const { id } = await api.publish({ maxParallel: 1, autoRevert: true });
+  await failEverywhere(api.here);
+  expect((await api.get(id)).state).toBe(State.FAILED);
+  await Promise.all([api.revertEverywhere(), api.revertEverywhere()]);
+  await api.revertEverywhere();
+  const newest = await api.newest();
+  expect(newest).toMatchObject({ rollbackOf: first.id, revision: first.revision, createdBy: "system" });
+  expect(newest?.targets).toHaveLength(2);
+  expect((await api.alpha.listProductPublishes({})).productPublishes).toHaveLength(3);
+  await failEverywhere(api.here);
+  await api.revertEverywhere();
+  expect((await api.newest())?.id).toBe(newest?.id); // a rollback is not taken back
+});
+
+test("what failed stays where nothing was live before, where it doesn't ask, and where something newer is", async () => {
+  const api = await start(1);
+  await api.publish({ autoRevert: true });
+  await failEverywhere(api.here);
+  await api.revertEverywhere();
+  expect((await api.alpha.listProductPublishes({})).productPublishes).toHaveLength(1);
+  await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  await api.publish();
+  await failEverywhere(api.here);
+  await api.revertEverywhere();
+  expect((await api.alpha.listProductPublishes({})).productPublishes).toHaveLength(3);
+  await api.publish({ autoRevert: true });
+  await failEverywhere(api.here);
+  await api.publish();
+  await api.revertEverywhere();
+  expect((await api.alpha.listProductPublishes({})).productPublishes).toHaveLength(5);
+});

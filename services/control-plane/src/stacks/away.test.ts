@@ -1,0 +1,133 @@
+/** Agents that are away for a moment, or for all of a rollout, or work for too long: what fails there, and what ends it. */
+import { expect, test } from "@jest/globals";
+import { Command_State } from "@bowline/contract/commands";
+import { Rollout_State, Stack_State } from "@bowline/contract/stacks";
+import { testDatabase } from "@bowline/testing";
+import { startStacks } from "./stacks.fixture.ts";
+
+const slice = await startStacks((await testDatabase()).db);
+let named = 0;
+
+/** A cluster with one agent. */
+async function place() {
+  named += 1;
+  const cluster = await slice.cluster(`place-${named}`);
+  return { cluster, stack: `shop-${named}`, agent: await slice.agent(cluster, "a") };
+}
+
+const web = (image: string): string => `services:\n  web:\n    image: ${image}\n`;
+const stateOf = async (name: string) => (await slice.stacks.getStack({ id: name })).state;
+
+test("an agent that goes away in the middle of its part is waited for, so that its failure counts; one that stays away is not", async () => {
+  const { cluster, stack, agent } = await place();
+  await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  await agent.workOff();
+  await slice.settle();
+  const applied = await slice.apply(stack, web("web:2"), { limits: { maxRetries: 0 } });
+  const [command] = await agent.claim();
+  await agent.online(false, new Date());
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
+  await agent.online(true);
+  if (command !== undefined) await agent.fail(command, "UNHEALTHY", "web: exit code 1");
+  await slice.settle();
+  expect(await slice.rollouts.getRollout({ id: applied.stack?.rollout?.id ?? "" })).toMatchObject({
+    ...{ state: Rollout_State.ROLLED_BACK, reason: "UNHEALTHY" },
+  });
+  await agent.workOff();
+  await slice.settle();
+  await slice.apply(stack, web("web:3"));
+  await agent.claim();
+  await agent.online(false, new Date(Date.now() - 61_000));
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
+});
+
+test("a part that fails after its rollout has ended, at an agent that was away, makes the stack FAILED until it is mended", async () => {
+  const { cluster, stack, agent } = await place();
+  await agent.online(false);
+  await slice.apply(stack, web("web:1"), { clusterId: cluster, limits: { maxRetries: 0 } });
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({
+    ...{ state: Stack_State.RUNNING, conditions: ["AGENT_OFFLINE"] },
+  });
+  await agent.online(true);
+  const [command] = await agent.claim();
+  if (command !== undefined) await agent.fail(command, "IMAGE_UNAVAILABLE", "image web:1: denied");
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({
+    ...{ state: Stack_State.FAILED, reason: "IMAGE_UNAVAILABLE", message: "image web:1: denied" },
+  });
+  const { targets } = await slice.stacks.getStack({ id: stack });
+  await slice.operating.retryCommand({ id: targets[0]?.commandId ?? "" });
+  expect(await agent.workOff()).toEqual(["web:1"]);
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.RUNNING, reason: "" });
+});
+
+test("an agent that has just enrolled is counted on before its first session, so that its failure counts", async () => {
+  const { cluster, stack, agent } = await place();
+  await agent.connects(false);
+  await slice.apply(stack, web("web:1"), { clusterId: cluster, limits: { maxRetries: 0 } });
+  expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
+  await agent.connects(true);
+  const [command] = await agent.claim();
+  if (command !== undefined) await agent.fail(command, "IMAGE_UNAVAILABLE", "image web:1: denied");
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({
+    ...{ state: Stack_State.FAILED, reason: "IMAGE_UNAVAILABLE", stableRevision: 0 },
+  });
+});
+
+test("going back ends what an agent still works at: it waits for no deadline of the command", async () => {
+  const { cluster, stack, agent } = await place();
+  await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  await agent.workOff();
+  await slice.settle();
+  const policy = { minHealthyTime: { seconds: 0n }, healthyDeadline: { seconds: 60n } };
+  await slice.apply(stack, web("web:2"), { policy });
+  const [command] = await agent.claim();
+  if (command === undefined) throw new Error("nothing is to be done");
+  await agent.receive(command);
+  const begun = new Date(Date.now() - 61_000);
+  await slice.db.updateTable("stack_targets").set({ begun_at: begun }).where("agent_id", "=", agent.id).execute();
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, reason: "HEALTHY_DEADLINE" });
+  expect((await slice.operating.getCommand({ id: command.commandId })).state).toBe(Command_State.CANCELLING);
+  await agent.cancelled(command);
+  expect(await agent.workOff()).toEqual(["web:1"]);
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
+});
+
+test("what ended badly in a rollout and is not started again fails at once, and not what ends so later", async () => {
+  const { cluster, stack, agent } = await place();
+  const policy = { minHealthyTime: { seconds: 60n } };
+  await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  await agent.workOff();
+  await slice.settle();
+  const applied = await slice.apply(stack, web("web:2"), { policy });
+  const [command] = await agent.claim();
+  if (command === undefined) throw new Error("nothing was begun");
+  await agent.succeed(command);
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
+  await agent.observe(command.deploymentId, command.generation - 1, { exitCode: 3 }); // of what was
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
+  await agent.observe(command.deploymentId, command.generation, { exitCode: 3 });
+  await slice.settle();
+  expect(await slice.rollouts.getRollout({ id: applied.stack?.rollout?.id ?? "" })).toMatchObject({
+    ...{ state: Rollout_State.ROLLED_BACK, reason: "START_FAILED" },
+    message: "workload web ended with exit code 3",
+  });
+  const [back] = await agent.claim();
+  if (back === undefined) throw new Error("it does not go back");
+  await agent.succeed(back);
+  await slice.db
+    .updateTable("stack_targets")
+    .set({ healthy_since: new Date(0) })
+    .execute();
+  await slice.settle();
+  await agent.observe(back.deploymentId, back.generation, { exitCode: 3 });
+  expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
+});
