@@ -27,6 +27,7 @@ import * as sideBySide from "./migrations/0019-side-by-side.ts";
 import * as waits from "./migrations/0020-waits.ts";
 import * as tunnels from "./migrations/0021-tunnels.ts";
 import * as publishRollouts from "./migrations/0022-publish-rollouts.ts";
+import * as progress from "./migrations/0023-progress.ts";
 
 const migrations: Record<string, Migration> = {
   "0001-spine": spine,
@@ -51,6 +52,7 @@ const migrations: Record<string, Migration> = {
   "0020-waits": waits,
   "0021-tunnels": tunnels,
   "0022-publish-rollouts": publishRollouts,
+  "0023-progress": progress,
 };
 
 /** Names of all migrations, oldest first. */

@@ -76,6 +76,10 @@ export interface StackTargetsTable {
   message: Generated<string>;
   /** Null: not done, or not healthy since. */
   healthy_since: Generated<Date | null>;
+  /** Workloads of this generation that have a health check. */
+  checked: JsonDefault<string[]>;
+  /** The most instances that were started since it began and healthy at one time. */
+  healthy_instances: Generated<number>;
   updated_at: Generated<Date>;
 }
 

@@ -279,6 +279,8 @@ export interface InstancesTable {
   started_at: Generated<Date | null>;
   observation: number;
   observed_at: Generated<Date>;
+  /** When it was first seen as it was started last, by the database's clock. */
+  renewed_at: Generated<Date>;
 }
 
 export interface CommandsTable {

@@ -54,7 +54,7 @@ export function rolled(command: Command): Command {
     .option("--healthy-deadline <time>", "longest time until a host is healthy (default: its command's)", spanArgument)
     .option(
       "--progress-deadline <time>",
-      "longest time without a host that became healthy (default: 10m)",
+      "longest time without an instance that became healthy (default: 10m)",
       spanArgument,
     )
     .option("--no-auto-revert", "where it fails, do not go back by itself")

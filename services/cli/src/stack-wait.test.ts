@@ -11,7 +11,7 @@ test("a rollout that was not healthy in time says what was not, and where its lo
       state: Rollout_State.FAILED,
       toRevision: 1,
       reason: "PROGRESS_DEADLINE",
-      message: "No agent became healthy.",
+      message: "No instance became healthy.",
     },
     targets: [
       {

@@ -2200,7 +2200,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.RolloutPolicy.order":
     "Which goes first where an agent replaces instances. START_FIRST: published ports are held by a forwarder. `deploy.update_config.order` of a service wins.",
   "bowline.stacks.v1.RolloutPolicy.progress_deadline":
-    "Time without an agent that became healthy, after which it has failed. Stopped while paused; agents that are away don't count. Default 10 min.",
+    "Time without an instance that became newly healthy, after which it has failed. Stopped while paused; agents that are away don't count. Default 10 min.",
   "bowline.stacks.v1.RolloutPolicy.strategy": "How what is new takes the place of what was.",
   "bowline.stacks.v1.RolloutService": "Rollouts of stacks. Each step is an ordinary command.",
   "bowline.stacks.v1.RolloutService.AbortRollout":

@@ -86,7 +86,12 @@ async function replaceInstances(tx: Tx, state: DeploymentState, observation: num
       .onConflict((conflict) =>
         conflict
           .columns(["deployment_id", "workload", "index"])
-          .doUpdateSet({ ...values, observed_at: sql`now()` })
+          .doUpdateSet({
+            ...values,
+            observed_at: sql`now()`,
+            renewed_at: sql`CASE WHEN instances.started_at IS DISTINCT FROM excluded.started_at THEN now()
+              ELSE instances.renewed_at END`,
+          })
           .where("instances.observation", "<=", observation),
       )
       .execute();

@@ -10,6 +10,8 @@
  *     the rollout has ended, and a repair may fail.
  * O5: in a rollout what has ended badly and is not started again fails its target at once: no deadline would make it
  *     healthy. Not once it has switched: what ends then may be the old, which is only kept.
+ * O6: each instance that is newly healthy sets back the clock of the progress deadline; one that starts over and over
+ *     does so once.
  */
 import { type CommandState, openCommandStates } from "@bowline/db";
 import { sql } from "kysely";
@@ -118,6 +120,7 @@ export function stackOwner(ports: StackPorts): Owner {
           FROM unnest(${[...deploymentIds]}::text[]) AS d (id)) AS h
         WHERE t.deployment_id = h.id AND t.state = 'DONE' RETURNING t.stack_id`.execute(work.tx);
       await failEnded(work, deploymentIds);
+      await noteProgress(work, deploymentIds);
       await settle(ports, work, [...new Set(rows.map((row) => row.stack_id))]);
     },
   };
@@ -175,6 +178,24 @@ async function failEnded(work: Work, deploymentIds: readonly string[]): Promise<
         WHERE r.id = t.rollout_id AND r.ended_at IS NULL AND r.phase <> 'SWITCHING' AND s.desired = 'RUNNING')`.execute(
     work.tx,
   );
+}
+
+/** O6. What ran before this generation began says nothing of it. */
+async function noteProgress(work: Work, deploymentIds: readonly string[]): Promise<void> {
+  await sql`
+    WITH healthier AS (
+      UPDATE stack_targets AS t SET healthy_instances = n.healthy
+      FROM (SELECT t.deployment_id, count(*)::int AS healthy
+        FROM stack_targets AS t
+        JOIN stack_rollouts AS r ON r.id = t.rollout_id AND r.ended_at IS NULL
+        JOIN instances AS i ON i.deployment_id = t.deployment_id AND i.renewed_at >= t.begun_at
+        WHERE t.deployment_id = ANY(${[...deploymentIds]}) AND (i.health = 'HEALTHY'
+          OR i.phase = 'RUNNING' AND i.health <> 'UNHEALTHY' AND NOT t.checked ? i.workload
+          OR i.phase = 'EXITED' AND i.exit_code = 0)
+        GROUP BY t.deployment_id) AS n
+      WHERE t.deployment_id = n.deployment_id AND t.healthy_instances < n.healthy
+      RETURNING t.rollout_id)
+    UPDATE stack_rollouts AS r SET progress_at = now() FROM healthier AS h WHERE r.id = h.rollout_id`.execute(work.tx);
 }
 
 /** What follows from changed targets: a rollout is due, and a stack that is being removed may be gone. */

@@ -218,7 +218,7 @@ async function fail(
   const message = {
     TARGET_FAILED: target?.message ?? "",
     HEALTHY_DEADLINE: `An agent's part was not healthy within ${seconds(policy.healthyDeadlineMs)} s.`,
-    PROGRESS_DEADLINE: `No agent became healthy within ${seconds(policy.progressDeadlineMs)} s.`,
+    PROGRESS_DEADLINE: `No instance became healthy within ${seconds(policy.progressDeadlineMs)} s.`,
   }[how.reason];
   await failRollout(ports, work, caller, held, rollout, { reason, message });
 }

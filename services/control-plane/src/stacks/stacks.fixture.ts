@@ -185,6 +185,16 @@ async function agentOf(
       .execute();
   await connect();
   let observation = 0;
+  const seen = async (
+    deploymentId: string,
+    generation: number,
+    instances: NonNullable<MessageInitShape<typeof DeploymentStateSchema>["instances"]>,
+  ) => {
+    observation += 1;
+    await recordStates(engine, { agentId: id, epoch }, observation, [
+      create(DeploymentStateSchema, { deploymentId, generation, instances }),
+    ]);
+  };
   const report = (message: Parameters<typeof recordReports>[1][number]["message"]) =>
     recordReports(engine, [{ agentId: id, epoch, message }]);
   const claims = (places: number = window) =>
@@ -219,14 +229,11 @@ async function agentOf(
     fail: (command: PushedCommand, reason: string, message = "") =>
       end(command, DeployResult_Outcome.FAILED, reason, message),
     /** Says what runs of a deployment. */
-    observe: async (deploymentId: string, generation: number, how: "HEALTHY" | "UNHEALTHY" | { exitCode: number }) => {
-      observation += 1;
+    observe: (deploymentId: string, generation: number, how: "HEALTHY" | "UNHEALTHY" | { exitCode: number }) => {
       const state = typeof how === "string" ? { phase: "RUNNING", health: how } : { phase: "EXITED", ...how };
-      const instances = [{ workload: "web", ...state }];
-      await recordStates(engine, { agentId: id, epoch }, observation, [
-        create(DeploymentStateSchema, { deploymentId, generation, instances }),
-      ]);
+      return seen(deploymentId, generation, [{ workload: "web", ...state }]);
     },
+    seen,
     /** Carries out all that there is for it. Returns the images that it was to run, by command. */
     workOff: async (): Promise<string[]> => {
       const done: string[] = [];

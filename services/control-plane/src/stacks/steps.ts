@@ -39,7 +39,7 @@ export interface StepRollout {
   /** Infinity: none. */
   healthyDeadlineMs: number;
   progressDeadlineMs: number;
-  /** When it began, an agent became done, a phase began, or it was resumed. */
+  /** When it began, an instance became healthy, an agent done, a phase began, or it was resumed. */
   progressAt: Date;
 }
 

@@ -50,6 +50,12 @@ export function viewOf(
   };
 }
 
+/** Workloads that are healthy only once their check says so. */
+function checkedOf(spec: Spec | undefined): string[] {
+  const workloads = spec?.workloads ?? [];
+  return workloads.filter(({ healthCheck }) => healthCheck?.disabled === false).map(({ name }) => name);
+}
+
 /** Commands for the agents whose turn it is, and that they have them. */
 export async function enqueue(
   ports: StackPorts,
@@ -93,6 +99,8 @@ export async function enqueue(
         reason: "",
         message: "",
         healthy_since: null,
+        healthy_instances: 0,
+        checked: JSON.stringify(checkedOf(spec)),
         updated_at: sql`now()`,
       })
       .where("stack_id", "=", stack.id)

@@ -50,8 +50,9 @@ export type RolloutPolicy = Message<"bowline.stacks.v1.RolloutPolicy"> & {
   minHealthyTime?: Duration | undefined;
 
   /**
-   * Time without an agent that became healthy, after which it has failed.
-   * Stopped while paused; agents that are away don't count. Default 10 min.
+   * Time without an instance that became newly healthy, after which it has
+   * failed. Stopped while paused; agents that are away don't count. Default
+   * 10 min.
    *
    * @generated from field: google.protobuf.Duration progress_deadline = 3;
    */
@@ -158,8 +159,9 @@ export type RolloutPolicyJson = {
   minHealthyTime?: DurationJson;
 
   /**
-   * Time without an agent that became healthy, after which it has failed.
-   * Stopped while paused; agents that are away don't count. Default 10 min.
+   * Time without an instance that became newly healthy, after which it has
+   * failed. Stopped while paused; agents that are away don't count. Default
+   * 10 min.
    *
    * @generated from field: google.protobuf.Duration progress_deadline = 3;
    */
