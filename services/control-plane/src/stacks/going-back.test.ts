@@ -68,6 +68,42 @@ test.each([Strategy.ROLLING, Strategy.BLUE_GREEN])(
   },
 );
 
+test("what was stable is asked by no gate on the way back: it may not have what the new one was to be asked for", async () => {
+  const { cluster, stack, agent, other } = await place(2);
+  const two = (image: string) => web(image, "    ports: ['8080:80']\n    deploy: { replicas: 2 }\n");
+  await slice.apply(stack, two("web:1"), { clusterId: cluster });
+  for (let round = 0; round < 2; round += 1) {
+    for (const one of [agent, other]) await one.workOff();
+    await slice.settle();
+  }
+  const check = { case: "http" as const, value: { port: "80", path: "/new" } };
+  const policy = { minHealthyTime: { seconds: 0n }, gates: [{ name: "smoke", service: "web", check }] };
+  await slice.apply(stack, two("web:2"), { policy, limits: { maxRetries: 0 } });
+  const [good] = await agent.claim();
+  if (good === undefined) throw new Error("nothing was begun");
+  expect((await agent.spec(good)).gates.map(({ name }) => name)).toEqual(["smoke"]);
+  await agent.succeed(good);
+  await slice.settle();
+  const [bad] = await other.claim();
+  if (bad !== undefined) await other.fail(bad, "GATE_FAILED", "smoke: 404");
+  await slice.settle();
+  const told: [image: string, gates: number][] = [];
+  for (let round = 0; round < 2; round += 1) {
+    for (const one of [agent, other])
+      for (const back of await one.claim()) {
+        const { workloads, gates } = await one.spec(back);
+        told.push([workloads.map(({ image }) => image).join(" "), gates.length]);
+        await one.succeed(back);
+      }
+    await slice.settle();
+  }
+  expect(told).toEqual([
+    ["web:1", 0],
+    ["web:1", 0],
+  ]);
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.RUNNING, revision: 1 });
+});
+
 test("a revision whose secret is gone since is gone back to with the value that it had", async () => {
   const { cluster, stack, agent } = await place();
   const { id } = await slice.secrets.createSecret({ name: `db-${named}`, value: "x" });

@@ -3,6 +3,8 @@
  *
  * W1: it is computed from rows each time and compared by its digest; what is
  *     there already is left alone.
+ * W2: the way back is asked nothing: what was stable has served already, and
+ *     may not have what a gate of the newer revision asks for.
  */
 import { compileTarget, type CompileOptions, type Spec } from "./compile.ts";
 import { canaryTotal, gatesOf, type Policy, policyOf, shapeOf } from "./policy.ts";
@@ -33,7 +35,8 @@ export async function wishesOf(
       ...{ ...common, colours: rollout.colours },
       ...{ stamps: stack.restart_stamps, secretVersions: rollout.secrets },
     });
-  const asked = (spec: Spec): Spec => ({ ...spec, gates: gatesOf(policy, spec.workloads ?? [], rollout.colours) });
+  const asked = (spec: Spec): Spec =>
+    rollout.cause === "revert" ? spec : { ...spec, gates: gatesOf(policy, spec.workloads ?? [], rollout.colours) }; // W2
   const phase = rollout.phase as Phase;
   const doubled = rollout.side_by_side;
   // What ran side by side was asked before it took over.
