@@ -104,6 +104,64 @@ test("what was stable is asked by no gate on the way back: it may not have what 
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.RUNNING, revision: 1 });
 });
 
+test("going back leaves each service where it was stable, also one that the newer revision had no more", async () => {
+  const { cluster, stack, agent, other } = await place(2);
+  const cordoned = (is: boolean) =>
+    slice.db.updateTable("agents").set({ cordoned: is }).where("id", "=", agent.id).execute();
+  const pinned = (image: string) =>
+    web(image, "    deploy: { placement: { constraints: ['node.labels.zone == a'] } }\n");
+  const db = "  db: { image: 'db:1', volumes: ['data:/data'] }\n";
+  const volumes = "volumes: { data: {} }\n";
+  await cordoned(true);
+  await slice.apply(stack, `services:\n${db}${volumes}`, { clusterId: cluster });
+  await cordoned(false);
+  await other.workOff();
+  await slice.settle();
+  await slice.apply(stack, `${pinned("web:1")}${db}${volumes}`);
+  await agent.workOff();
+  await slice.settle();
+  expect((await slice.stacks.getStack({ id: stack })).stableRevision).toBe(2);
+  await slice.apply(stack, pinned("web:2"), { limits: { maxRetries: 0 } });
+  const [bad] = await agent.claim();
+  if (bad !== undefined) await agent.fail(bad, "UNHEALTHY", "no");
+  await slice.settle();
+  for (const one of [agent, other]) await one.workOff();
+  await slice.settle();
+  const { targets, revision } = await slice.stacks.getStack({ id: stack });
+  const at = Object.fromEntries(
+    targets.map((target) => [
+      target.agent,
+      target.services.filter(({ count }) => count > 0).map(({ service }) => service),
+    ]),
+  );
+  expect([revision, at]).toEqual([2, { a: ["web"], b: ["db"] }]);
+});
+
+test("going back brings the restarts that were stable, so that what still runs of it is left alone", async () => {
+  const { cluster, stack, agent, other } = await place(2);
+  const two = (image: string) => web(image, "    deploy: { replicas: 2 }\n");
+  await slice.apply(stack, two("web:1"), { clusterId: cluster });
+  for (let round = 0; round < 2; round += 1) {
+    for (const one of [agent, other]) await one.workOff();
+    await slice.settle();
+  }
+  await slice.stacks.restartStack({ id: stack });
+  await agent.workOff();
+  await slice.apply(stack, two("web:2"), { limits: { maxRetries: 0 } });
+  const [bad] = await agent.claim();
+  if (bad !== undefined) await agent.fail(bad, "UNHEALTHY", "no");
+  await slice.settle();
+  const [back] = await agent.claim();
+  if (back === undefined) throw new Error("it does not go back");
+  expect((await agent.spec(back)).workloads.map(({ image, restartStamp }) => [image, restartStamp])).toEqual([
+    ["web:1", ""],
+  ]);
+  await agent.succeed(back);
+  await slice.settle();
+  expect(await other.claim()).toEqual([]);
+  expect((await slice.stacks.getStack({ id: stack })).state).toBe(Stack_State.RUNNING);
+});
+
 test("a revision whose secret is gone since is gone back to with the value that it had", async () => {
   const { cluster, stack, agent } = await place();
   const { id } = await slice.secrets.createSecret({ name: `db-${named}`, value: "x" });

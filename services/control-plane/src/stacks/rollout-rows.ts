@@ -65,12 +65,13 @@ export function waitText({ service, lacks }: Waiting): string {
   return `${service} waits. ${why}; it follows when one comes.`;
 }
 
-/** Where a model's services are to be, from who is there now and where they were. */
+/** Where a model's services are to be, from who is there now and where they were, or were last stable. */
 export async function placed(
   tx: Tx,
   stack: { cluster_id: string; policy: Uint8Array },
   model: StackModel,
   targets: readonly TargetRow[],
+  were: "wanted" | "stable_wanted" = "wanted",
 ): Promise<{ placement: Placed["placement"]; waits: Waiting[] }> {
   const { rows: agents } = await sql<PlaceableAgent>`
     SELECT a.id, a.name, coalesce(a.reported_labels || a.labels, '{}') AS labels, a.cordoned,
@@ -79,7 +80,7 @@ export async function placed(
         WHERE c.capabilities = '[]' OR c.capabilities ? had OR had LIKE 'denies/%') AS capabilities
     FROM agents AS a JOIN clusters AS c ON c.id = a.cluster_id
     WHERE a.cluster_id = ${stack.cluster_id} AND a.state = 'ENROLLED' ORDER BY a.id`.execute(tx);
-  const before = new Map(targets.map((target) => [target.agent_id, target.wanted]));
+  const before = new Map(targets.map((target) => [target.agent_id, target[were]]));
   const { forwards } = shapeOf(policyOf(stack.policy));
   const needs = new Map(
     model.services.map((service) => [

@@ -42,7 +42,9 @@ export async function beginRollout(
   const { tx } = work;
   const { stack } = held;
   const model = await modelOf(tx, stack.id, to);
-  const { placement, waits } = await placed(tx, stack, model, held.targets);
+  // What is gone back to stands where it was: its data is there, and what still runs of it.
+  const were = cause === "revert" ? "stable_wanted" : "wanted";
+  const { placement, waits } = await placed(tx, stack, model, held.targets, were);
   const id = newId("rollout");
   await endOpen(work, stack.id, { state: "SUPERSEDED", followedBy: id });
   for (const [agentId, wanted] of placement) {
@@ -262,6 +264,11 @@ export async function goBack(
   // Where the old still runs beside the new, all agents just switch back.
   const atOnce = rollout.side_by_side.length > 0;
   const policy = atOnce ? { ...given, maxParallel: Math.max(1, held.targets.length) } : given;
+  await work.tx
+    .updateTable("stacks")
+    .set({ restart_stamps: JSON.stringify(stack.stable_stamps) })
+    .where("id", "=", stack.id)
+    .execute();
   await beginRollout(ports, work, caller, await reread(work.tx, stack.id), {
     to: stack.stable_revision,
     cause: "revert",
