@@ -90,6 +90,7 @@ test("going back ends what an agent still works at: it waits for no deadline of 
   await agent.receive(command);
   const begun = new Date(Date.now() - 61_000);
   await slice.db.updateTable("stack_targets").set({ begun_at: begun }).where("agent_id", "=", agent.id).execute();
+  await slice.db.updateTable("sessions").set({ opened_at: begun }).where("agent_id", "=", agent.id).execute();
   await slice.settle();
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, reason: "HEALTHY_DEADLINE" });
   expect((await slice.operating.getCommand({ id: command.commandId })).state).toBe(Command_State.CANCELLING);
@@ -97,6 +98,69 @@ test("going back ends what an agent still works at: it waits for no deadline of 
   expect(await agent.workOff()).toEqual(["web:1"]);
   await slice.settle();
   expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
+});
+
+const minute = 60_000;
+const ago = (ms: number) => new Date(Date.now() - ms);
+
+test("time in which an agent is away counts for no deadline: it has all of the healthy deadline once it is back", async () => {
+  const { cluster, stack, agent } = await place();
+  const other = await slice.agent(cluster, "b");
+  const two = (image: string) => `${web(image)}    deploy: { replicas: 2 }\n`;
+  await slice.apply(stack, two("web:1"), { clusterId: cluster });
+  for (let round = 0; round < 2; round += 1) {
+    for (const one of [agent, other]) await one.workOff();
+    await slice.settle();
+  }
+  const policy = { minHealthyTime: { seconds: 0n }, healthyDeadline: { seconds: 60n }, maxParallel: 2 };
+  await slice.apply(stack, two("web:2"), { policy });
+  for (const one of [agent, other]) for (const command of await one.claim()) await one.receive(command);
+  const begun = (at: Date) =>
+    slice.db.updateTable("stack_targets").set({ begun_at: at }).where("agent_id", "=", other.id).execute();
+  const opened = (at: Date) =>
+    slice.db.updateTable("sessions").set({ opened_at: at }).where("agent_id", "=", other.id).execute();
+  await begun(ago(10 * minute));
+  await other.online(false, ago(9 * minute));
+  await slice.settle();
+  expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
+  await other.online(true);
+  await opened(ago(0));
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.ROLLING_OUT, revision: 2 });
+  await opened(ago(minute));
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, reason: "HEALTHY_DEADLINE" });
+});
+
+test("while a rollout is paused the healthy deadline stands still: resumed, what is under way has all of it again", async () => {
+  const { cluster, stack, agent } = await place();
+  await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  await agent.workOff();
+  await slice.settle();
+  const policy = { minHealthyTime: { seconds: 0n }, healthyDeadline: { seconds: 60n } };
+  const { stack: applied } = await slice.apply(stack, web("web:2"), { policy });
+  const id = applied?.rollout?.id ?? "";
+  for (const command of await agent.claim()) await agent.receive(command);
+  const begun = () =>
+    slice.db
+      .updateTable("stack_targets")
+      .set({ begun_at: ago(minute) })
+      .where("agent_id", "=", agent.id)
+      .execute();
+  await slice.rollouts.pauseRollout({ id });
+  await slice.db
+    .updateTable("sessions")
+    .set({ opened_at: ago(minute) })
+    .where("agent_id", "=", agent.id)
+    .execute();
+  await begun();
+  await slice.settle();
+  await slice.rollouts.resumeRollout({ id });
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.ROLLING_OUT, revision: 2 });
+  await begun();
+  await slice.settle();
+  expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, reason: "HEALTHY_DEADLINE" });
 });
 
 test("what ended badly in a rollout and is not started again fails at once, and not what ends so later", async () => {

@@ -23,6 +23,7 @@ export async function pauseOrResume(
   if (state === "RUNNING") await refuseUnlessItReduces(ports, work, held.stack, rollout);
   // What a gate could not tell of is asked again: by a new generation.
   if (state === "RUNNING") await settleInconclusive(work, rollout, { spec_digest: "" });
+  if (state === "RUNNING") await startClocks(work, rollout);
   await work.tx
     .updateTable("stack_rollouts")
     .set({ state, reason: "", message: "", progress_at: sql`now()`, due_at: state === "RUNNING" ? sql`now()` : null })
@@ -59,6 +60,7 @@ export async function promote(ports: StackPorts, work: Work, caller: Caller, rol
     throw problem("ROLLOUT_NOT_PROMOTABLE");
   if (!keeps) await refuseUnlessItReduces(ports, work, held.stack, rollout);
   await settleInconclusive(work, rollout, {});
+  if (rollout.state === "PAUSED") await startClocks(work, rollout);
   await work.tx
     .updateTable("stack_rollouts")
     .set({
@@ -89,6 +91,16 @@ async function settleInconclusive(work: Work, rollout: RolloutRow, more: { spec_
     .set({ reason: "", message: "", ...more })
     .where("rollout_id", "=", rollout.id)
     .where("reason", "=", gateInconclusive)
+    .execute();
+}
+
+/** After a pause what is under way has all of its healthy deadline again; the progress deadline begins anew too. */
+async function startClocks({ tx }: Work, rollout: RolloutRow): Promise<void> {
+  await tx
+    .updateTable("stack_targets")
+    .set({ begun_at: sql`now()`, healthy_instances: 0 })
+    .where("rollout_id", "=", rollout.id)
+    .where("healthy_since", "is", null)
     .execute();
 }
 

@@ -156,7 +156,8 @@ const returnsWithinMs = 60_000;
 /** Whom a step counts on now, and until when at the latest where somebody of them is not served. */
 export interface Moment {
   now: Date;
-  online: Set<string>;
+  /** Since when each can be reached, as far as that is known. */
+  online: Map<string, Date>;
   until: Date | undefined;
 }
 
@@ -176,12 +177,12 @@ export async function moment(
     WHERE a.id = ANY(${targets.map((target) => target.agent_id)}) ORDER BY a.id`.execute(tx);
   const now = rows.at(-1)?.now ?? new Date();
   const begun = new Set(targets.filter((one) => one.rollout_id === rollout.id).map((one) => one.agent_id));
-  const online = new Set<string>();
+  const online = new Map<string, Date>();
   let until: number | undefined;
   for (const { id, state, since } of rows) {
     const back = (since?.getTime() ?? 0) + returnsWithinMs;
     const comes = (state !== "ENDED" || begun.has(id)) && now.getTime() < back;
-    if (state === "SERVING" || comes) online.add(id);
+    if (state === "SERVING" || comes) online.set(id, (state === "ENDED" ? undefined : since) ?? new Date(0));
     if (state !== "SERVING" && comes) until = Math.min(until ?? Infinity, back);
   }
   return { now, online, until: until === undefined ? undefined : new Date(until) };

@@ -154,7 +154,7 @@ async function stepOn(
   const wishOf = await wishesOf(tx, held, rollout, model);
   const more = rollout.phase !== "UPDATING";
   const views = held.targets.map((target) =>
-    viewOf(target, { wish: wishOf(target), online: online.has(target.agent_id), stack, rollout, more }),
+    viewOf(target, { wish: wishOf(target), online: online.get(target.agent_id), stack, rollout, more }),
   );
   const steps = nextSteps(
     {

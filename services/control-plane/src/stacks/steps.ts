@@ -22,7 +22,7 @@ export interface StepTarget {
   online: boolean;
   /** Undefined: not done, or not healthy. */
   healthySince: Date | undefined;
-  /** When the present generation was enqueued. */
+  /** When the present generation was enqueued, or its agent came back since. */
   begunAt: Date;
   /** This phase changes nothing there. */
   untouched: boolean;

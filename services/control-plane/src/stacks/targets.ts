@@ -20,7 +20,14 @@ export interface View {
 
 export function viewOf(
   target: TargetRow,
-  about: { wish: Spec | undefined; online: boolean; stack: StackRow; rollout: RolloutRow; more: boolean },
+  about: {
+    wish: Spec | undefined;
+    /** Since when its agent can be counted on; undefined: it cannot. */
+    online: Date | undefined;
+    stack: StackRow;
+    rollout: RolloutRow;
+    more: boolean;
+  },
 ): View {
   const { wish, online, stack, rollout, more } = about;
   const leaves = Object.keys(target.wanted).length === 0;
@@ -40,9 +47,9 @@ export function viewOf(
       current,
       leaves,
       state: idle ? "DONE" : (target.state as StepTarget["state"]),
-      online,
+      online: online !== undefined,
       healthySince: target.healthy_since ?? undefined,
-      begunAt: target.begun_at,
+      begunAt: online !== undefined && online > target.begun_at ? online : target.begun_at,
       // What is stopped is never healthy, and has nothing to prove.
       untouched: idle || unchanged || (current && stack.desired === "STOPPED"),
       inconclusive: target.rollout_id === rollout.id && target.reason === gateInconclusive,
