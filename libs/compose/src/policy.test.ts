@@ -178,6 +178,7 @@ test("a folder that holds an engine's socket or data is to be named itself, as t
     "/run/user/1000/podman",
     "/var/lib/docker/overlay2",
     "/var/lib/bowline",
+    "/dev/shm/bowline/agent",
   ];
   for (const path of [...above, ...own]) {
     expect([path, refused(`volumes: ['${path}:/x']`, { hostPaths: ["/"] }).length]).toEqual([path, 1]);
@@ -192,6 +193,24 @@ test("a folder that holds an engine's socket or data is to be named itself, as t
     refused("volumes: ['/var/lib/docker/volumes/a/_data:/x']", { hostPaths: ["/var/lib/docker/volumes"] }),
   ).toEqual([]);
   expect(refused("volumes: ['/var/lib/docker/docker.sock:/x']", { hostPaths: ["/var/lib/docker"] })).toHaveLength(1);
+});
+
+test.each([
+  ...["/proc/self/root", "/proc/1/root/etc", "/proc/thread-self/cwd", "/proc/1/task/1/root", "/proc//./2"],
+  ...["/proc/sys/../self/root", "/dev/fd/3", "/dev/stdin"],
+])("%s leads to the whole host, and no folder above it allows it", (path) => {
+  const shapes = [
+    (at: string) => refused(`volumes: ['${at}:/x:ro']`, { hostPaths: ["/", "/proc", "/proc/1", "/dev"] }),
+    (at: string) =>
+      refused("user: a", { hostPaths: ["/proc"] }, `volumes: {v: {driver_opts: {type: none, o: bind, device: ${at}}}}`),
+  ];
+  expect(shapes.map((shape) => shape(path).length)).toEqual([1, 1]);
+  expect(shapes.map((shape) => shape("/proc/sys").length)).toEqual([0, 0]);
+});
+
+test("a link of a process is allowed where it is named itself", () => {
+  expect(refused("volumes: ['/proc/1/root:/x']", { hostPaths: ["/proc/1/root"] })).toEqual([]);
+  expect(refused("volumes: ['/proc/1/root/etc:/x']", { hostPaths: ["/proc/1/root"] })).toHaveLength(1);
 });
 
 test("the host's network is not to be had as an external network", () => {

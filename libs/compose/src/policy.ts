@@ -5,6 +5,9 @@
  * P2: a folder that is allowed allows what is below it, but never the engine's
  *     or an agent's socket, nor a folder that holds one or an engine's own
  *     data: those give the whole host, and must be named.
+ * P3: nor does it allow what the kernel has below it of a process: its links
+ *     (/proc/self/root) lead to the whole host, and an engine follows them,
+ *     where a container that has /proc itself may not.
  */
 import type { Ask } from "./model.ts";
 import type { ComposeReason } from "./reasons.ts";
@@ -132,9 +135,13 @@ function portIn(port: number, ranges: readonly string[]): boolean {
 const sockets = /(^|\/)(docker|podman|containerd|crio|dockershim|bowline[\w.-]*)(\.sock|\/[\w.-]+\.sock)$/;
 
 /** What engines and agents keep for themselves, their sockets among it. `/var/run` is `/run`. */
-const engines = /^\/(run\/(user\/\d+\/)?|var\/lib\/)(docker|podman|containerd|containers|crio|bowline[\w.-]*)(\/|$)/;
+const engines =
+  /^\/(run\/(user\/\d+\/)?|var\/lib\/|dev\/shm\/)(docker|podman|containerd|containers|crio|bowline[\w.-]*)(\/|$)/;
 /** The folders above those. */
 const aboveEngines = /^\/(run(\/user(\/\d+)?)?|var(\/lib)?)?$/;
+
+/** Of a process, and the aliases of its open files (P3). */
+const processes = /^\/(proc\/(self|thread-self|\d+)|dev\/(fd|stdin|stdout|stderr))(\/|$)/;
 
 function withoutAlias(path: string): string {
   return path === "/var/run" || path.startsWith("/var/run/") ? path.slice("/var".length) : path;
@@ -148,6 +155,7 @@ function hostPath(path: string, allowedPaths: readonly string[]): boolean {
     if (!given.startsWith("/") || parts.includes("..")) return false; // no path at all
     if (plain === folder) return true;
     if (sockets.test(plain) || aboveEngines.test(plain)) return false; // P2
+    if (processes.test(plain)) return false; // P3
     if (engines.test(plain) && !engines.test(folder)) return false; // P2
     return plain.startsWith(folder === "/" ? "/" : `${folder}/`);
   });
