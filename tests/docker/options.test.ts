@@ -268,7 +268,15 @@ test("who looks at the host sees whose a container, a network and a volume is; n
 });
 
 test("a network or a volume that should be there and is not is named", async () => {
-  const { run } = await besideEngine();
+  const { docker, run } = await besideEngine();
+  const networks = (await docker.ask("GET", "/networks")) as { Name: string; Id: string }[];
+  const id = networks.find(({ Name }) => Name === "host")?.Id ?? "";
+  // Whose network it is was asked by its name.
+  for (const externalName of [id, id.slice(0, 12)])
+    expect(await run([web], { networks: [{ name: "theirs", externalName }] })).toMatchObject({
+      kind: "failed",
+      message: `network theirs: the host has no network ${externalName}`,
+    });
   expect(await run([web], { networks: [{ name: "theirs", externalName: "nowhere" }] })).toMatchObject({
     kind: "failed",
     message: expect.stringContaining("network theirs: the host has no network nowhere"),

@@ -4,6 +4,8 @@
  * P1: a network cannot be changed, so its name says what it is: another kind of
  *     network is another one, beside the old until that has no container left.
  * P2: a volume cannot be changed either, and has data: it is refused.
+ * P3: what is from outside is what its name says and nothing else: policy and
+ *     denials were asked by that name, and "host" has an id as well.
  */
 import { invalid, Refusal } from "@bowline/agent-core/runtimes";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
@@ -71,7 +73,7 @@ export async function makeNetworks({ engine, agent }: Owner, spec: Deployment): 
   for (const network of wanted) {
     const { name, internal, externalName, driver } = network;
     const Name = networkName(agent, spec.id, network);
-    if (await isThere(engine, `/networks/${encodeURIComponent(Name)}`)) continue;
+    if (await hasNetwork(engine, Name)) continue;
     if (externalName !== "")
       throw new Refusal("START_FAILED", `network ${name}: the host has no network ${externalName}`, true);
     try {
@@ -162,10 +164,11 @@ function marks(agent: string, deploymentId: string, name: string): Record<string
   return { [labels.agent]: agent, [labels.deployment]: deploymentId, [labels.name]: name };
 }
 
-async function isThere(engine: Engine, path: string): Promise<boolean> {
+/** By its name: an engine also finds one by its id or the beginning of that, and whose it is was asked by name (P3). */
+async function hasNetwork(engine: Engine, name: string): Promise<boolean> {
   try {
-    await engine.call("GET", path);
-    return true;
+    const found = await engine.call<{ Name: string }>("GET", `/networks/${encodeURIComponent(name)}`);
+    return found.Name === name;
   } catch (error) {
     if (error instanceof EngineError && error.status === 404) return false;
     throw error;
