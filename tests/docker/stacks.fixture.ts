@@ -81,7 +81,13 @@ export async function dockerHosts(
   {
     engine,
     policy = {},
-  }: { engine?: TestDocker; policy?: Omit<MessageInitShape<typeof ClusterPolicySchema>, "$typeName"> } = {},
+    agentFlags = [],
+  }: {
+    engine?: TestDocker;
+    policy?: Omit<MessageInitShape<typeof ClusterPolicySchema>, "$typeName">;
+    /** Of each agent, beside those that every one has here. */
+    agentFlags?: readonly string[];
+  } = {},
 ): Promise<Hosts> {
   const docker = engine ?? (await testDocker());
   const home = temporaryFolder();
@@ -93,7 +99,10 @@ export async function dockerHosts(
     cluster: { name: freshName("hosts"), runtime: "docker", policy },
   });
   const place: Place = { api, clusterId: cluster.id, cluster: cluster.name, gatewayId: "" };
-  const flagsOf = (label: string) => ["--docker-host", docker.host, "--name", label, "--label", `zone=${label}`];
+  const flagsOf = (label: string) => [
+    ...["--docker-host", docker.host, "--name", label, "--label", `zone=${label}`],
+    ...agentFlags,
+  ];
   // Whatever a test that failed left there. What began last ends first: by then its agents have ended.
   const runtimes: string[] = [];
   atEnd(async () => {
