@@ -124,7 +124,6 @@ test("time in which an agent is away counts for no deadline: it has all of the h
   await slice.settle();
   expect(await stateOf(stack)).toBe(Stack_State.ROLLING_OUT);
   await other.online(true);
-  await opened(ago(0));
   await slice.settle();
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.ROLLING_OUT, revision: 2 });
   await opened(ago(minute));

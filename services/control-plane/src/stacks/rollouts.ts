@@ -151,7 +151,7 @@ async function stepOn(
   const { stack } = held;
   const policy = policyOf(rollout.policy);
   const { now, online, until } = await moment(tx, rollout, held.targets);
-  const wishOf = await wishesOf(tx, held, rollout, model);
+  const wishOf = await wishesOf(tx, held, rollout, model, online);
   const more = rollout.phase !== "UPDATING";
   const views = held.targets.map((target) =>
     viewOf(target, { wish: wishOf(target), online: online.get(target.agent_id), stack, rollout, more }),

@@ -130,6 +130,22 @@ test("canaries serve beside what was until they are promoted; then the rest foll
   expect(await get()).toMatchObject({ state: Stack_State.RUNNING, stableRevision: 2 });
 });
 
+test("canaries go where they can serve: not to who is away, and they stay when that one is back", async () => {
+  const { agents, apply, rollout } = await place(["a", "b"], canary);
+  await agents[0]?.online(false);
+  await apply("web:2", { policy: { ...canary, canaryCount: 2 } });
+  expect(await told(agents[1])).toEqual(["web--green=web:2x2 web=web:1x2 -> web:2+web--green:2"]);
+  await slice.settle();
+  expect(await rollout()).toMatchObject({ awaitsPromotion: true, phase: Phase.CANARIES });
+  await agents[0]?.online(true);
+  await slice.settle();
+  for (const agent of agents) expect(await agent.claim()).toEqual([]);
+  await agents[1]?.online(false);
+  await slice.settle();
+  for (const agent of agents) expect(await agent.claim()).toEqual([]);
+  expect(await rollout()).toMatchObject({ awaitsPromotion: true, phase: Phase.CANARIES });
+});
+
 test("a percentage of canaries is of the whole stack, rounded up", async () => {
   const { agents, apply } = await place(["a", "b"], canary);
   await apply("web:2", { policy: { ...canary, canaryPercent: 51 } });

@@ -143,6 +143,10 @@ test("canaries are spread one each in turn, and never more than there is room fo
     ["a", 2],
     ["b", 1],
   ]);
+  expect([...canaries(2, wanted, "web", new Set(["a"]))]).toEqual([
+    ["b", 1],
+    ["a", 1],
+  ]);
 });
 
 test("colours tell two workloads of one service apart, and no service's name can be taken for a colour", () => {

@@ -55,23 +55,25 @@ const constant = {
   runTimeoutMs: 0,
 } as const satisfies Omit<CompileOptions, "stamps" | "secretVersions">;
 
-/** How many new instances each agent gets of `total`, one each in turn. */
+/** How many new instances each agent gets of `total`, one each in turn; those of `last` only what others have no room for. */
 export function canaries(
   total: number,
   wanted: ReadonlyMap<string, Readonly<Record<string, number>>>,
   service: string,
+  last: ReadonlySet<string> = new Set(),
 ): Map<string, number> {
   const given = new Map<string, number>();
   const room = [...wanted].map(([agentId, counts]) => ({ agentId, count: counts[service] ?? 0 }));
-  let left = Math.min(
-    total,
-    room.reduce((sum, { count }) => sum + count, 0),
-  );
-  for (let round = 0; left > 0; round += 1) {
-    for (const { agentId, count } of room) {
-      if (left === 0 || count <= round) continue;
-      given.set(agentId, round + 1);
-      left -= 1;
+  let left = total;
+  for (const isLast of [false, true]) {
+    const some = room.filter(({ agentId }) => last.has(agentId) === isLast);
+    const most = Math.max(0, ...some.map(({ count }) => count));
+    for (let round = 0; round < most; round += 1) {
+      for (const { agentId, count } of some) {
+        if (left === 0 || count <= round) continue;
+        given.set(agentId, round + 1);
+        left -= 1;
+      }
     }
   }
   return given;

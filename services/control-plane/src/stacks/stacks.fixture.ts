@@ -20,7 +20,7 @@ import { SecretService } from "@bowline/contract/secrets";
 import { type ApplyStackRequestSchema, RolloutService, StackService } from "@bowline/contract/stacks";
 import type { Database } from "@bowline/db";
 import { newId } from "@bowline/kernel";
-import type { Kysely } from "kysely";
+import { type Kysely, sql } from "kysely";
 import { clusterPolicy, createClusters, lockClusterForChange, lockClusterForPublish } from "../clusters/index.ts";
 import {
   claim,
@@ -253,7 +253,9 @@ async function agentOf(
     online: (serving: boolean, since: Date | null = null) =>
       db
         .updateTable("sessions")
-        .set({ state: serving ? "SERVING" : "ENDED", ended_at: serving ? null : since })
+        .set(
+          serving ? { state: "SERVING", ended_at: null, opened_at: sql`now()` } : { state: "ENDED", ended_at: since },
+        )
         .where("agent_id", "=", id)
         .execute(),
   };

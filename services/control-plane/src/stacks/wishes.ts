@@ -22,6 +22,7 @@ export async function wishesOf(
   { stack, targets }: HeldStack,
   rollout: RolloutRow,
   model: StackModel,
+  online: ReadonlyMap<string, Date>,
 ): Promise<WishOf> {
   const policy = policyOf(rollout.policy);
   const common = {
@@ -48,7 +49,7 @@ export async function wishesOf(
       ...{ ...common, colours: stack.colours },
       ...{ stamps: stack.stable_stamps, secretVersions: stack.stable_secrets },
     });
-  const counts = phase === "CANARIES" ? canariesOf(policy, doubled, targets) : new Map();
+  const counts = phase === "CANARIES" ? canariesOf(policy, rollout, targets, online) : new Map();
   return (target) => {
     const isNew = Object.keys(target.stable_wanted).length === 0;
     if (isNew && phase === "CANARIES") return undefined;
@@ -62,18 +63,30 @@ export async function wishesOf(
   };
 }
 
-/** By agent, by service. Only agents that have the service now serve it beside something. */
+/**
+ * By agent, by service. Only agents that have the service now serve it beside something. Who is away, or came back since
+ * it began, gets one only where the others have no room: so they serve at once, and stay where they are.
+ */
 function canariesOf(
   policy: Policy,
-  doubled: readonly string[],
+  rollout: RolloutRow,
   targets: readonly TargetRow[],
+  online: ReadonlyMap<string, Date>,
 ): Map<string, Record<string, number>> {
   const given = new Map<string, Record<string, number>>();
   const had = targets.filter((target) => Object.keys(target.stable_wanted).length > 0);
-  for (const service of doubled) {
-    const wanted = new Map(had.map((target) => [target.agent_id, target.wanted]));
+  const has = (target: TargetRow): boolean => target.rollout_id === rollout.id && target.begun_phase === "CANARIES";
+  const wasThere = ({ agent_id: id }: TargetRow): boolean => {
+    const since = online.get(id);
+    return since !== undefined && since <= rollout.created_at;
+  };
+  const last = new Set(had.filter((one) => !has(one) && !wasThere(one)).map((one) => one.agent_id));
+  const begunAs = (one: TargetRow): number => (has(one) ? one.begun_at.getTime() : Number.MAX_SAFE_INTEGER);
+  const inOrder = had.toSorted((a, b) => begunAs(a) - begunAs(b));
+  for (const service of rollout.side_by_side) {
+    const wanted = new Map(inOrder.map((target) => [target.agent_id, target.wanted]));
     const replicas = [...wanted.values()].reduce((sum, counts) => sum + (counts[service] ?? 0), 0);
-    for (const [agentId, count] of canaries(canaryTotal(policy, replicas), wanted, service))
+    for (const [agentId, count] of canaries(canaryTotal(policy, replicas), wanted, service, last))
       given.set(agentId, { ...given.get(agentId), [service]: count });
   }
   return given;
