@@ -100,6 +100,15 @@ test("going back ends what an agent still works at: it waits for no deadline of 
   expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
 });
 
+test("a new service is placed on an agent that is there, so that it runs", async () => {
+  const { cluster, stack, agent } = await place();
+  await agent.online(false);
+  const other = await slice.agent(cluster, "b");
+  const { stack: applied } = await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  expect(applied?.targets.map((target) => target.agent)).toEqual(["b"]);
+  expect(await other.workOff()).toEqual(["web:1"]);
+});
+
 const minute = 60_000;
 const ago = (ms: number) => new Date(Date.now() - ms);
 

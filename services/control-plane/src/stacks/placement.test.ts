@@ -17,6 +17,14 @@ test("services stand together on one agent, the one with most room", () => {
   expect(at(place([service("web"), service("db")], agents))).toEqual({ b: { web: 1, db: 1 } });
 });
 
+test("what is new goes to who is there, though who is away has more room; what an agent has stays", () => {
+  const agents = [agent("a", { away: true }), agent("b", { running: 9 })];
+  expect(at(place([service("web"), service("db")], agents))).toEqual({ b: { web: 1, db: 1 } });
+  expect(at(place([service("web", { replicas: 3 })], agents))).toEqual({ b: { web: 2 }, a: { web: 1 } });
+  expect(at(place([service("web")], agents, new Map([["a", { web: 1 }]])))).toEqual({ a: { web: 1 } });
+  expect(at(place([service("web")], [agent("a", { away: true })]))).toEqual({ a: { web: 1 } });
+});
+
 test("replicas are spread, and the others stay together", () => {
   const agents = [agent("a"), agent("b"), agent("c")];
   expect(at(place([service("web", { replicas: 3 }), service("db")], agents))).toEqual({

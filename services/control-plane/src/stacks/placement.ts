@@ -6,7 +6,7 @@
  * L2: a service's replicas are spread over all agents that may have it; the
  *     others stand together on one agent (the home), because services reach one
  *     another by name on one agent only. A service that may not be there goes
- *     where it may.
+ *     where it may. Who is away comes last: what is new is to run.
  * L3: an agent that is cordoned gets nothing new, and keeps what it has.
  * L4: neither does one that lacks what a service needs: a runtime that tells less for a while takes nobody's data away.
  */
@@ -37,6 +37,8 @@ export interface PlaceableAgent {
   cordoned: boolean;
   /** What it reports, as far as its cluster lets it. */
   capabilities?: readonly string[];
+  /** It is not served now. */
+  away?: boolean;
   /** Instances that it runs for others; fewer is better. */
   running: number;
 }
@@ -65,7 +67,8 @@ export function place(
     const lacks = lackedBy(service, byRoom);
     if (lacks.length > 0) lacking.set(service.name, lacks);
   };
-  const byRoom = agents.toSorted((a, b) => a.running - b.running || order(a.name, b.name));
+  const isAway = (agent: PlaceableAgent): number => (agent.away === true ? 1 : 0);
+  const byRoom = agents.toSorted((a, b) => isAway(a) - isAway(b) || a.running - b.running || order(a.name, b.name));
   const home = homeOf(services, byRoom, before);
   const give = (agentId: string, service: string, count: number): void => {
     if (count === 0) return;

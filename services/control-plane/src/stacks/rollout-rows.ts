@@ -75,6 +75,7 @@ export async function placed(
 ): Promise<{ placement: Placed["placement"]; waits: Waiting[] }> {
   const { rows: agents } = await sql<PlaceableAgent>`
     SELECT a.id, a.name, coalesce(a.reported_labels || a.labels, '{}') AS labels, a.cordoned,
+      NOT EXISTS (SELECT 1 FROM sessions AS s WHERE s.agent_id = a.id AND s.state = 'SERVING') AS away,
       (SELECT count(*)::int FROM deployments AS d WHERE d.agent_id = a.id AND NOT d.is_absent) AS running,
       (SELECT coalesce(jsonb_agg(had), '[]') FROM jsonb_array_elements_text(a.capabilities) AS had
         WHERE c.capabilities = '[]' OR c.capabilities ? had OR had LIKE 'denies/%') AS capabilities
