@@ -39,6 +39,9 @@ test("a container that was changed or removed by hand is drift: shown with what 
     withinMs: settledWithinMs,
     what: "the removed one is shown",
   });
+  expect(await printed("stack", "events", "shop")).toMatch(
+    /apply r1 by .*\nnow  DRIFTED\n  a  web  (?=.*changed by hand: memory 67108864)(?=.*stopped)/,
+  );
   // Nobody has repaired anything.
   expect(await running("shop")).toEqual([first]);
   const { commands } = await api.commands.listCommands({ stack: "shop" });
@@ -57,6 +60,9 @@ test("a container that was changed or removed by hand is drift: shown with what 
   const repaired = await until(() => asWanted(before), { withinMs: settledWithinMs, what: "both are made anew" });
   await runs("shop");
   expect(await printed("stack", "ps", "shop")).not.toContain("changed by hand");
+  expect(await printed("stack", "events", "shop")).toMatch(
+    /apply r1 by [^\n]*\n[^\n]*repair of drift at a: SUCCEEDED {2}command_\w+\n(?!now)/,
+  );
 
   await docker.ask("DELETE", `/containers/${repaired[0]}?force=1`);
   const again = await until(() => asWanted(repaired.slice(0, 1)), {

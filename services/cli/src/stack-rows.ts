@@ -245,6 +245,22 @@ export function notWell(stack: Stack): { service: string; line: string }[] {
   );
 }
 
+/** Rows of what differs from what is wanted while nothing is under way; where no instance says what, all of them. */
+export function driftedRows(stack: Stack): Row[] {
+  if (!stack.conditions.includes("DRIFTED")) return [];
+  const rows = stackRows(stack);
+  const off = new Set(
+    stack.targets.flatMap(({ agentId, services }) =>
+      services.filter(({ instances }) => instances.some(isOff)).map(({ service }) => key(agentId, service)),
+    ),
+  );
+  return off.size === 0 ? rows : rows.filter((row) => off.has(row.key));
+}
+
+function isOff({ phase, health, exitCode, reason }: ObservedInstance): boolean {
+  return reason !== "" || health === "UNHEALTHY" || (phase !== "RUNNING" && !(phase === "EXITED" && exitCode === 0));
+}
+
 /** An action of a plan in a word. */
 export function actionText(action: Action): string {
   return enumName(Action, action).toLowerCase();

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Code, type ConnectRouter } from "@connectrpc/connect";
 import { expect, test } from "@jest/globals";
 import { toJson } from "@bufbuild/protobuf";
+import { Command_State, CommandService } from "@bowline/contract/commands";
 import { CommandLimitsSchema } from "@bowline/contract/products";
 import {
   type ApplyStackRequest,
@@ -223,4 +224,67 @@ test("limits of its commands are sent where one is given, and shown", async () =
   expect((await bowline(["get", "shop"])).stdout).toContain(
     "15 min to run, 3 retries, priority 2, waits 24 h for a host that is away",
   );
+}, 60_000);
+
+test("events: rollouts and repairs in the order of time, then what has drifted; the newest where there are more", async () => {
+  const at = (second: number) => ({ seconds: BigInt(1_700_000_000 + second) });
+  const instance = { workload: "web", phase: "RUNNING", health: "HEALTHY" };
+  const asked: unknown[] = [];
+  const { bowline } = await scripted((router) => {
+    router.service(StackService, {
+      getStack: () => ({
+        ...{ id: "stack_1", name: "shop", state: Stack_State.RUNNING, conditions: ["DRIFTED"] },
+        targets: [
+          {
+            ...{ agentId: "1", agent: "press-1", state: StackTarget_State.DONE },
+            services: [
+              { service: "db", count: 1, instances: [{ ...instance, workload: "db" }] },
+              { service: "job", count: 1, instances: [{ workload: "job", phase: "EXITED", exitCode: 0 }] },
+              {
+                service: "web",
+                count: 1,
+                instances: [{ ...instance, reason: "changed by hand: memory 2 instead of 1" }],
+              },
+            ],
+          },
+        ],
+      }),
+    });
+    router.service(RolloutService, {
+      listRollouts: () => ({
+        rollouts: [20, 0].map((second) => ({
+          ...{ id: `rollout_${second}`, cause: "apply", toRevision: 1, state: Rollout_State.SUCCEEDED },
+          createdAt: at(second),
+        })),
+      }),
+    });
+    router.service(CommandService, {
+      listCommands: ({ stack, createdBy }) => {
+        asked.push([stack, createdBy]);
+        const task = {
+          agent: "press-1",
+          state: Command_State.FAILED,
+          reason: "UNHEALTHY",
+          message: "no cash\nits log",
+        };
+        return { commands: [{ ...task, id: "command_1", createdAt: at(10) }] };
+      },
+    });
+  });
+  const all = await bowline(["events", "shop"]);
+  const told = (text: string): string[] =>
+    text
+      .trimEnd()
+      .split("\n")
+      .map((line) => line.replace(/^.* ago {2}/, ""));
+  const drift = ["now  DRIFTED", "  press-1  web  running, healthy, changed by hand: memory 2 instead of 1"];
+  expect(told(all.stdout)).toEqual([
+    "apply r1: SUCCEEDED, 0 of 0 hosts  rollout_0",
+    "repair of drift at press-1: FAILED, UNHEALTHY: no cash  command_1",
+    "apply r1: SUCCEEDED, 0 of 0 hosts  rollout_20",
+    ...drift,
+  ]);
+  expect(asked).toEqual([["stack_1", "drift-repair"]]);
+  expect(told((await bowline(["events", "shop", "--limit", "2"])).stdout)).toEqual([...told(all.stdout).slice(1)]);
+  expect((await bowline(["events", "shop", "-q"])).stdout).toBe("rollout_0\nrollout_20\n");
 }, 60_000);

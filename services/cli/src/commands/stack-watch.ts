@@ -6,23 +6,29 @@ import {
   Stack_State,
   StackSchema,
 } from "@bowline/contract/stacks";
+import { type Command as Task, Command_State } from "@bowline/contract/commands";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { connected, countArgument, limited, verb } from "../cli.ts";
 import type { Cli, ConnectionFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
 import type { Api } from "../client.ts";
+import { commandText } from "../command-wait.ts";
 import { exitCodes, Failure } from "../failure.ts";
 import { follow, timeLimit } from "../follow.ts";
 import { hint, json, printJson, printJsonLine } from "../output.ts";
 import { allPages } from "../pages.ts";
-import { stackRows } from "../stack-rows.ts";
+import { driftedRows, stackRows } from "../stack-rows.ts";
 import { expectRollout, followRemoval, followRollout } from "../stack-wait.ts";
-import { plain, when } from "../text.ts";
+import { enumName, plain, when } from "../text.ts";
 import { endText } from "./stack-actions.ts";
 import { rolloutText } from "./stack-rollout.ts";
 
-/** Rollouts that `events` begins with. */
+/** What `events` begins with. */
 const defaultEvents = 20;
+
+/** Who causes the commands that put drift right, as the API names it. */
+const driftRepair = "drift-repair";
 
 export function stackWatching(cli: Cli, stack: Command): void {
   connected(
@@ -53,9 +59,13 @@ export function stackWatching(cli: Cli, stack: Command): void {
         usage: "events <stack>",
         summary: "Tell what happened to a stack, oldest first; with -f go on with each change",
         examples: ["stack events shop", "stack events shop -f"],
+        more:
+          "The list has the stack's rollouts and the repairs of drift. Drift itself has no history: what somebody changed\n" +
+          "by hand stands at the end for as long as it lasts, and -f shows it as it comes and goes. With -q and -o json the\n" +
+          `list has rollouts only; the repairs are in \`tasks list --stack <stack> --by ${driftRepair}\`.`,
       })
         .option("-f, --follow", "go on with each change, until Ctrl-C")
-        .option("--limit <n>", "rollouts to begin with", countArgument, defaultEvents),
+        .option("--limit <n>", "how many to begin with", countArgument, defaultEvents),
     ),
   ).action(async (id: string, flags: ConnectionFlags & { follow?: boolean; limit: number; timeout?: number }) => {
     const api = await openApi(cli, flags);
@@ -67,11 +77,14 @@ export function stackWatching(cli: Cli, stack: Command): void {
     );
     if (flags.output === "json" && flags.follow !== true)
       return printJson(cli, json(ListRolloutsResponseSchema, response));
-    if (flags.output === "table") {
-      const past = response.rollouts
-        .toReversed()
-        .filter((one) => one.id !== found.rollout?.id || flags.follow !== true);
-      for (const one of past) cli.print(flags.quiet === true ? one.id : eventLine(one));
+    const past = response.rollouts.filter((one) => one.id !== found.rollout?.id || flags.follow !== true);
+    if (flags.output === "table" && flags.quiet === true) for (const one of past.toReversed()) cli.print(one.id);
+    else if (flags.output === "table") {
+      const repairs = await repairsOf(api, found, flags.limit);
+      const events = [...past.map((one) => ({ at: one.createdAt, line: eventLine(one) })), ...repairs];
+      const sorted = events.toSorted((a, b) => msOf(a.at) - msOf(b.at));
+      for (const { line } of sorted.slice(-flags.limit)) cli.print(line);
+      if (flags.follow !== true) for (const line of driftLines(found)) cli.print(line);
     }
     if (flags.follow === true) await tellChanges(cli, api, found, flags);
   });
@@ -79,6 +92,34 @@ export function stackWatching(cli: Cli, stack: Command): void {
 
 function eventLine(rollout: Rollout): string {
   return plain(`${when(rollout.createdAt)}  ${rolloutText(rollout)}  ${rollout.id}`);
+}
+
+const msOf = (at: Timestamp | undefined): number => (at === undefined ? 0 : timestampMs(at));
+
+/** The newest repairs of what drifted. */
+async function repairsOf(
+  api: Api,
+  { id }: Stack,
+  limit: number,
+): Promise<{ at: Timestamp | undefined; line: string }[]> {
+  const { commands } = await allPages(
+    limit,
+    (page) => api.commands.listCommands({ ...page, stack: id, createdBy: driftRepair }),
+    (page) => page.commands,
+  );
+  return commands.map((task) => ({ at: task.createdAt, line: repairLine(task) }));
+}
+
+function repairLine(task: Task): string {
+  const [why = ""] = commandText(task).split("\n"); // a log may follow, which is not for one line
+  const state = [enumName(Command_State, task.state), why].filter((part) => part !== "").join(", ");
+  return plain(`${when(task.createdAt)}  repair of drift at ${task.agent}: ${state}  ${task.id}`);
+}
+
+/** What has drifted and is not put right. */
+function driftLines(stack: Stack): string[] {
+  const lines = driftedRows(stack).map(({ cells }) => plain(`  ${cells.filter((cell) => cell !== "").join("  ")}`));
+  return lines.length === 0 ? [] : ["now  DRIFTED", ...lines];
 }
 
 /** Changes are the result here, so they go to standard output. */
