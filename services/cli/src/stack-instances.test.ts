@@ -176,6 +176,25 @@ test("a command's input, output and exit code pass through; what it is run with 
   expect(messages.slice(1).every((one) => one.case === "stdin" && one.value.length <= 32_768)).toBe(true);
 });
 
+test("with -t, but with no terminal at standard input, it runs without one: what comes in has an end", async () => {
+  const heard: ExecRequest["message"][] = [];
+  const api = await startScriptedHttp2((router) =>
+    router.service(InstanceService, {
+      async *exec(requests) {
+        for await (const { message } of requests) heard.push(message);
+        yield { message: { case: "exit", value: { code: 0 } } };
+      },
+    }),
+  );
+  atEnd(() => api.close());
+  const told = await type(api.url, ["exec", "shop", "web", "-it", "--", "sh"], "ls");
+  expect(told).toMatchObject({ code: 0, stderr: expect.stringContaining("Standard input is no terminal") });
+  expect(heard).toMatchObject([
+    { case: "start", value: { tty: false } },
+    { case: "stdin", value: Buffer.from("ls") },
+  ]);
+});
+
 test("on a terminal a line keeps its colours and loses what moves the cursor", () => {
   expect(harmless("\u001b[31mred\u001b[0m\tok")).toBe("\u001b[31mred\u001b[0m\tok");
   expect(harmless("\u001b]0;title\u0007a\u001b[2Jb\r\u009b1c")).toBe("]0;titlea[2Jb1c");

@@ -112,9 +112,13 @@ export function stackInstances(cli: Cli, stack: Command): void {
     ) => {
       const api = await openApi(cli, flags);
       const isTerminal = cli.stdin.isTTY && cli.stdout.isTTY;
-      const tty = flags.tty ?? isTerminal;
+      const asked = flags.tty ?? isTerminal;
+      const withStdin = flags.stdin === true || (asked && isTerminal);
+      // Through a terminal there what comes in here, from no terminal, would have no end.
+      const tty = asked && (!withStdin || cli.stdin.isTTY);
+      if (tty !== asked) cli.note("Standard input is no terminal: it runs without one.");
       const wanted = { stack: id, service, command, tty, agent: flags.agent, index: flags.index };
-      cli.exitWith(await execIn(cli, api, wanted, flags.stdin === true || (tty && isTerminal)));
+      cli.exitWith(await execIn(cli, api, wanted, withStdin));
     },
   );
 }
