@@ -227,10 +227,10 @@ export const sections: readonly Section[] = [
     at: ["services", "*", "healthcheck"],
     keys: {
       disable: yes(),
-      interval: yes(),
-      retries: yes(),
+      interval: yes("30 s where it is left out, and the first try comes after it."),
+      retries: yes("3 where it is left out."),
       test: yes("`CMD`, `CMD-SHELL`, `NONE`, or a string for the shell."),
-      timeout: yes(),
+      timeout: yes("30 s where it is left out."),
       start_period: yes(),
       start_interval: ignored("`interval` counts from the start."),
     },

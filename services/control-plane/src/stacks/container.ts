@@ -78,8 +78,13 @@ export function containerOf(service: Service): { container?: Init<typeof Contain
   return isSet ? { container } : {};
 }
 
+/** The Compose specification's, which are longer than the contract's: what is well under Compose is well here. */
+const checkDefaults = { intervalMs: 30_000, timeoutMs: 30_000, retries: 3 };
+
 export function healthCheckOf(check: Healthcheck): Init<typeof HealthCheckSchema> {
   if (check.disabled) return { disabled: true };
+  // Without a test of its own the times are the image's.
+  const { intervalMs, timeoutMs, retries } = { ...(check.test === undefined ? {} : checkDefaults), ...check };
   const command =
     check.test === undefined
       ? []
@@ -88,9 +93,9 @@ export function healthCheckOf(check: Healthcheck): Init<typeof HealthCheckSchema
         : [...check.test.command];
   return {
     ...(check.test === undefined ? {} : { probe: { case: "exec", value: { command } } }),
-    ...(check.intervalMs === undefined ? {} : { interval: durationFromMs(check.intervalMs) }),
-    ...(check.timeoutMs === undefined ? {} : { timeout: durationFromMs(check.timeoutMs) }),
-    retries: check.retries ?? 0,
+    ...(intervalMs === undefined ? {} : { interval: durationFromMs(intervalMs) }),
+    ...(timeoutMs === undefined ? {} : { timeout: durationFromMs(timeoutMs) }),
+    retries: retries ?? 0,
     ...(check.startPeriodMs === undefined ? {} : { startPeriod: durationFromMs(check.startPeriodMs) }),
   };
 }
