@@ -42,6 +42,8 @@ export interface Consumer {
   /** What was not a 200 so far. */
   failures: () => string[];
   answered: () => number;
+  /** The revisions' marks in what was a 200, in their order, each once in a row. */
+  versions: () => string[];
   /** Ends it, and returns every failure. */
   stop(): Promise<string[]>;
 }
@@ -49,14 +51,17 @@ export interface Consumer {
 /** Asks again and again, one request after the other, until it is stopped. */
 export function startConsumer(url: string): Consumer {
   const failures: string[] = [];
+  const versions: string[] = [];
   let answered = 0;
   let stopped = false;
   const asking = (async () => {
     while (!stopped) {
       try {
-        const { status, body } = await get(url);
+        const { status, headers, body } = await get(url);
+        const version = String(headers["x-version"]);
         if (status === 200) answered += 1;
-        else failures.push(`${status} ${body}`);
+        if (status === 200 && versions.at(-1) !== version) versions.push(version);
+        if (status !== 200) failures.push(`${status} ${body}`);
       } catch (error) {
         failures.push((error as Error).message);
       }
@@ -69,7 +74,7 @@ export function startConsumer(url: string): Consumer {
     return failures;
   };
   atEnd(async () => void (await stop()));
-  return { failures: () => failures, answered: () => answered, stop };
+  return { failures: () => failures, answered: () => answered, versions: () => versions, stop };
 }
 
 export interface Upstream {

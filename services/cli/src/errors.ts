@@ -81,8 +81,11 @@ export function asFailure(error: unknown, where: string, interrupted: boolean): 
 
 function fromServer(api: ApiError, error: unknown, where: string): Failure {
   const remedy = api.reason === "NOT_FOUND" ? lookFor(api.message) : remedies[api.reason];
+  const told = api.violations
+    .map(({ field, description }) => (field === "" ? description : `${field}: ${description}`))
+    .filter((line) => line !== api.message); // of a single one the message says the same
   const lines = [
-    ...api.violations.map(({ field, description }) => (field === "" ? description : `${field}: ${description}`)),
+    ...told,
     ...(remedy?.lines ?? []),
     ...(api.retryAfterMs === undefined ? [] : [`It may work in ${span(Math.max(1_000, api.retryAfterMs))}.`]),
     `Said by ${where}${api.requestId === "" ? "" : `, request ${api.requestId}`}.`,
@@ -174,5 +177,7 @@ function networkError(error: unknown): { words: string; sent: boolean } | undefi
 
 function sentence(text: string): string {
   const trimmed = text.trim().replace(/\.$/, "");
-  return trimmed === "" ? "It failed." : `${trimmed.charAt(0).toUpperCase()}${trimmed.slice(1)}.`;
+  if (trimmed === "") return "It failed.";
+  if (/^[a-z][\w.[\]]*:/.test(trimmed)) return `${trimmed}.`; // the path of a field is written as it is
+  return `${trimmed.charAt(0).toUpperCase()}${trimmed.slice(1)}.`;
 }

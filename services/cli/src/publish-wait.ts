@@ -44,19 +44,49 @@ export async function followPublish(
     newest = event.productPublish;
     if (lines) printJsonLine(cli, json(ProductPublishSchema, newest));
     shown.show(rows(newest));
-    if (ended.includes(newest.state)) break;
+    if (ended.includes(newest.state) && !goesBack(newest)) break;
   }
   shown.end();
   if (ended.includes(newest.state)) return newest;
   throw goesOn(cli, newest, limit.aborted);
 }
 
-/** Fails unless the publish reached `wanted`. */
-export function expectState(publish: ProductPublish, wanted: State): void {
+/** It failed, and the server is about to publish again what was live before. */
+function goesBack(publish: ProductPublish): boolean {
+  return publish.conditions.includes("REVERTING");
+}
+
+/**
+ * Where a publish that failed was taken back: follows what took its place until
+ * that has ended, or the time since `begunAtMs` is over, and returns it.
+ */
+export async function followBack(
+  cli: Cli,
+  api: Api,
+  failed: ProductPublish,
+  flags: OutputFlags & { timeout?: number; output?: string },
+  begunAtMs: number,
+): Promise<ProductPublish | undefined> {
+  if (failed.state !== State.FAILED || failed.supersededBy === "") return undefined;
+  const back = await api.publishes.getProductPublish({ id: failed.supersededBy });
+  if (cli.interrupted.aborted || ended.includes(back.state)) return back;
+  // Whatever time it had: what took its place is known, and goes to all agents at once.
+  const left = flags.timeout === undefined ? undefined : Math.max(1_000, begunAtMs + flags.timeout - Date.now());
+  try {
+    const quiet = flags.quiet === true || flags.output === "json";
+    return await followPublish(cli, api, back, { ...flags, quiet, timeout: left }, false);
+  } catch (error) {
+    if (error instanceof Failure && error.exitCode !== exitCodes.failed) return back; // it goes on
+    throw error;
+  }
+}
+
+/** Fails unless the publish reached `wanted`. `back`: what took its place when it failed. */
+export function expectState(publish: ProductPublish, wanted: State, back?: ProductPublish): void {
   if (publish.state === wanted) return;
   const failed = publish.targets.filter(({ state }) => state === State.FAILED);
   const first = failed[0];
-  const serving = failed.filter((target) => target.servingRevision > 0);
+  const serving = back === undefined ? failed.filter((target) => target.servingRevision > 0) : [];
   throw new Failure(
     exitCodes.failed,
     `${publishTitle(publish)}: ${enumName(State, publish.state)}${colon(publish.message)}`,
@@ -65,16 +95,35 @@ export function expectState(publish: ProductPublish, wanted: State): void {
       lines: [
         ...failed.map((target) => `${target.agent}: ${target.reason}${colon(target.message)}`),
         ...serving.map((target) => `Still serving at ${target.agent}: ${servingText(publish, target)}.`),
+        ...backLines(publish, back),
       ],
-      next:
-        publish.state === State.FAILED
-          ? [
-              ...(first === undefined ? [] : [`command retry ${first.commandId} --wait`]),
-              `publish rollback ${publish.product} --to ${publish.cluster}`,
-            ]
-          : [`publish list --product ${publish.product} --cluster ${publish.cluster}`],
+      next: nextOf(publish, first, back),
     },
   );
+}
+
+/** Where it went, or why nowhere. */
+function backLines(publish: ProductPublish, back: ProductPublish | undefined): string[] {
+  if (publish.state !== State.FAILED) return [];
+  if (back === undefined) {
+    if (goesBack(publish)) return ["It goes back by itself to what was live before."];
+    const asked = publish.rollout?.autoRevert === true && publish.rollbackOf === "";
+    return asked ? ["Nothing else was live before: there is nothing to go back to."] : [];
+  }
+  const to = `r${back.revision}`;
+  const why = `${enumName(State, back.state)}${colon([back.reason, back.message].filter((text) => text !== "").join(": "))}`;
+  if (back.state === State.LIVE) return [`It went back: ${to} is LIVE (${back.id}).`];
+  return [ended.includes(back.state) ? `Going back to ${to} ended ${why}.` : `It goes back to ${to}: ${why}.`];
+}
+
+function nextOf(publish: ProductPublish, first: PublishTarget | undefined, back: ProductPublish | undefined): string[] {
+  if (publish.state !== State.FAILED) return [`publish list --product ${publish.product} --cluster ${publish.cluster}`];
+  if (back?.state === State.LIVE) return [`publish get ${publish.id}`];
+  if (back !== undefined) return [`publish watch ${back.id}`];
+  return [
+    ...(first === undefined ? [] : [`command retry ${first.commandId} --wait`]),
+    `publish rollback ${publish.product} --to ${publish.cluster}`,
+  ];
 }
 
 function goesOn(cli: Cli, publish: ProductPublish, timedOut: boolean): Failure {

@@ -1799,7 +1799,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductPublish.cluster": "The cluster's name.",
   "bowline.products.v1.ProductPublish.cluster_id": "The cluster.",
   "bowline.products.v1.ProductPublish.conditions":
-    "What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT, DATA_PLANE_FAILED.",
+    "What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT, DATA_PLANE_FAILED, AGENT_COPY, REVERTING (it failed, and what was live before is about to be published again).",
   "bowline.products.v1.ProductPublish.created_at": "When it was made.",
   "bowline.products.v1.ProductPublish.created_by": "Who published.",
   "bowline.products.v1.ProductPublish.created_by_name": "The name of who published. Empty: not known any more.",
@@ -1820,7 +1820,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.ProductPublish.rollback_of": "The publish whose revision this one brings back.",
   "bowline.products.v1.ProductPublish.rollout": "How it goes from agent to agent.",
   "bowline.products.v1.ProductPublish.state": "Where it stands.",
-  "bowline.products.v1.ProductPublish.superseded_by": "The publish that took its place.",
+  "bowline.products.v1.ProductPublish.superseded_by":
+    "The publish that took its place; of one that FAILED and was taken back by itself, the rollback.",
   "bowline.products.v1.ProductPublish.targets": "One per agent.",
   "bowline.products.v1.ProductPublish.updated_at": "When it changed last.",
   "bowline.products.v1.ProductPublishService": "Publishes of an organisation.",
@@ -1855,7 +1856,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.products.v1.PublishRollout":
     "How a publish goes from agent to agent. At one agent it is all or nothing anyway: a data plane takes a configuration whole, or keeps the one it has.",
   "bowline.products.v1.PublishRollout.auto_revert":
-    "Where it fails: what was live there before is published again, at all agents at once, as a rollback that names no person. Not of a rollback itself, so that two revisions can't take turns; not where nothing was live before, or where people have published something newer.",
+    "Where it fails: what was live there before is published again, at all agents at once, as a rollback that names no person. Not of a rollback itself, so that two revisions can't take turns; not where nothing was live before, or that was removed, or where people have published something newer; not for agents that stayed away or have left. Where what was live is refused by now, the message says so, and this becomes false.",
   "bowline.products.v1.PublishRollout.max_parallel":
     "Agents that may be on their way at a time. The next ones get it when these have it, and nobody else once one of them failed. 0: all at once. Agents that are away don't hold up the others: they come last, and follow when they return.",
   "bowline.products.v1.PublishTarget": "A publish at one agent.",

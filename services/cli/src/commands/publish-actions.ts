@@ -4,14 +4,14 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { CommandLimitsSchema, ProductPublish_State as State, ProductPublishSchema } from "@bowline/contract/products";
 import type { ProductPublish } from "@bowline/contract/products";
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { connected, countArgument, listArgument, spanArgument, verb, waiting } from "../cli.ts";
 import type { Cli, ConnectionFlags, WaitFlags } from "../cli.ts";
 import { openApi } from "../client.ts";
 import type { Api } from "../client.ts";
 import { confirm } from "../confirm.ts";
-import { hint, printDone } from "../output.ts";
-import { expectState, followPublish, publishTitle } from "../publish-wait.ts";
+import { hint, json, printDone, printJson } from "../output.ts";
+import { expectState, followBack, followPublish, publishTitle } from "../publish-wait.ts";
 import { findPublish } from "../resolve.ts";
 import { enumName } from "../text.ts";
 
@@ -46,7 +46,11 @@ export function publishActions(cli: Cli, publish: Command): void {
           "publish create orders --to factory-7 --revision 3 --wait --timeout 2m",
           "publish create orders --to factory-7 --max-parallel 1 --auto-revert --wait",
         ],
-        more: "Without --revision a revision is made of the product as it is now.",
+        more: [
+          "Without --revision a revision is made of the product as it is now.",
+          "With --max-parallel the next agents get it when the ones before have it, and none once one has failed; until then they serve what they had. Agents that are away come last, and hold nobody up.",
+          "With --auto-revert and --wait it ends when what was live before is live again; the exit code is 1 all the same.",
+        ].join("\n\n"),
       })
         .requiredOption("--to <cluster>", "the cluster; never guessed")
         .option("--gateway <gateway>", "the gateway (default: the organisation's default)")
@@ -56,8 +60,8 @@ export function publishActions(cli: Cli, publish: Command): void {
         .option("--max-retries <n>", "tries after the first (default: 3)", countArgument)
         .option("--run-timeout <time>", "longest run of one attempt (default: 5m)", spanArgument)
         .option("--offline-life <time>", "how long it waits for an agent that is away (default: 24h)", spanArgument)
-        .option("--max-parallel <n>", "agents on their way at a time (default: 0, all at once)", countArgument)
-        .option("--auto-revert", "where an agent fails, publish again what was live before")
+        .option("--max-parallel <n>", "agents on their way at a time, to 1000 (default: 0, all at once)", parallel)
+        .option("--auto-revert", "where it fails at an agent, publish again at all what was live before")
         .option("--request-id <id>", "makes a repeated command safe (default: a random one)"),
       "it is LIVE",
     ),
@@ -131,6 +135,13 @@ export function publishActions(cli: Cli, publish: Command): void {
   );
 }
 
+/** As many as the API takes. */
+function parallel(text: string): number {
+  const count = countArgument(text);
+  if (count > 1_000) throw new InvalidArgumentError("Write a number from 0 to 1000.");
+  return count;
+}
+
 async function finish(
   cli: Cli,
   api: Api,
@@ -139,8 +150,13 @@ async function finish(
   wanted: State,
 ): Promise<void> {
   const waits = flags.wait === true && wanted !== State.DRAFT;
+  const begunAtMs = Date.now();
   const end = waits ? await followPublish(cli, api, made, flags, false) : made;
-  if (waits) expectState(end, wanted);
+  if (waits && end.state !== wanted) {
+    // A program wants to know where it ended, whatever the exit code.
+    if (flags.output === "json") printJson(cli, json(ProductPublishSchema, end));
+    expectState(end, wanted, await followBack(cli, api, end, flags, begunAtMs));
+  }
   const text = `${publishTitle(end)}: ${enumName(State, end.state)}   ${end.id}`;
   printDone(cli, flags, { schema: ProductPublishSchema, message: end, id: end.id, text });
   if (end.state === State.LIVE && flags.quiet !== true && flags.output === "table") {

@@ -15,7 +15,7 @@ import { openApi } from "../client.ts";
 import { usage } from "../failure.ts";
 import { hint, json, printJson, printList, printOne } from "../output.ts";
 import { allPages, sayMore } from "../pages.ts";
-import { expectState, followPublish, publishTitle, servingText } from "../publish-wait.ts";
+import { expectState, followBack, followPublish, publishTitle, servingText } from "../publish-wait.ts";
 import { findPublish } from "../resolve.ts";
 import { enumName, nothing, when } from "../text.ts";
 
@@ -88,8 +88,10 @@ export function publishCommand(cli: Cli): Command {
   ).action(async (name: string, flags: ConnectionFlags & { to?: string; timeout?: number }) => {
     const api = await openApi(cli, flags);
     const found = await findPublish(api, name, flags.to);
+    const begunAtMs = Date.now();
     const end = await followPublish(cli, api, found, flags, flags.output === "json");
-    expectState(end, end.state === State.UNPUBLISHED ? State.UNPUBLISHED : State.LIVE);
+    const back = await followBack(cli, api, end, flags, begunAtMs);
+    expectState(end, end.state === State.UNPUBLISHED ? State.UNPUBLISHED : State.LIVE, back);
     if (flags.quiet === true) cli.print(end.id);
     else if (flags.output === "table") cli.print(`${publishTitle(end)}: ${enumName(State, end.state)}`);
   });
@@ -172,7 +174,7 @@ function show(cli: Cli, flags: ConnectionFlags, publish: ProductPublish): void {
         ...stillServing(publish, target),
       ]),
       ["rollback of", publish.rollbackOf],
-      ["superseded by", publish.supersededBy],
+      [publish.state === State.FAILED ? "taken back by" : "superseded by", publish.supersededBy],
       [
         "published",
         `${when(publish.createdAt)}${publish.createdBy === "" ? "" : ` by ${publish.createdByName || publish.createdBy}`}`,

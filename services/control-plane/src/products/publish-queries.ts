@@ -15,6 +15,7 @@ import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db } from "../platform/transactions.ts";
 import { accountNames } from "../identity/index.ts";
 import { listenersOf } from "./catalogue/index.ts";
+import { isTakenBack } from "./publish-rows.ts";
 import type { PublishState } from "./publish-states.ts";
 
 type Filter = Partial<Pick<ListProductPublishesRequest, "productId" | "clusterId" | "states">> & {
@@ -86,6 +87,7 @@ function columns(query: ReturnType<typeof select>) {
       "g.name as gateway",
       "g.listeners",
       "g.gateway_class",
+      isTakenBack.as("taken_back"),
     ]);
 }
 
@@ -205,6 +207,7 @@ function publishOf(row: Row, targets: readonly TargetRow[]): ProductPublish {
   if (waitsForAgent || (row.state === "LIVE" && targets.length === 0)) conditions.add("NO_AGENT");
   if (targets.some((target) => !["", "AGENT_COPY"].includes(target.data_plane_held ?? "")))
     conditions.add("DATA_PLANE_FAILED");
+  if (row.taken_back) conditions.add("REVERTING");
   // After a restore: the agent serves what another history of the database told it.
   if (targets.some((target) => target.held_reason === "AGENT_COPY")) conditions.add("AGENT_COPY");
   const publish = create(ProductPublishSchema, {

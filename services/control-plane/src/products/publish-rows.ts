@@ -100,6 +100,23 @@ export const hasNewer = sql<boolean>`EXISTS (
   SELECT 1 FROM product_publishes AS n WHERE n.cluster_id = p.cluster_id AND n.gateway_id = p.gateway_id
     AND n.product_id = p.product_id AND n.deployed_at > p.deployed_at)`;
 
+/** An agent is not there, whatever it was to have (reverts.ts, V1). */
+const absences = ["OFFLINE_LIFE_EXCEEDED", "AGENT_AWAY_TOO_LONG", "AGENT_REVOKED", "AGENT_RETIRED"] as const;
+
+/**
+ * For publishes `p`: what failed as the newest of its place, is no rollback itself, and has a revision before it that
+ * was live. Only what failed costs the rest.
+ */
+export const isTakenBack = sql<boolean>`CASE WHEN p.state = 'FAILED' AND p.auto_revert AND p.rollback_of = '' THEN
+  EXISTS (SELECT 1 FROM publish_targets AS t WHERE t.product_publish_id = p.id AND t.state = 'FAILED'
+    AND t.reason NOT IN (${sql.join(absences.map((reason) => sql.lit(reason)))}))
+  AND NOT ${hasNewer} AND EXISTS (
+    SELECT 1 FROM product_publishes AS b WHERE b.cluster_id = p.cluster_id AND b.gateway_id = p.gateway_id
+      AND b.product_id = p.product_id AND b.revision_id <> p.revision_id AND b.live_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM product_publishes AS u WHERE u.cluster_id = p.cluster_id AND u.gateway_id = p.gateway_id
+          AND u.product_id = p.product_id AND u.deployed_at >= b.deployed_at AND u.state IN ('UNPUBLISHING', 'UNPUBLISHED'))) -- V2
+  ELSE false END`;
+
 /** Throws NOT_FOUND unless the caller may change the publish. */
 export async function authorise(tx: Tx, caller: Caller, publishId: string): Promise<void> {
   let query = tx.selectFrom("product_publishes").select("id").where("id", "=", publishId);

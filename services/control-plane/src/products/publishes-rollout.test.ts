@@ -2,6 +2,8 @@
 import { expect, test } from "@jest/globals";
 import { ProductPublish_State as State } from "@bowline/contract/products";
 import { testDatabase } from "@bowline/testing";
+import { sql } from "kysely";
+import { sweep } from "../commands/index.ts";
 import { manifest, startPublishing, type TestAgent } from "./publishes.fixture.ts";
 import { revertEverywhere } from "./reverts.ts";
 
@@ -29,6 +31,12 @@ async function start(agents: number) {
       return worked.filter((done) => done.length > 0).length;
     },
     revertEverywhere: () => revertEverywhere(api.ports),
+    /** Two days pass. */
+    longAfter: async () => {
+      const before = sql<Date>`now() - interval '2 days'`;
+      await api.db.updateTable("command_states").set({ updated_at: before }).execute();
+      await api.db.updateTable("sessions").set({ ended_at: before }).where("state", "=", "ENDED").execute();
+    },
     newest: async () => (await api.alpha.listProductPublishes({})).productPublishes[0],
   };
 }
@@ -147,4 +155,77 @@ test("what failed stays where nothing was live before, where it doesn't ask, and
   await api.publish();
   await api.revertEverywhere();
   expect((await api.alpha.listProductPublishes({})).productPublishes).toHaveLength(5);
+});
+
+test("what failed is taken back where the cluster's grant is gone since, and it names what took its place", async () => {
+  const api = await start(1);
+  const first = await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  const { id } = await api.publish({ autoRevert: true });
+  await api.operator.ungrantCluster({ id: "local", organisationId: "*" });
+  await failEverywhere(api.here);
+  expect(await api.get(id)).toMatchObject({ state: State.FAILED, conditions: ["REVERTING"], supersededBy: "" });
+  await api.revertEverywhere();
+  const newest = await api.newest();
+  expect(newest).toMatchObject({ rollbackOf: first.id, organisationId: first.organisationId });
+  expect(await api.get(id)).toMatchObject({ state: State.FAILED, conditions: [], supersededBy: newest?.id });
+});
+
+test("an agent that stays away, or leaves, takes nothing back from the others", async () => {
+  const api = await start(3);
+  await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  await api.online(api.here[0], "ENDED");
+  const { id } = await api.publish({ autoRevert: true });
+  await Promise.all(api.here.slice(1).map((agent) => agent.workOff()));
+  await api.longAfter();
+  expect(await sweep(api.ports.engine())).toBe(1);
+  const { targets, ...after } = await api.get(id);
+  expect(after).toMatchObject({ state: State.FAILED, reason: "OFFLINE_LIFE_EXCEEDED", conditions: ["AGENT_OFFLINE"] });
+  expect(targets.filter(({ state }) => state === State.LIVE)).toHaveLength(2);
+  await api.revertEverywhere();
+  expect((await api.newest())?.id).toBe(id);
+});
+
+test("what was removed does not come back", async () => {
+  const api = await start(1);
+  const { id: first } = await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  const { id: second } = await api.publish();
+  await api.workOff();
+  await api.alpha.unpublishProductPublish({ id: second });
+  await api.workOff();
+  await api.apply(manifest("hello", ["/newest"]));
+  const { id } = await api.publish({ autoRevert: true });
+  await failEverywhere(api.here);
+  await api.revertEverywhere();
+  expect(await api.get(id)).toMatchObject({ state: State.FAILED, conditions: ["DATA_PLANE_FAILED"], supersededBy: "" });
+  expect((await api.newest())?.id).toBe(id);
+  expect((await api.alpha.rollbackProductPublish({ id })).rollbackOf).not.toBe(first); // a person may want it
+});
+
+test("where what was live is refused by now that is said, and not tried again", async () => {
+  const api = await start(1);
+  await api.operator.updateCluster({
+    cluster: { id: "local", policy: { allowPrivateBackends: true } },
+    updateMask: { paths: ["policy.allow_private_backends"] },
+  });
+  await api.apply(manifest("hello", ["/hello"], "http://10.0.0.5:80"));
+  await api.publish();
+  await api.workOff();
+  await api.apply(manifest("hello", ["/new"]));
+  const { id } = await api.publish({ autoRevert: true });
+  await api.operator.updateCluster({
+    cluster: { id: "local", policy: { allowPrivateBackends: false } },
+    updateMask: { paths: ["policy.allow_private_backends"] },
+  });
+  await failEverywhere(api.here);
+  await api.revertEverywhere();
+  expect(await api.get(id)).toMatchObject({
+    ...{ state: State.FAILED, reason: "SPEC_INVALID", conditions: [], rollout: { autoRevert: false } },
+    message: expect.stringContaining("it cannot be taken back: "),
+  });
 });

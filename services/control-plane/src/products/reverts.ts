@@ -1,10 +1,18 @@
-/** Taking back publishes that failed and ask for that. */
-import { isProblem } from "@bowline/kernel";
-import { type Db, transact } from "../platform/transactions.ts";
-import type { PublishPorts } from "./publish-ports.ts";
-import { hasNewer, itself, lockPublish, newestAt } from "./publish-rows.ts";
-import { rollback } from "./publishes.ts";
+/**
+ * Taking back publishes that failed and ask for that.
+ *
+ * V1: for what failed, and not for who is not there: an agent that stays away, or has left, says nothing of what was
+ *     published, and the others serve it (publish-rows.ts).
+ * V2: only to what served until then: nothing comes back that somebody has removed (there, too).
+ * V3: what is refused now is refused again: it is said, and not tried again.
+ */
+import { isProblem, type Problem } from "@bowline/kernel";
 import { sql } from "kysely";
+import { type Db, transact, type Work } from "../platform/transactions.ts";
+import { touch } from "./owner.ts";
+import type { PublishPorts } from "./publish-ports.ts";
+import { isTakenBack, itself, lockPublish, newestAt } from "./publish-rows.ts";
+import { rollback } from "./publishes.ts";
 
 /** Publishes that one round takes back; the next round finds the rest. */
 const roundSize = 50;
@@ -21,30 +29,50 @@ export async function revertEverywhere(ports: PublishPorts): Promise<void> {
         await ports.lockCluster(work.tx, clusterId, itself.principal);
         const { publish } = await lockPublish(ports, work, id);
         if (publish.state !== "FAILED" || (await newestAt(work.tx, publish)) !== id) return; // tried again, or replaced, since
-        await rollback(ports, work, itself, id);
+        // Of the publish's own organisation: an administrator may publish where no cluster is granted to it.
+        const { principal, request } = itself;
+        const own = { principal: { ...principal, organisationId: publish.organisation_id }, request };
+        await tell(ports, work, id, await rollback(ports, work, own, id));
       });
     } catch (error) {
       // A cluster that takes nothing new has nothing taken back either.
       if (isProblem(error, "CLUSTER_INACTIVE") || isProblem(error, "CLUSTER_DELETING")) continue;
-      log.warn({ error, publishId: id }, "a failed publish could not be taken back; tried again");
+      if (isProblem(error) && refusals.includes(error.code)) await giveUp(ports, id, error); // V3
+      else log.warn({ error, publishId: id }, "a failed publish could not be taken back; tried again");
     }
   }
 }
 
-/** What failed as the newest of its place, is no rollback itself, and has a revision before it that was live. */
+/** What a rollback is refused with for what it is, and not for how the server is doing. */
+const refusals: readonly string[] = ["failed_precondition", "not_found", "invalid_argument", "already_exists"];
+
+async function giveUp(ports: PublishPorts, id: string, why: Problem): Promise<void> {
+  await transact(ports.engine().db, async (work) => {
+    const { numUpdatedRows } = await work.tx
+      .updateTable("product_publishes")
+      .set({ auto_revert: false, message: sql`message || ${`; it cannot be taken back: ${why.message}`}` })
+      .where("id", "=", id)
+      .where("state", "=", "FAILED")
+      .where("auto_revert", "=", true)
+      .executeTakeFirst();
+    if (numUpdatedRows > 0n) await touch(ports.engine(), work, [id]);
+  });
+}
+
+/** Whoever watches it hears what took its place. */
+async function tell(ports: PublishPorts, work: Work, id: string, by: string): Promise<void> {
+  await work.tx.updateTable("product_publishes").set({ superseded_by: by }).where("id", "=", id).execute();
+  await touch(ports.engine(), work, [id]);
+}
+
+/** The next ones. */
 async function toRevert(db: Db): Promise<{ id: string; cluster_id: string }[]> {
   return db
     .selectFrom("product_publishes as p")
     .select(["p.id", "p.cluster_id"])
     .where("p.state", "=", "FAILED")
     .where("p.auto_revert", "=", true)
-    .where("p.rollback_of", "=", "")
-    .where((where) => where.not(hasNewer))
-    .where(
-      sql<boolean>`EXISTS (
-        SELECT 1 FROM product_publishes AS b WHERE b.cluster_id = p.cluster_id AND b.gateway_id = p.gateway_id
-          AND b.product_id = p.product_id AND b.revision_id <> p.revision_id AND b.live_at IS NOT NULL)`,
-    )
+    .where(isTakenBack)
     .orderBy("p.deployed_at")
     .limit(roundSize)
     .execute();

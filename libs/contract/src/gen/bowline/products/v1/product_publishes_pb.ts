@@ -135,7 +135,8 @@ export type ProductPublish = Message<"bowline.products.v1.ProductPublish"> & {
 
   /**
    * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT,
-   * DATA_PLANE_FAILED.
+   * DATA_PLANE_FAILED, AGENT_COPY, REVERTING (it failed, and what was live
+   * before is about to be published again).
    *
    * @generated from field: repeated string conditions = 16;
    */
@@ -149,7 +150,8 @@ export type ProductPublish = Message<"bowline.products.v1.ProductPublish"> & {
   rollbackOf: string;
 
   /**
-   * The publish that took its place.
+   * The publish that took its place; of one that FAILED and was taken back by
+   * itself, the rollback.
    *
    * @generated from field: string superseded_by = 18;
    */
@@ -333,7 +335,8 @@ export type ProductPublishJson = {
 
   /**
    * What holds beside the state: DRIFTED, AGENT_OFFLINE, NO_AGENT,
-   * DATA_PLANE_FAILED.
+   * DATA_PLANE_FAILED, AGENT_COPY, REVERTING (it failed, and what was live
+   * before is about to be published again).
    *
    * @generated from field: repeated string conditions = 16;
    */
@@ -347,7 +350,8 @@ export type ProductPublishJson = {
   rollbackOf?: string;
 
   /**
-   * The publish that took its place.
+   * The publish that took its place; of one that FAILED and was taken back by
+   * itself, the rollback.
    *
    * @generated from field: string superseded_by = 18;
    */
@@ -542,7 +546,9 @@ export type PublishRollout = Message<"bowline.products.v1.PublishRollout"> & {
    * Where it fails: what was live there before is published again, at all
    * agents at once, as a rollback that names no person. Not of a rollback
    * itself, so that two revisions can't take turns; not where nothing was live
-   * before, or where people have published something newer.
+   * before, or that was removed, or where people have published something
+   * newer; not for agents that stayed away or have left. Where what was live
+   * is refused by now, the message says so, and this becomes false.
    *
    * @generated from field: bool auto_revert = 2;
    */
@@ -570,7 +576,9 @@ export type PublishRolloutJson = {
    * Where it fails: what was live there before is published again, at all
    * agents at once, as a rollback that names no person. Not of a rollback
    * itself, so that two revisions can't take turns; not where nothing was live
-   * before, or where people have published something newer.
+   * before, or that was removed, or where people have published something
+   * newer; not for agents that stayed away or have left. Where what was live
+   * is refused by now, the message says so, and this becomes false.
    *
    * @generated from field: bool auto_revert = 2;
    */
