@@ -1,7 +1,7 @@
 /**
- * An agent begins anew on a host that has nothing of it, or comes back with
- * less than it had: what it has to run is wished once more, at a generation of
- * its own.
+ * An agent begins anew on a host that has nothing of it, comes back with less
+ * than it had, or after what it was to do has lapsed: what it has to run is
+ * wished once more, at a generation of its own.
  *
  * A1: what was observed at the host before counts no more, nor do the numbers
  *     of its observations: the new host counts from one.
@@ -11,9 +11,12 @@
  *     (disputes are about what is ahead): what the server has recorded as
  *     converged and a complete Sync does not have is wished again. What has an
  *     open command gets it from that.
+ * A4: what lapsed only because the agent stayed away is wished again when it is back, where its owner follows returns.
+ *     Once per absence: the new command ends as any other, and only another absence makes it lapse again. Found by
+ *     why the deployment is HELD, which the next wish clears. Removals never lapse (C3).
  */
 import { sql } from "kysely";
-import { forgetObserved, lockPresent, restartObservations } from "../deployments/index.ts";
+import { forgetObserved, lockDeployments, lockPresent, restartObservations } from "../deployments/index.ts";
 import type { Work } from "../platform/transactions.ts";
 import type { EnginePorts } from "./ports.ts";
 import { sessionEnded } from "./reconcile.ts";
@@ -33,6 +36,37 @@ export async function beginAfresh(
   const wanted = await forgetObserved(work.tx, present); // A1
   await wishAgain(ports, work, wanted, { createdBy: agent.createdBy, fromNothing: true });
   return wanted.length;
+}
+
+/** `created_by` of commands for what has lapsed while the agent was away. */
+export const afterAbsence = "agent-returned";
+
+/** Why a command ended that nobody carried out because its agent stayed away. */
+export const absenceReasons: readonly string[] = ["OFFLINE_LIFE_EXCEEDED", "AGENT_AWAY_TOO_LONG"];
+
+/** A4. The caller holds the session's row. Returns how many are converged. */
+export async function convergeLapsed(ports: EnginePorts, work: Work, agentId: string): Promise<number> {
+  const seen = await lapsedOf(ports, work, [agentId]);
+  if (seen.length === 0) return 0; // nearly every time, without a lock
+  await lockDeployments(
+    work.tx,
+    seen.map(({ id }) => id),
+  );
+  const lapsed = (await lapsedOf(ports, work, [agentId])).map(({ id }) => id); // E3
+  await wishAgain(ports, work, lapsed, { createdBy: afterAbsence, fromNothing: false });
+  return lapsed.length;
+}
+
+/** In order of id. Not what only the agent has the bytes of. */
+async function lapsedOf(ports: EnginePorts, work: Work, agentIds: readonly string[]) {
+  const kinds = [...ports.owners].filter(([, owner]) => owner.followsReturns === true).map(([kind]) => kind);
+  if (kinds.length === 0) return [];
+  const { rows } = await sql<{ id: string; agent_id: string }>`
+    SELECT d.id, d.agent_id FROM deployments AS d
+    JOIN deployment_generations AS g ON g.deployment_id = d.id AND g.generation = d.generation AND octet_length(g.spec) > 0
+    WHERE d.agent_id = ANY(${[...agentIds]}::text[]) AND NOT d.is_absent AND d.kind = ANY(${kinds}::text[])
+      AND d.held_reason = ANY(${[...absenceReasons]}::text[]) ORDER BY d.id`.execute(work.tx);
+  return rows;
 }
 
 /** What an agent told in a complete Sync that names everything it has. */
@@ -58,10 +92,14 @@ export async function convergeLost(ports: EnginePorts, work: Work, sync: Told): 
 }
 
 /**
- * Which agents' Syncs have to be answered one by one: something of theirs is in flight, or may be lost. The caller
+ * Which agents' Syncs have to be answered one by one: something of theirs is in flight, has lapsed, or may be lost. The caller
  * holds their sessions' rows, so that nothing comes to be in flight meanwhile. Takes no lock.
  */
-export async function unsettled(work: Work, syncs: readonly (Told & { tellsAll: boolean })[]): Promise<Set<string>> {
+export async function unsettled(
+  ports: EnginePorts,
+  work: Work,
+  syncs: readonly (Told & { tellsAll: boolean })[],
+): Promise<Set<string>> {
   const all = syncs.filter(({ tellsAll }) => tellsAll);
   const whole = all.filter(({ journalWhole }) => journalWhole);
   const ids = (some: readonly Told[]): string[] => some.map(({ agentId }) => agentId);
@@ -71,7 +109,8 @@ export async function unsettled(work: Work, syncs: readonly (Told & { tellsAll: 
     UNION SELECT agent_id FROM deployments
     WHERE agent_id = ANY(${ids(all.filter((one) => !one.journalWhole))}::text[]) AND NOT is_absent`.execute(work.tx);
   const lost = await lostOf(work, whole);
-  return new Set([...rows, ...lost].map((row) => row.agent_id));
+  const lapsed = await lapsedOf(ports, work, ids(syncs));
+  return new Set([...rows, ...lost, ...lapsed].map((row) => row.agent_id));
 }
 
 /** In order of id. Not what only the agent has the bytes of. */

@@ -15,7 +15,7 @@
  *   apart.ts        owners that failed are told again
  *   queries.ts, shown.ts, rpc.ts  CommandService  ports.ts      what it needs, whom it tells
  */
-export { beginAfresh, convergeLost, type Told, unsettled } from "./afresh.ts";
+export { absenceReasons, beginAfresh, convergeLapsed, convergeLost, type Told, unsettled } from "./afresh.ts";
 export { telling, tellApart, type Without } from "./apart.ts";
 export { agentsWithReady, type Cancelling, cancelling, claim, unreceipted, withReady } from "./claim.ts";
 export { converge, type ConvergeWish, defaultLimits, type Enqueued, type Limits } from "./enqueue.ts";

@@ -57,6 +57,8 @@ export interface Owner {
     work: Work,
     command: { deploymentId: string; commandId: string; generation: number; ownerId: string; fromNothing: boolean },
   ): Promise<void>;
+  /** What lapsed because its agent stayed away is wished again when the agent is back (afresh.ts, A4). */
+  followsReturns?: boolean;
   /** The progress of some of its commands was written. */
   progressed?(work: Work, commandIds: readonly string[]): Promise<void>;
   /** An agent is gone for good, with all that was there: its commands have ended, its deployments are absent. */

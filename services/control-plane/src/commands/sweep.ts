@@ -118,6 +118,7 @@ async function timedOut(ports: EnginePorts, place: SweepPlace, blames: Blames): 
 /** Whether it changed. */
 async function settle(ports: EnginePorts, due: Due, blames: Blames): Promise<boolean> {
   return transact(ports.db, async (work) => {
+    if (due.why === "offline" || due.why === "unbound") await lockAbsence(work.tx, due);
     await lockDeployments(work.tx, [due.deployment_id]);
     const [command] = await lockCommands(work.tx, { ids: [due.command_id] });
     if (command === undefined) return false;
@@ -133,6 +134,14 @@ async function settle(ports: EnginePorts, due: Due, blames: Blames): Promise<boo
     await finish(ports, work, set);
     return verdict.kind === "moved";
   });
+}
+
+/** Whoever comes back meanwhile finds what has lapsed (A4), or it has not. */
+async function lockAbsence(tx: Tx, due: Due): Promise<void> {
+  await sql`
+    SELECT 1 FROM sessions WHERE agent_id = (SELECT agent_id FROM commands WHERE id = ${due.command_id}) FOR SHARE`.execute(
+    tx,
+  );
 }
 
 /** Whether the look still holds: since then it may have been claimed, its agent may be back, another attempt may run. */

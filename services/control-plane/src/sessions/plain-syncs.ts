@@ -57,7 +57,7 @@ async function serveSet(ports: EnginePorts, syncs: readonly ToldSync[]): Promise
     if (mine.length > 0) {
       const disputes = await findDisputes(work, mine);
       mine = mine.filter(({ agentId }) => !disputes.has(agentId));
-      const not = await unsettled(work, mine.map(asTold));
+      const not = await unsettled(ports, work, mine.map(asTold));
       mine = mine.filter(({ agentId }) => !not.has(agentId));
     }
     if (mine.length === 0) return new Set<ToldSync>();

@@ -8,7 +8,7 @@ import {
   SyncDecision_Action,
   type SyncReplySchema,
 } from "@bowline/contract/agent";
-import { convergeLost, type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
+import { convergeLapsed, convergeLost, type EnginePorts, lockSessions, reconcile } from "../commands/index.ts";
 import { transact } from "../platform/transactions.ts";
 import { awaitsDecision } from "./disputes.ts";
 import type { Dispatcher } from "./dispatcher.ts";
@@ -70,8 +70,7 @@ export async function finishSync(
     session.phase = "serving"; // the agent's state keeps claims away
     return;
   }
-  if (opened.tellsAll && !(await convergeWhatIsLost(engine, session, opened, pages)))
-    return session.close("SUPERSEDED");
+  if (!(await convergeWhatIsOwed(engine, session, opened, pages))) return session.close("SUPERSEDED");
   const acks = await Promise.all(results.map((message) => ports.intake.result({ agentId, epoch, message })));
   if (!(await serveSession(ports.engine(), agentId, epoch))) return session.close("SUPERSEDED");
   answer({
@@ -90,15 +89,17 @@ export async function finishSync(
  * In a transaction of its own: it takes other locks than the one before. Again where this replica dies in between, since
  * the session is not served yet. False: another session took over.
  */
-async function convergeWhatIsLost(
+async function convergeWhatIsOwed(
   engine: EnginePorts,
   { agentId, epoch }: LiveSession,
-  { journalWhole }: Pick<OpenedSession, "journalWhole">,
+  { journalWhole, tellsAll }: Pick<OpenedSession, "journalWhole" | "tellsAll">,
   pages: readonly Sync[],
 ): Promise<boolean> {
   const told = pages.flatMap((page) => [...page.deployments, ...page.highest, ...page.journal]);
   return transact(engine.db, async (work) => {
     if ((await lockSessions(work.tx, [agentId])).get(agentId) !== epoch) return false;
+    await convergeLapsed(engine, work, agentId);
+    if (!tellsAll) return true;
     const count = await convergeLost(engine, work, { agentId, journalWhole, told });
     if (count > 0)
       engine.log.warn({ agentId, count }, "an agent's journal has lost what it had; it is converged again");

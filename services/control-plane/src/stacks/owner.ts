@@ -12,10 +12,12 @@
  *     healthy. Not once it has switched: what ends then may be the old, which is only kept.
  * O6: each instance that is newly healthy sets back the clock of the progress deadline; one that starts over and over
  *     does so once.
+ * O7: an agent that stays away for longer than a command waits has not failed: its part is owed, and wished again when
+ *     it is back. It fails no rollout, and makes no stack FAILED.
  */
 import { type CommandState, openCommandStates } from "@bowline/db";
 import { sql } from "kysely";
-import type { ChangedCommand, Owner } from "../commands/index.ts";
+import { absenceReasons, type ChangedCommand, type Owner } from "../commands/index.ts";
 import { seesAll } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
 import type { StackPorts } from "./ports.ts";
@@ -46,11 +48,17 @@ export function targetStateOf(state: CommandState): "PENDING" | "APPLYING" | "DO
   }
 }
 
+/** O7. */
+function isOwed({ state, reason }: ChangedCommand): boolean {
+  return targetStateOf(state) === "TARGET_FAILED" && absenceReasons.includes(reason);
+}
+
 /** What leaves nothing at the agent: done, or the agent is gone for good. */
 const gone: readonly CommandState[] = ["SUCCEEDED", "LOST", "CANCELLED"];
 
 export function stackOwner(ports: StackPorts): Owner {
   return {
+    followsReturns: true, // O7
     called: async (db, principal, idOrName) => {
       let query = db
         .selectFrom("stacks")
@@ -139,7 +147,7 @@ async function targetsChanged(work: Work, commands: readonly ChangedCommand[]): 
       healthy_since = CASE WHEN n.state = 'DONE' THEN coalesce(t.healthy_since, now())
         WHEN n.state = 'TARGET_FAILED' THEN NULL ELSE t.healthy_since END
     FROM unnest(${column((c) => c.deploymentId)}::text[], ${column((c) => c.generation)}::int[],
-      ${column((c) => targetStateOf(c.state))}::text[], ${column((c) => c.reason)}::text[],
+      ${column((c) => (isOwed(c) ? "PENDING" : targetStateOf(c.state)))}::text[], ${column((c) => c.reason)}::text[],
       ${column((c) => c.message)}::text[]) AS n (deployment_id, generation, state, reason, message)
     WHERE t.deployment_id = n.deployment_id AND t.generation = n.generation AND t.state <> 'REMOVING'`.execute(work.tx);
 }

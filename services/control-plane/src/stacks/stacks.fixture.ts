@@ -24,12 +24,15 @@ import { type Kysely, sql } from "kysely";
 import { clusterPolicy, createClusters, lockClusterForChange, lockClusterForPublish } from "../clusters/index.ts";
 import {
   claim,
+  convergeLapsed,
   type EnginePorts,
   type PushedCommand,
   recordReports,
   recordStates,
   registerCommands,
   retireAgent,
+  sessionEnded,
+  sweep,
 } from "../commands/index.ts";
 import type { Principal } from "../platform/context.ts";
 import { createEvents } from "../platform/events.ts";
@@ -144,6 +147,14 @@ export async function startStacks(db: Kysely<Database>) {
       await stepDue(ports);
     },
     placeStacks: () => placeStacks(ports),
+    /** Two days pass for commands and for agents that are away, and the server sees what that does. */
+    afterDays: async () => {
+      const before = sql<Date>`now() - interval '2 days'`;
+      await db.updateTable("command_states").set({ updated_at: before }).execute();
+      await db.updateTable("command_states").set({ unbound_at: before }).where("unbound_at", "is not", null).execute();
+      await db.updateTable("sessions").set({ ended_at: before }).where("state", "=", "ENDED").execute();
+      return sweep(enginePorts);
+    },
     retire: (agentId: string) =>
       transact(db, async (work) => {
         await work.tx.updateTable("agents").set({ state: "RETIRED" }).where("id", "=", agentId).execute();
@@ -249,6 +260,21 @@ async function agentOf(
     },
     /** It never has, or does for the first time. */
     connects: (ever: boolean) => (ever ? connect() : db.deleteFrom("sessions").where("agent_id", "=", id).execute()),
+    /** Its session ends: what it has in flight is bound to none. */
+    leaves: async () => {
+      await db
+        .updateTable("sessions")
+        .set({ state: "ENDED", ended_at: new Date() })
+        .where("agent_id", "=", id)
+        .execute();
+      await transact(db, (work) => sessionEnded(engine, work, id, epoch));
+    },
+    /** It is back, and has told what it has: how many commands that makes. */
+    returns: async () => {
+      const asked = await transact(db, (work) => convergeLapsed(engine, work, id));
+      await db.updateTable("sessions").set({ state: "SERVING", ended_at: null }).where("agent_id", "=", id).execute();
+      return asked;
+    },
     /** Away since before anything that a test does, unless it says since when. */
     online: (serving: boolean, since: Date | null = null) =>
       db
