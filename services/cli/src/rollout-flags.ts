@@ -74,7 +74,11 @@ export function rolled(command: Command): Command {
     .optionsGroup("Commands, kept for later ones; one that is given sets the others of its group to their defaults:")
     .option("--max-retries <n>", "tries after the first (default: 3)", countArgument)
     .option("--run-timeout <time>", "longest run of one attempt (default: 5m)", spanArgument)
-    .option("--offline-life <time>", "how long one waits for a host that is away (default: 24h)", spanArgument)
+    .option(
+      "--offline-life <time>",
+      "how long one waits for a host that is away; then it is made anew when the host returns (default: 24h)",
+      spanArgument,
+    )
     .option("--priority <n>", "1, most urgent, to 9; removals and stops go first (default: 5)", priority)
     .optionsGroup("Options:");
 }

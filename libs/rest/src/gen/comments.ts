@@ -2105,6 +2105,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.PlannedChange.count": "Instances wanted there.",
   "bowline.stacks.v1.PlannedChange.service": "The service.",
   "bowline.stacks.v1.PromoteRolloutRequest": "See RolloutService.PromoteRollout.",
+  "bowline.stacks.v1.PromoteRolloutRequest.full":
+    "With BLUE_GREEN, before or after the switch: what was goes as soon as the ports have switched, instead of after `keep_old`.",
   "bowline.stacks.v1.PromoteRolloutRequest.id": "The rollout.",
   "bowline.stacks.v1.RestartStackRequest": "See StackService.RestartStack.",
   "bowline.stacks.v1.RestartStackRequest.id": "Id or name.",
@@ -2211,7 +2213,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.RolloutService.PauseRollout":
     "Begins no further step until it is resumed; what is under way ends. ROLLOUT_ENDED where it has.",
   "bowline.stacks.v1.RolloutService.PromoteRollout":
-    "Goes on to what is new: where a rollout waits for that (`awaits_promotion`), and before, as soon as it could wait. After a switch: what was goes at once. A pause ends, and gates that could not tell count as passed. ROLLOUT_ENDED where it has; ROLLOUT_NOT_PROMOTABLE where there is nothing of all that; COMPOSE_REFUSED_BY_POLICY as for ResumeRollout.",
+    "Goes on to what is new: where a rollout waits for that (`awaits_promotion`), and before, as soon as it could wait. A pause ends, and gates that could not tell count as passed. What was is kept after the switch as the policy says, unless `full`. Asked again while it goes on it changes nothing. ROLLOUT_ENDED where it has; ROLLOUT_NOT_PROMOTABLE where there is nothing to promote; COMPOSE_REFUSED_BY_POLICY as for ResumeRollout.",
   "bowline.stacks.v1.RolloutService.ResumeRollout":
     "Goes on. The progress deadline begins anew; gates that could not tell are asked again. COMPOSE_REFUSED_BY_POLICY where the cluster's policy does not allow any more what it would start; abort goes back.",
   "bowline.stacks.v1.Stack": "A Compose file as a versioned resource.",

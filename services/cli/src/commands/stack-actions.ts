@@ -159,7 +159,12 @@ function tellRest(cli: Cli, flags: ConnectionFlags, { name, rollout }: Stack): v
   if (rest === "promotion")
     hint(cli, flags, "Old and new run side by side. To go on, or back:", `stack rollout promote ${name}`, abort);
   if (rest === "keeps")
-    hint(cli, flags, `The new one serves; the old is kept until ${when(rollout?.removesOldAt)}. To go back:`, abort);
+    hint(
+      cli,
+      flags,
+      `The new one serves; the old is kept until ${when(rollout?.removesOldAt)}. To go back, or let it go now:`,
+      ...[abort, `stack rollout promote ${name} --full`],
+    );
 }
 
 /** `shop r12 to factory-7: RUNNING on 2 of 3 hosts`. */

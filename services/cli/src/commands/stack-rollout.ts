@@ -74,16 +74,22 @@ export function rolloutCommand(cli: Cli): Command {
     ["promote", "Go on to what is new, where old and new run side by side", "promoteRollout"],
     ["abort", "End it at once and go back to the last stable revision", "abortRollout"],
   ] as const;
-  for (const [name, summary, method] of acts)
-    connected(
-      verb(rollout, {
-        usage: `${name} <rollout>`,
-        summary,
-        examples: [`stack rollout ${name} shop`, `stack rollout ${name} rollout_01k3…`],
-      }),
-    ).action(async (given: string, flags: ConnectionFlags) => {
+  for (const [name, summary, method] of acts) {
+    const promotes = name === "promote";
+    const act = verb(rollout, {
+      usage: `${name} <rollout>`,
+      summary,
+      examples: [
+        `stack rollout ${name} shop`,
+        `stack rollout ${name} rollout_01k3…`,
+        ...(promotes ? ["stack rollout promote shop --full"] : []),
+      ],
+      ...(promotes ? { more: "Typed again while the rollout goes on it changes nothing." } : {}),
+    });
+    if (promotes) act.option("--full", "with blue-green: the old goes as soon as the ports have switched");
+    connected(act).action(async (given: string, flags: ConnectionFlags & { full?: boolean }) => {
       const api = await openApi(cli, flags);
-      const done = await api.rollouts[method]({ id: await findRollout(api, given) });
+      const done = await api.rollouts[method]({ id: await findRollout(api, given), full: flags.full });
       printDone(cli, flags, {
         schema: RolloutSchema,
         message: done,
@@ -92,6 +98,7 @@ export function rolloutCommand(cli: Cli): Command {
       });
       hint(cli, flags, "To watch it:", `stack watch ${done.stack}`);
     });
+  }
   return rollout;
 }
 

@@ -1,8 +1,12 @@
 /** What people ask of a rollout that is under way. */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { RolloutPolicySchema } from "@bowline/contract/stacks";
 import { problem } from "@bowline/kernel";
 import { sql } from "kysely";
 import type { Caller } from "../platform/context.ts";
 import type { Work } from "../platform/transactions.ts";
+import { policyOf } from "./policy.ts";
 import type { StackPorts } from "./ports.ts";
 import { bump, endAs, holdRollout } from "./rollout-rows.ts";
 import { goBack, hasWayBack } from "./rollouts.ts";
@@ -51,27 +55,41 @@ export async function abort(ports: StackPorts, work: Work, caller: Caller, rollo
   await audited(ports, work, caller, held.stack, "rollout.abort", { rolloutId });
 }
 
-/** Goes on to what is new. Throws ROLLOUT_ENDED, ROLLOUT_NOT_PROMOTABLE, COMPOSE_REFUSED_BY_POLICY. */
-export async function promote(ports: StackPorts, work: Work, caller: Caller, rolloutId: string): Promise<void> {
+/**
+ * Goes on to what is new; `full`: and lets what was go as soon as the ports have switched. Asked again it changes
+ * nothing. Throws ROLLOUT_ENDED, ROLLOUT_NOT_PROMOTABLE, COMPOSE_REFUSED_BY_POLICY.
+ */
+export async function promote(
+  ports: StackPorts,
+  work: Work,
+  caller: Caller,
+  { id: rolloutId, full }: { id: string; full: boolean },
+): Promise<void> {
   const { rollout, held } = await openRollout(ports, work, rolloutId);
-  const keeps = rollout.phase === "SWITCHING" && rollout.keep_until !== null;
-  const waits = rollout.phase === "PREPARING" || rollout.phase === "CANARIES";
-  if (!(waits && !rollout.promoted) && !keeps && rollout.reason !== gateInconclusive)
+  const waits = (rollout.phase === "PREPARING" || rollout.phase === "CANARIES") && !rollout.promoted;
+  const unclear = rollout.reason === gateInconclusive;
+  const given = fromBinary(RolloutPolicySchema, rollout.policy);
+  const releases = full && rollout.phase !== "UPDATING" && policyOf(rollout.policy).keepOldMs > 0;
+  if (!waits && !unclear && !releases) {
+    if (rollout.promoted || (full && rollout.phase === "SWITCHING")) return; // whoever asks again has what they want
     throw problem("ROLLOUT_NOT_PROMOTABLE");
-  if (!keeps) await refuseUnlessItReduces(ports, work, held.stack, rollout);
+  }
+  if (waits || unclear) await refuseUnlessItReduces(ports, work, held.stack, rollout);
   await settleInconclusive(work, rollout, {});
   if (rollout.state === "PAUSED") await startClocks(work, rollout);
+  const atOnce = { ...given, keepOld: durationFromMs(0) };
   await work.tx
     .updateTable("stack_rollouts")
     .set({
       ...{ state: "RUNNING", reason: "", message: "", progress_at: sql`now()`, due_at: sql`now()` },
       ...(waits ? { promoted: true } : {}),
-      ...(keeps ? { keep_until: sql`now()` } : {}),
+      ...(releases ? { policy: Buffer.from(toBinary(RolloutPolicySchema, create(RolloutPolicySchema, atOnce))) } : {}),
+      ...(releases && rollout.keep_until !== null ? { keep_until: sql`now()` } : {}),
     })
     .where("id", "=", rolloutId)
     .execute();
   await noteStacks(ports.engine(), work, [await bump(work.tx, held.stack.id)]);
-  await audited(ports, work, caller, held.stack, "rollout.promote", { rolloutId, phase: rollout.phase });
+  await audited(ports, work, caller, held.stack, "rollout.promote", { rolloutId, phase: rollout.phase, full });
   work.after(() => ports.ring());
 }
 

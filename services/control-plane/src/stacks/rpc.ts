@@ -167,7 +167,7 @@ export function registerStacks(router: ConnectRouter, ports: StackPorts): void {
     resumeRollout: (request, context) =>
       rolled(context, request.id, (work) => pauseOrResume(ports, work, callerOf(context), request.id, "RUNNING")),
     promoteRollout: (request, context) =>
-      rolled(context, request.id, (work) => promote(ports, work, callerOf(context), request.id)),
+      rolled(context, request.id, (work) => promote(ports, work, callerOf(context), request)),
     abortRollout: (request, context) =>
       rolled(context, request.id, (work, caller) => abort(ports, work, caller, request.id)),
   });

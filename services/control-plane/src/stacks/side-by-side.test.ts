@@ -77,7 +77,11 @@ test("blue/green: both run, the port switches when all is well, the old one is k
   expect(kept).toMatchObject({ phase: Phase.SWITCHING, state: State.RUNNING, done: 2 });
   expect(Number(kept?.removesOldAt?.seconds) * 1000).toBeGreaterThan(Date.now() + 500_000);
   for (const agent of agents) expect(await agent.claim()).toEqual([]);
-  await slice.rollouts.promoteRollout({ id }); // what was goes at once
+  expect(await reasonOf(slice.rollouts.promoteRollout({ id }))).toBe("ROLLOUT_NOT_PROMOTABLE"); // it was by itself
+  await slice.settle();
+  expect((await rollout())?.removesOldAt).toEqual(kept?.removesOldAt);
+  await slice.rollouts.promoteRollout({ id, full: true }); // what was goes at once
+  expect(await slice.rollouts.promoteRollout({ id, full: true })).toMatchObject({ state: State.RUNNING });
   await slice.settle();
   for (const agent of agents) expect(await told(agent)).toEqual(["web--green=web:2x2 -> web--green:1"]);
   await slice.settle();
@@ -110,7 +114,48 @@ test("who wants to promote by hand is waited for, for as long as it takes", asyn
   expect(await slice.rollouts.promoteRollout({ id })).toMatchObject({ state: State.RUNNING });
   await slice.settle();
   expect(await told(agents[0])).toEqual(["web--green=web:2x4 web=web:1x4 -> web--green:1"]);
-  expect(await reasonOf(slice.rollouts.promoteRollout({ id }))).toBe("ROLLOUT_NOT_PROMOTABLE");
+});
+
+test("promoted again, in every phase that is left, it changes nothing: what was is kept as long as it was to be", async () => {
+  const { agents, apply, rollout, get } = await place(["a"], {
+    ...{ ...blueGreen, autoPromote: false, keepOld: { seconds: 600n } },
+  });
+  const id = await apply("web:2");
+  const again = async () => {
+    const before = await rollout();
+    expect(await slice.rollouts.promoteRollout({ id })).toEqual(before);
+    await slice.settle();
+  };
+  await slice.rollouts.promoteRollout({ id }); // before it waits
+  await again();
+  await told(agents[0]);
+  await slice.settle();
+  await again();
+  expect(await told(agents[0])).toEqual(["web--green=web:2x4 web=web:1x4 -> web--green:1"]);
+  await slice.settle();
+  const kept = await rollout();
+  expect(kept).toMatchObject({ phase: Phase.SWITCHING, state: State.RUNNING });
+  expect(Number(kept?.removesOldAt?.seconds) * 1000).toBeGreaterThan(Date.now() + 500_000);
+  await again();
+  expect(await rollout()).toEqual(kept);
+  expect(await agents[0]?.claim()).toEqual([]);
+  expect((await get()).stableRevision).toBe(1);
+});
+
+test("promoted in full before the switch, what was goes right after it", async () => {
+  const { agents, apply, get } = await place(["a"], {
+    ...{ ...blueGreen, autoPromote: false, keepOld: { seconds: 600n } },
+  });
+  const id = await apply("web:2");
+  await told(agents[0]);
+  await slice.settle();
+  await slice.rollouts.promoteRollout({ id, full: true });
+  await slice.settle();
+  expect(await told(agents[0])).toEqual(["web--green=web:2x4 web=web:1x4 -> web--green:1"]);
+  await slice.settle();
+  expect(await told(agents[0])).toEqual(["web--green=web:2x4 -> web--green:1"]);
+  await slice.settle();
+  expect(await get()).toMatchObject({ state: Stack_State.RUNNING, stableRevision: 2 });
 });
 
 test("canaries serve beside what was until they are promoted; then the rest follows agent after agent", async () => {
