@@ -41,7 +41,7 @@ import {
 } from "./commands/index.ts";
 import type { Config } from "./config.ts";
 import { readDeployment, registerDeployments } from "./deployments/index.ts";
-import { type Bootstrapped, createIdentity } from "./identity/index.ts";
+import { type Bootstrapped, createIdentity, shutOut } from "./identity/index.ts";
 import { dispatchHeld, registerInstallation } from "./installation/index.ts";
 import { type InstancePorts, registerInstances } from "./instances/index.ts";
 import { createAround } from "./platform/calls.ts";
@@ -240,6 +240,7 @@ export function wire(
     trust: () => (config.tlsCert === "" ? undefined : readFileSync(config.tlsCert, "utf8")),
     ask: (agentId, tunnel) => sessions.askTunnel(agentId, tunnel),
     called: (context) => sessions.called(context),
+    shutOut: (principalIds) => shutOut(db, principalIds),
   });
   const instances: InstancePorts = {
     ...{ db, clock: systemClock, events: () => events, tunnels },

@@ -39,6 +39,7 @@ beforeAll(async () => {
       return true;
     },
     called: async () => ({ agentId, sessionId: "session_1", epoch: 1 }),
+    shutOut: async () => new Set(),
   });
   const agent = { kind: "service-account", id: "sa", name: "agent", role: "operator" } as const;
   const wire = inProcess((router) => tunnels.register(router), {

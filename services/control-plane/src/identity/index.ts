@@ -22,7 +22,7 @@ export {
   resetAdminTokenIn,
 } from "./bootstrap.ts";
 export type { IdentityPorts, OrganisationRow } from "./model.ts";
-export { accountNames, accountsCalled, findOrganisation, getOrganisation } from "./queries.ts";
+export { accountNames, accountsCalled, findOrganisation, getOrganisation, shutOut } from "./queries.ts";
 
 export interface Identity {
   readonly register: (router: ConnectRouter) => void;

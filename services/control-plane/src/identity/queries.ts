@@ -151,3 +151,15 @@ export async function accountNames(db: Db | Tx, ids: readonly string[]): Promise
       : await db.selectFrom("service_accounts").select(["id", "name"]).where("id", "in", asked).execute();
   return new Map([[systemPrincipal.id, systemPrincipal.name], ...rows.map(({ id, name }) => [id, name] as const)]);
 }
+
+/** Those of these principals whose token is not valid any more: revoked, or too old. */
+export async function shutOut(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set();
+  const rows = await db
+    .selectFrom("service_accounts")
+    .select("id")
+    .where("id", "in", [...new Set(ids)])
+    .where((where) => where.or([where("revoked_at", "is not", null), where("expires_at", "<=", sql<Date>`now()`)]))
+    .execute();
+  return new Set(rows.map(({ id }) => id));
+}

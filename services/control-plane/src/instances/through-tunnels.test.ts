@@ -11,8 +11,10 @@ import { type Clock, newId, systemClock } from "@bowline/kernel";
 import { refusalOf } from "@bowline/session";
 import { testDatabase, until } from "@bowline/testing";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { sql } from "kysely";
 import { type InstancePorts, type Place, registerInstances } from "./index.ts";
 import { createEvents } from "../platform/events.ts";
+import { shutOut } from "../identity/index.ts";
 import { inProcess } from "../platform/in-process.ts";
 import { createTunnels, relayCredential, type Tunnels } from "../tunnels/index.ts";
 
@@ -110,6 +112,7 @@ function start(clock: Clock = systemClock) {
       return to === agentId;
     },
     called: async () => ({ agentId, sessionId: await sessionOf(agentId), epoch: 1 }),
+    shutOut: (ids) => shutOut(db, ids),
   });
   const ports: InstancePorts = {
     ...{ db, clock, events: () => events, tunnels, check: () => undefined },
@@ -333,7 +336,8 @@ test("of several agents the one that is away is an entry, and the others' lines 
   expect(told.toSorted()).toEqual(["press-1 one", "press-1 two", "press-2 AGENT_OFFLINE"]);
 });
 
-test("an agent that is revoked loses its tunnels", async () => {
+/** The agent lets programs run for ever; `heard` once one does. */
+function runsForEver(): () => boolean {
   let heard = false;
   script = async function* (down) {
     for await (const { frame } of down) {
@@ -341,19 +345,68 @@ test("an agent that is revoked loses its tunnels", async () => {
       yield { frame: { case: "keepAlive", value: {} } };
     }
   };
-  const { exec, tunnels } = start({
+  return () => heard;
+}
+
+/** A replica that looks after its tunnels all the time, while `work` does. */
+async function lookingAfter(work: (started: ReturnType<typeof start>) => Promise<void>): Promise<void> {
+  const started = start({
     ...systemClock,
     sleep: (ms, signal) => systemClock.sleep(ms === 5_000 ? 50 : ms, signal),
   });
   const stop = new AbortController();
-  const running = tunnels.run(stop.signal);
+  const running = started.tunnels.run(stop.signal);
   try {
-    const ended = exec();
-    await until(() => heard);
-    await db.updateTable("agents").set({ state: "REVOKED" }).where("id", "=", agentId).execute();
-    expect(await ended).toBe("TUNNEL_LOST");
+    await work(started);
   } finally {
     stop.abort();
     await running;
   }
+}
+
+test("an agent that is revoked loses its tunnels", async () => {
+  const heard = runsForEver();
+  await lookingAfter(async ({ exec }) => {
+    const ended = exec();
+    await until(heard);
+    await db.updateTable("agents").set({ state: "REVOKED" }).where("id", "=", agentId).execute();
+    expect(await ended).toBe("TUNNEL_LOST");
+  });
+});
+
+test.each(["revoked_at", "expires_at"] as const)(
+  "whose token is not valid any more loses what they have open (%s)",
+  async (column) => {
+    const heard = runsForEver();
+    await lookingAfter(async ({ exec, principal: { id, name, role } }) => {
+      const account = { id, name: id.replaceAll("_", "-"), role, organisation_id: organisationId, created_by: name };
+      await db
+        .insertInto("service_accounts")
+        .values({ ...account, secret_hash: randomBytes(32) })
+        .execute();
+      const ended = exec();
+      await until(heard);
+      await db
+        .updateTable("service_accounts")
+        .set({ [column]: new Date() })
+        .where("id", "=", id)
+        .execute();
+      expect(await ended).toBe("UNAUTHENTICATED");
+    });
+  },
+);
+
+test("what could not be forgotten at its end is forgotten later, and counts for nobody's limit then", async () => {
+  const rows = db.selectFrom("tunnels").select("id").where("agent_id", "=", agentId);
+  await sql`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''not now''; END'`.execute(
+    db,
+  );
+  await sql`CREATE TRIGGER refuse BEFORE DELETE ON tunnels FOR EACH ROW EXECUTE FUNCTION refuse()`.execute(db);
+  script = answering({ case: "exit", value: { code: 0 } });
+  await lookingAfter(async ({ exec }) => {
+    expect(await exec()).toBe(0);
+    expect(await rows.execute()).toHaveLength(1);
+    await sql`DROP TRIGGER refuse ON tunnels`.execute(db);
+    await until(async () => (await rows.execute()).length === 0);
+  });
 });

@@ -9,7 +9,8 @@
  *     tunnel is relayed to where it is waited for.
  * W2: who opens one is answered within a bound, whatever is lost on the way: the
  *     wish is said again until the agent has come.
- * W3: an agent that may not be here any more loses its tunnels within seconds.
+ * W3: an agent that may not be here any more loses its tunnels within seconds,
+ *     and so does a caller whose token is not valid any more.
  * W4: nobody is asked in the middle of Sync: the agent would end its session for
  *     it (libs/session/src/order.ts).
  */
@@ -53,6 +54,8 @@ export interface TunnelPorts {
   ask(agentId: string, tunnel: { tunnelId: string; purpose: string }): boolean;
   /** The session that an agent's call belongs to, as its access token says. Throws what is wrong with it. */
   called(context: HandlerContext): Promise<{ agentId: string; sessionId: string; epoch: number }>;
+  /** Those of these principals that may not call any more. */
+  shutOut(principalIds: readonly string[]): Promise<ReadonlySet<string>>;
 }
 
 export interface Tunnels {
@@ -88,7 +91,9 @@ interface Asked {
 export function createTunnels(ports: TunnelPorts): Tunnels {
   const { db, clock, replicaId } = ports;
   const waiting = new Map<string, Waiting>();
-  const open = new Map<Tunnel, string>();
+  const open = new Map<Tunnel, TunnelWish>();
+  /** Over, but their rows are still there: they would count for a limit. */
+  const left = new Set<string>();
 
   async function expect(id: string, { agentId, agent, purpose }: TunnelWish & { agent: string }, signal: AbortSignal) {
     const came = new AbortController();
@@ -129,9 +134,24 @@ export function createTunnels(ports: TunnelPorts): Tunnels {
   }
 
   function forget(id: string): void {
-    removeTunnel(db, id).catch((error: unknown) =>
-      ports.log.warn({ error, tunnel: id }, "a tunnel's row is left; it goes with this replica's lease"),
-    );
+    removeTunnel(db, id).catch((error: unknown) => {
+      left.add(id);
+      ports.log.warn({ error, tunnel: id }, "a tunnel's row is left; it is removed later");
+    });
+  }
+
+  /** W3. */
+  async function endLost(): Promise<void> {
+    const wishes = [...open.values()];
+    const agents = new Set(wishes.map(({ agentId }) => agentId));
+    const allowed = await enrolled(db, [...agents]);
+    const out = await ports.shutOut([...new Set(wishes.map(({ principalId }) => principalId))]);
+    for (const [tunnel, { agentId, principalId }] of open) {
+      if (out.has(principalId)) tunnel.fail(problem("UNAUTHENTICATED", "The API token is not valid any more."));
+      else if (agents.has(agentId) && !allowed.has(agentId))
+        // one that came meanwhile was not asked for
+        tunnel.fail(problem("TUNNEL_LOST", "The agent may not be here any more."));
+    }
   }
 
   /** What an agent, or the replica that it dialled, is answered. */
@@ -204,7 +224,7 @@ export function createTunnels(ports: TunnelPorts): Tunnels {
         forget(id);
         throw error;
       }
-      open.set(tunnel, wish.agentId);
+      open.set(tunnel, wish);
       const close = (): void => {
         if (open.delete(tunnel)) forget(id);
       };
@@ -226,10 +246,12 @@ export function createTunnels(ports: TunnelPorts): Tunnels {
         await clock.sleep(lookEveryMs, signal);
         if (signal.aborted) return;
         try {
+          await endLost();
           await removeLeft(db, replicaId);
-          const allowed = await enrolled(db, [...new Set(open.values())]);
-          for (const [tunnel, agentId] of open)
-            if (!allowed.has(agentId)) tunnel.fail(problem("TUNNEL_LOST", "The agent may not be here any more."));
+          for (const id of left) {
+            await removeTunnel(db, id);
+            left.delete(id);
+          }
         } catch (error) {
           if (!signal.aborted) ports.log.warn({ error }, "tunnels were not looked after; tried again");
         }
