@@ -106,10 +106,18 @@ const cases: [
   ],
   [
     "one that is not healthy in its time",
-    () => ({ web: { ...web, healthcheck: { ...check, test: ["CMD", "false"], start_period: "10m" } } }),
+    () => ({
+      web: {
+        ...{ ...web, command: ["sh", "-c", `echo waiting for the till; ${idle[2]}`] },
+        healthcheck: { ...check, test: ["CMD-SHELL", "echo no cash yet; exit 1"], start_period: "10m" },
+      },
+    }),
     "HEALTHY_DEADLINE",
-    [/not healthy within 3 s/],
-    ["--healthy-deadline", "3s"],
+    [
+      /not healthy within 8 s/,
+      /a: web is not healthy yet: exit code 1: no cash yet; it wrote:\n *waiting for the till/,
+    ],
+    ["--healthy-deadline", "8s"],
   ],
   [
     "a port that a process has",

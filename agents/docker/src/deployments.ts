@@ -20,6 +20,7 @@ import {
   newRecord,
   readDurable,
   readinessOf,
+  whyNotYet,
   writeDurably,
   type DeploymentRecord,
   type ForwardSurroundings,
@@ -164,6 +165,10 @@ export async function holdDeployment(
       const phase = instance.phase();
       const good = phase.kind === "exited" && phase.exit.code === 0 && !startsAgain(instance.workload, 0, 0);
       return readinessOf(instance, good, () => instance.output());
+    },
+    async whyNotYet(instance) {
+      const { why, wrote } = await instance.lately();
+      return whyNotYet(instance, why, wrote);
     },
     get forwards() {
       return forwards;

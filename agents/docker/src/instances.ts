@@ -72,6 +72,8 @@ export interface Instance {
   restarts(): number;
   /** The last lines of its last run, as of its end or its illness. */
   output(): string;
+  /** The last lines of this run as of now, and what the engine's last check said if that failed. */
+  lately(): Promise<{ why: string; wrote: string }>;
   /** What somebody changed of its container by hand, for people; empty: nothing. */
   altered(): string;
   /** Whether something says that it is healthy: the spec's check, or the image's own. */
@@ -195,10 +197,7 @@ export function createInstance(
   }
 
   async function noticeCheck(told: Inspected["State"]["Health"]): Promise<void> {
-    const last = told?.Log?.at(-1);
-    const late = last !== undefined && last.ExitCode < 0;
-    const why = late ? "the command did not end in time" : `exit code ${last?.ExitCode}: ${last?.Output.trim()}`;
-    if (told?.Status === "unhealthy") await become("UNHEALTHY", why);
+    if (told?.Status === "unhealthy") await become("UNHEALTHY", checkSaid(told));
     else if (told?.Status === "healthy") await become("HEALTHY", "");
   }
 
@@ -241,8 +240,11 @@ export function createInstance(
   }
 
   async function readOutput(of = seen): Promise<void> {
-    if (of === undefined) return;
-    output = await tailOf(engine, of, endedBefore ?? of.State.StartedAt).catch(() => output);
+    if (of !== undefined) output = await tail(of).catch(() => output);
+  }
+
+  function tail(of: Inspected): Promise<string> {
+    return tailOf(engine, of, endedBefore ?? of.State.StartedAt);
   }
 
   async function tellEnd(exitCode: number): Promise<void> {
@@ -331,6 +333,12 @@ export function createInstance(
     seen: () => seen,
     restarts: () => Math.max(0, (seen?.RestartCount ?? 0) - state.restartsBefore),
     output: () => output,
+    async lately() {
+      await instance.refresh();
+      const { Health } = seen?.State ?? {};
+      const failed = (Health?.Log?.at(-1)?.ExitCode ?? 0) !== 0;
+      return { why: failed ? checkSaid(Health) : "", wrote: seen === undefined ? "" : await tail(seen) };
+    },
     altered: () => (seen === undefined || state.made === undefined ? "" : alterations(state.made, seen)),
     checked: () => checkedByEngine() || byAgent,
     async make() {
@@ -430,4 +438,11 @@ export function createInstance(
     },
   };
   return instance;
+}
+
+/** What the engine's last check said. */
+function checkSaid(told: Inspected["State"]["Health"]): string {
+  const last = told?.Log?.at(-1);
+  const late = last !== undefined && last.ExitCode < 0;
+  return late ? "the command did not end in time" : `exit code ${last?.ExitCode}: ${last?.Output.trim()}`;
 }

@@ -44,7 +44,7 @@ import type { Instance } from "./instances.ts";
 import { openLog } from "./logs.ts";
 import type { InstanceState } from "./phases.ts";
 import type { InstanceSurroundings } from "./starting.ts";
-import { observeInstance, readinessOf } from "./readiness.ts";
+import { observeInstance, readinessOf, whyNotYet } from "./readiness.ts";
 import { fillFolder } from "./volumes.ts";
 import type { Definition } from "./workloads.ts";
 
@@ -157,6 +157,7 @@ export async function holdDeployment(
       return () => listeners.delete(listener);
     },
     readiness: readinessOf,
+    whyNotYet,
     get forwards() {
       return forwards;
     },

@@ -7,7 +7,7 @@ import type { Readiness } from "@bowline/agent-core/runtimes";
 import type { Exit } from "./launch.ts";
 import { excerpt } from "./logs.ts";
 import type { Phase } from "./phases.ts";
-import { readinessOf as sharedReadiness } from "@bowline/agent-core/runtimes";
+import { readinessOf as sharedReadiness, whyNotYet as sharedWhy } from "@bowline/agent-core/runtimes";
 
 /** Lines of output that a failure's message carries, and how long they may be together. */
 const excerptLines = 20;
@@ -15,9 +15,16 @@ const excerptBytes = 2_000;
 
 /** See the shared one; what has ended for good may have ended well. */
 export function readinessOf(instance: Instance): Readiness {
-  return sharedReadiness(instance, instance.state.done, () =>
-    excerpt(instance.log, instance.logStart(), excerptLines, excerptBytes),
-  );
+  return sharedReadiness(instance, instance.state.done, () => wrote(instance));
+}
+
+/** See the shared one. */
+export function whyNotYet(instance: Instance): Promise<string> {
+  return Promise.resolve(sharedWhy(instance, "", wrote(instance)));
+}
+
+function wrote(instance: Instance): string {
+  return excerpt(instance.log, instance.logStart(), excerptLines, excerptBytes);
 }
 
 export function observeInstance(instance: Instance): ObservedInstance {

@@ -57,6 +57,23 @@ test("a rollout is told per host and service: what is pulled, what stays, who wa
   ]);
 });
 
+test("of what is not healthy yet one line says why, without the log that follows", () => {
+  const service = { service: "web", progressPhase: "STARTING", progressPercent: 25 };
+  const late = create(StackSchema, {
+    targets: [
+      {
+        ...{ agentId: "1", agent: "press-1", state: State.APPLYING },
+        services: [
+          { ...service, progressMessage: "is not healthy yet: exit code 1: no till; it wrote:\nline 1\nline 2" },
+        ],
+      },
+    ],
+  });
+  expect(stackRows(late).map(({ cells }) => cells)).toEqual([
+    ["press-1", "web", "starting 25 %, is not healthy yet: exit code 1: no till"],
+  ]);
+});
+
 test("a pull that goes on is the same line to a log: only what is being done counts there", () => {
   const marks = (percent: number) => {
     const later = create(StackSchema, { ...stack, targets: stack.targets.map((one) => ({ ...one })) });

@@ -151,7 +151,7 @@ function withText(target: StackTarget): string {
 function progressText(phase: string, percent: number, message: string): string {
   const words = phase.toLowerCase().replaceAll("_", " ");
   const doing = [words, percent > 0 && percent < 100 ? `${percent} %` : ""].filter((part) => part !== "").join(" ");
-  return [doing, message].filter((part) => part !== "").join(", ");
+  return [doing, firstLine(message)].filter((part) => part !== "").join(", "); // the last lines of a log may follow
 }
 
 function targetText(stack: Stack, target: StackTarget): string {

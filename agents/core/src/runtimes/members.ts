@@ -127,6 +127,8 @@ export interface Held<M extends Member> {
   find(workload: string, index: number): M | undefined;
   /** Whether it is what a converge waits for. */
   readiness(member: M): Readiness;
+  /** Why one that runs is not there yet, with the last lines that it wrote, for people; empty where it does not run. */
+  whyNotYet(member: M): Promise<string>;
   /** The ports of the host that lead to its instances. */
   readonly forwards: Forwards<M>;
   /** Where this host reaches a port (name or number) of an instance itself; undefined while it cannot. */

@@ -60,6 +60,20 @@ export function readinessOf(instance: Readable, done: boolean, output: () => str
   }
 }
 
+/** The longest that a check's own words may be: an engine keeps 4 KiB of each try. */
+const longestWhy = 500;
+
+/** Why one that runs is not there yet, as `Held.whyNotYet` says it. `why`: what its check says so far, if anything. */
+export function whyNotYet(instance: Readable, why: string, wrote: string): string {
+  const phase = instance.phase();
+  if (phase.kind !== "running") return "";
+  const { index } = instance.definition;
+  const which = index === 0 ? "" : `instance ${index} `;
+  const what = isJob(instance.workload) ? "has not ended yet" : "is not healthy yet";
+  const reason = (why || phase.reason).slice(0, longestWhy).replaceAll(/\s+/g, " ").trim();
+  return `${which}${what}${reason === "" ? "" : `: ${reason}`}${said(wrote)}`;
+}
+
 function unhealthy(instance: Readable, reason: string, wrote: string): Refusal {
   return new Refusal("UNHEALTHY", `${named(instance)} runs, but is not healthy: ${reason}${said(wrote)}`, true);
 }

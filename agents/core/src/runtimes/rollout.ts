@@ -2,7 +2,7 @@
  * RUNNING: starts what is new or changed, waits until all of it is there, asks
  * its gates, leads users to it, then lets the old go; or undoes it.
  *
- *   batches.ts  who starts when    gates.ts  what has to hold    forwards/  who is led to
+ *   batches.ts  who starts when    gates.ts  what has to hold    forwards/  who is led to    lateness.ts  who is late
  *
  * O1: a new instance starts beside the old one, unless both would have the same
  *     port or write to the same volume, or the spec says so: then the old one
@@ -26,6 +26,7 @@ import { Dependency_Condition } from "@bowline/contract/deployments";
 import type { Deployment, Port, Workload } from "@bowline/contract/deployments";
 import { batchesOf, heldBy, makesWay, refuseBeside } from "./batches.ts";
 import { askGates } from "./gates.ts";
+import { mostReasons, tellingWhy } from "./lateness.ts";
 import type { Plan } from "./plan.ts";
 import type { Held, Member, StoredForward } from "./members.ts";
 import type { AssignedPort } from "./ports.ts";
@@ -230,8 +231,8 @@ async function startAll<M extends Member>(
   const failing = new AbortController();
   const ends = AbortSignal.any([signal, failing.signal]);
   const progress = new Map<string, WorkloadProgress>();
-  const say = (workload: Workload, phase: string, percent: number): void => {
-    progress.set(workload.name, { workload: workload.name, phase, percent, message: "" });
+  const say = (workload: Workload, phase: string, percent: number, message = ""): void => {
+    progress.set(workload.name, { workload: workload.name, phase, percent, message });
     const ready = [...progress.values()].filter((each) => each.percent === 100).length;
     const total = spec.workloads.length;
     report({
@@ -256,7 +257,12 @@ async function startAll<M extends Member>(
       if (index > 0) await steady(attempt, instances, milliseconds(workload.update?.delay) ?? 0, ends);
       await makeWay(attempt, batch, spec, ends);
       for (const instance of batch) await instance.start();
-      await until(attempt, batch, isThere, ends);
+      const because = (why: string): void => {
+        const { phase, percent } = progress.get(workload.name) ?? { phase: "STARTING", percent: 25 };
+        const told = [...progress.values()].filter((one) => one.workload !== workload.name && one.message !== "");
+        if (told.length < mostReasons) say(workload, phase, percent, why);
+      };
+      await tellingWhy(attempt.held, batch, because, until(attempt, batch, isThere, ends));
       await succeed(attempt, batch, spec);
       if (index < batches.length - 1) await retire(attempt, batch, spec, ends); // the last ones when all of it is there
       if (batches.length > 1) say(workload, "STARTING", Math.floor((25 + (75 * (index + 1)) / batches.length) * 0.99));

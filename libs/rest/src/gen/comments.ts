@@ -447,7 +447,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.agent.v1.TunnelSize.rows": "Lines.",
   "bowline.agent.v1.TunnelStdinEnd": "See TunnelResponse.",
   "bowline.agent.v1.WorkloadProgress": "How far one workload is.",
-  "bowline.agent.v1.WorkloadProgress.message": "For people.",
+  "bowline.agent.v1.WorkloadProgress.message":
+    "For people. Of what is not healthy yet: why, and in further lines the last that it wrote.",
   "bowline.agent.v1.WorkloadProgress.percent": "0–100.",
   "bowline.agent.v1.WorkloadProgress.phase": "What is being done.",
   "bowline.agent.v1.WorkloadProgress.workload": "The workload.",
@@ -2304,7 +2305,8 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.StackTargetService.count": "How many instances are wanted here.",
   "bowline.stacks.v1.StackTargetService.image": "Its image.",
   "bowline.stacks.v1.StackTargetService.instances": "What runs of it here, as the agent last reported.",
-  "bowline.stacks.v1.StackTargetService.progress_message": "For people, e.g. the bytes of an image that were pulled.",
+  "bowline.stacks.v1.StackTargetService.progress_message":
+    "For people, e.g. the bytes of an image that were pulled. Of what is not healthy yet: why, and in further lines the last that it wrote.",
   "bowline.stacks.v1.StackTargetService.progress_percent": "0–100.",
   "bowline.stacks.v1.StackTargetService.progress_phase":
     "Progress of the command under way: what is being done with this service.",

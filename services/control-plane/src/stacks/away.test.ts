@@ -16,6 +16,8 @@ async function place() {
 }
 
 const web = (image: string): string => `services:\n  web:\n    image: ${image}\n`;
+const minute = 60_000;
+const ago = (ms: number) => new Date(Date.now() - ms);
 const stateOf = async (name: string) => (await slice.stacks.getStack({ id: name })).state;
 
 test("an agent that goes away in the middle of its part is waited for, so that its failure counts; one that stays away is not", async () => {
@@ -100,6 +102,38 @@ test("going back ends what an agent still works at: it waits for no deadline of 
   expect(await stateOf(stack)).toBe(Stack_State.RUNNING);
 });
 
+test("a deadline that is missed says what the agent knows: why the last attempt failed, or what it waits for, with the last lines", async () => {
+  const { cluster, stack, agent } = await place();
+  const overdue = async () => {
+    const at = { begun_at: ago(minute + 1_000) };
+    await slice.db.updateTable("stack_targets").set(at).where("agent_id", "=", agent.id).execute();
+    await slice.db.updateTable("sessions").set({ opened_at: at.begun_at }).where("agent_id", "=", agent.id).execute();
+    await slice.settle();
+    return (await slice.stacks.getStack({ id: stack })).message;
+  };
+  const policy = { minHealthyTime: { seconds: 0n }, healthyDeadline: { seconds: 60n } };
+  await slice.apply(stack, web("web:1"), { clusterId: cluster, policy });
+  const [first] = await agent.claim();
+  if (first === undefined) throw new Error("nothing is to be done");
+  await agent.receive(first);
+  await agent.progress(first, [
+    { workload: "web", phase: "STARTING", message: "is not healthy yet; it wrote:\nno till" },
+    { workload: "db", phase: "PULLING", message: "31 of 74 MB" },
+    { workload: "cache", phase: "READY", message: "" },
+  ]);
+  expect(await overdue()).toBe(
+    "An agent's part was not healthy within 60 s.\na: web is not healthy yet; it wrote:\nno till\na: db pulling: 31 of 74 MB",
+  );
+  await slice.apply(stack, web("web:2"), { policy, limits: { maxRetries: 3 } });
+  await agent.cancelled(first);
+  const [second] = await agent.claim();
+  if (second === undefined) throw new Error("nothing is to be done");
+  await agent.failFirst(second, "START_FAILED", "workload web ended with exit code 3; it wrote:\nempty");
+  expect(await overdue()).toBe(
+    "An agent's part was not healthy within 60 s.\na: workload web ended with exit code 3; it wrote:\nempty",
+  );
+});
+
 test("a new service is placed on an agent that is there, so that it runs", async () => {
   const { cluster, stack, agent } = await place();
   await agent.online(false);
@@ -108,9 +142,6 @@ test("a new service is placed on an agent that is there, so that it runs", async
   expect(applied?.targets.map((target) => target.agent)).toEqual(["b"]);
   expect(await other.workOff()).toEqual(["web:1"]);
 });
-
-const minute = 60_000;
-const ago = (ms: number) => new Date(Date.now() - ms);
 
 test("time in which an agent is away counts for no deadline: it has all of the healthy deadline once it is back", async () => {
   const { cluster, stack, agent } = await place();

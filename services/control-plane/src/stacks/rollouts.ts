@@ -16,6 +16,7 @@ import { newDeploymentId } from "../deployments/index.ts";
 import type { Caller } from "../platform/context.ts";
 import { transact, type Tx, type Work } from "../platform/transactions.ts";
 import { toggled } from "./colours.ts";
+import { latenessOf } from "./lateness.ts";
 import { firstPhase, nextPhase, type PhaseState } from "./phases.ts";
 import { type Policy, policyOf } from "./policy.ts";
 import type { StackPorts } from "./ports.ts";
@@ -217,10 +218,11 @@ async function fail(
   const reason = how.reason === "TARGET_FAILED" ? target?.reason || how.reason : how.reason;
   const policy = policyOf(rollout.policy);
   const seconds = (ms: number): number => Math.round(ms / 1000);
+  const late = target === undefined || how.reason === "TARGET_FAILED" ? "" : await latenessOf(work.tx, target);
   const message = {
     TARGET_FAILED: target?.message ?? "",
-    HEALTHY_DEADLINE: `An agent's part was not healthy within ${seconds(policy.healthyDeadlineMs)} s.`,
-    PROGRESS_DEADLINE: `No instance became healthy within ${seconds(policy.progressDeadlineMs)} s.`,
+    HEALTHY_DEADLINE: `An agent's part was not healthy within ${seconds(policy.healthyDeadlineMs)} s.${late}`,
+    PROGRESS_DEADLINE: `No instance became healthy within ${seconds(policy.progressDeadlineMs)} s.${late}`,
   }[how.reason];
   await failRollout(ports, work, caller, held, rollout, { reason, message });
 }

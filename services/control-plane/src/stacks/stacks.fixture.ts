@@ -8,6 +8,7 @@ import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { encryptionKey } from "@bowline/auth";
 import {
   CommandReceipt_Disposition,
+  CommandProgressSchema,
   CommandReceiptSchema,
   DeployResult_Outcome,
   DeployResultSchema,
@@ -27,6 +28,7 @@ import {
   convergeLapsed,
   type EnginePorts,
   type PushedCommand,
+  recordProgress,
   recordReports,
   recordStates,
   registerCommands,
@@ -212,10 +214,16 @@ async function agentOf(
     transact(db, (work) => claim(engine, work, [{ agentId: id, epoch, window: places }]));
   const receive = ({ commandId, attempt }: PushedCommand) =>
     report(create(CommandReceiptSchema, { commandId, attempt, disposition: CommandReceipt_Disposition.ACCEPTED }));
-  const end = async (command: PushedCommand, outcome: DeployResult_Outcome, reason = "", message = "") => {
+  const end = async (
+    command: PushedCommand,
+    outcome: DeployResult_Outcome,
+    reason = "",
+    message = "",
+    worthRetry = false,
+  ) => {
     await receive(command);
     const { commandId, attempt } = command;
-    await report(create(DeployResultSchema, { commandId, attempt, outcome, reason, message }));
+    await report(create(DeployResultSchema, { commandId, attempt, outcome, reason, message, worthRetry }));
   };
   const spec = async (command: Pick<PushedCommand, "deploymentId" | "generation">): Promise<Deployment> => {
     const row = await db
@@ -234,11 +242,22 @@ async function agentOf(
     spec,
     /** It has it, and works at it. */
     receive,
+    /** How far it is with it. */
+    progress: (
+      { commandId, attempt }: PushedCommand,
+      workloads: { workload: string; phase: string; message: string }[],
+    ) =>
+      recordProgress(engine, [
+        { agentId: id, epoch, message: create(CommandProgressSchema, { commandId, attempt, workloads }) },
+      ]),
     cancelled: (command: PushedCommand) => end(command, DeployResult_Outcome.CANCELLED),
     succeed: (command: PushedCommand, reason = "", message = "") =>
       end(command, DeployResult_Outcome.SUCCEEDED, reason, message),
     fail: (command: PushedCommand, reason: string, message = "") =>
       end(command, DeployResult_Outcome.FAILED, reason, message),
+    /** So that it is worth another try. */
+    failFirst: (command: PushedCommand, reason: string, message = "") =>
+      end(command, DeployResult_Outcome.FAILED, reason, message, true),
     /** Says what runs of a deployment. */
     observe: (deploymentId: string, generation: number, how: "HEALTHY" | "UNHEALTHY" | { exitCode: number }) => {
       const state = typeof how === "string" ? { phase: "RUNNING", health: how } : { phase: "EXITED", ...how };

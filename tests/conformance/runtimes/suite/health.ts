@@ -63,18 +63,20 @@ export function healthTests(subject: () => Subject): void {
     });
   });
 
-  test("failures in the start period don't count", async () => {
+  test("failures in the start period don't count; meanwhile it is told why it is not there, with what it wrote", async () => {
     const s = subject();
     const cancel = new AbortController();
-    const probe = { case: "tcp" as const, value: { port: "http" } };
-    const check = { ...patientHealthCheck, probe };
-    const ending = s.converge(
-      s.next([{ name: "web", ...s.place.program("sleep"), ports: [httpPort], healthCheck: check }]),
-      cancel.signal,
-    );
-    const first = await Promise.race([ending, new Promise((resolve) => setTimeout(resolve, 1_500, "still waiting"))]);
-    expect(first).toBe("still waiting"); // interval × retries have passed seven times
+    const { command = [] } = s.place.program("exit", "1", "checked");
+    const check = { ...patientHealthCheck, probe: { case: "exec" as const, value: { command } } };
+    const told = Promise.withResolvers<string>();
+    const ending = s.converge(s.next([server(s.place, { healthCheck: check })]), cancel.signal, ({ workloads }) => {
+      const [{ message } = { message: "" }] = workloads;
+      if (message.includes("listening")) told.resolve(message);
+    });
+    // Not before interval × retries have passed several times: it is told after a second, or two.
+    const first = await Promise.race([ending, told.promise]);
+    expect(first).toMatch(/^is not healthy yet(: exit code 1: checked)?; it wrote:\n(.*\n)*listening \d+/);
     cancel.abort();
-    await ending;
+    expect(await ending).toEqual({ kind: "cancelled" });
   });
 }

@@ -3,7 +3,7 @@
  * its tests are written in.
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import type { ConvergeEnd, ObservedDeployment, ObservedInstance, Runtime } from "@bowline/agent-core";
+import type { ConvergeEnd, ConvergeProgress, ObservedDeployment, ObservedInstance, Runtime } from "@bowline/agent-core";
 import { Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
 import type { Deployment, Workload, WorkloadSchema } from "@bowline/contract/deployments";
 
@@ -64,8 +64,12 @@ export class Subject {
     return { id: this.id, generation: this.generation, desired: Deployment_Desired.RUNNING, workloads, ...rest };
   }
 
-  async converge(spec: DeploymentInit, signal = new AbortController().signal): Promise<ConvergeEnd> {
-    return await this.runtime.converge(create(DeploymentSchema, spec), () => {}, signal);
+  async converge(
+    spec: DeploymentInit,
+    signal = new AbortController().signal,
+    report: (progress: ConvergeProgress) => void = () => {},
+  ): Promise<ConvergeEnd> {
+    return await this.runtime.converge(create(DeploymentSchema, spec), report, signal);
   }
 
   /** Converges to the next generation. */

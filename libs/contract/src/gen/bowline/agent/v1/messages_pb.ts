@@ -1481,7 +1481,8 @@ export type WorkloadProgress = Message<"bowline.agent.v1.WorkloadProgress"> & {
   percent: number;
 
   /**
-   * For people.
+   * For people. Of what is not healthy yet: why, and in further lines the last
+   * that it wrote.
    *
    * @generated from field: string message = 4;
    */
@@ -1516,7 +1517,8 @@ export type WorkloadProgressJson = {
   percent?: number;
 
   /**
-   * For people.
+   * For people. Of what is not healthy yet: why, and in further lines the last
+   * that it wrote.
    *
    * @generated from field: string message = 4;
    */

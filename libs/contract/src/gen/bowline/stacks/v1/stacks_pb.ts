@@ -859,7 +859,8 @@ export type StackTargetService = Message<"bowline.stacks.v1.StackTargetService">
   progressPercent: number;
 
   /**
-   * For people, e.g. the bytes of an image that were pulled.
+   * For people, e.g. the bytes of an image that were pulled. Of what is not
+   * healthy yet: why, and in further lines the last that it wrote.
    *
    * @generated from field: string progress_message = 7;
    */
@@ -915,7 +916,8 @@ export type StackTargetServiceJson = {
   progressPercent?: number;
 
   /**
-   * For people, e.g. the bytes of an image that were pulled.
+   * For people, e.g. the bytes of an image that were pulled. Of what is not
+   * healthy yet: why, and in further lines the last that it wrote.
    *
    * @generated from field: string progress_message = 7;
    */
