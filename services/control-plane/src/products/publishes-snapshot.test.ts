@@ -16,7 +16,7 @@ test("a publish that becomes LIVE while it is read is shown as before or as afte
   const { id } = await alpha.createProductPublish({ productId: "hello", clusterId });
   const proxy = await databaseProxy(database);
   const slow = openDatabase({ address: proxy.url, applicationName: "slow" });
-  const trap = proxy.trap({ up: "publish_targets" });
+  const trap = proxy.trap({ up: 'from "publish_targets"' });
   const reading = readPublishes(slow.db, systemPrincipal, { ids: [id] });
   const held = await trap.caught; // the publish is read, its targets are not
   await one.workOff();
