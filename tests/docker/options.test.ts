@@ -219,6 +219,24 @@ test("a network that becomes internal, or another kind, is another one; the old 
   await expect(docker.ask("GET", `/networks/${closed}`)).rejects.toThrow();
 });
 
+test("an old network that a stranger's container is in fails nothing: it goes with a later wish, once that one has left", async () => {
+  const { docker, run, containers } = await besideEngine();
+  expect(await run([web], { networks: [{ name: "back" }] })).toEqual(succeeded);
+  const [made] = await containers();
+  const [old = ""] = Object.keys(made.NetworkSettings.Networks);
+  const { Id } = (await docker.ask("POST", "/containers/create", {
+    ...{ Image: busybox, Cmd: idle, HostConfig: { NetworkMode: old } },
+  })) as { Id: string };
+  atEnd(() => docker.ask("DELETE", `/containers/${Id}?force=1`).then(() => undefined));
+  await docker.ask("POST", `/containers/${Id}/start`);
+  const closed = { networks: [{ name: "back", internal: true }] };
+  expect(await run([web], closed)).toEqual(succeeded);
+  expect(await docker.ask("GET", `/networks/${old}`)).toMatchObject({ Name: old });
+  await docker.ask("POST", `/networks/${old}/disconnect`, { Container: Id });
+  expect(await run([web], closed)).toEqual(succeeded);
+  await expect(docker.ask("GET", `/networks/${old}`)).rejects.toThrow();
+});
+
 test("a volume that is there with other options is refused: they cannot be changed", async () => {
   const { run } = await besideEngine();
   const options = { type: "tmpfs", device: "tmpfs", o: "size=1m" };

@@ -324,8 +324,11 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
           cancel: signal,
           quit: quitting.signal,
         });
+        // What is wanted is there: an old network that somebody else is in goes with a later wish.
         if (end.kind === "succeeded" && spec.desired !== Deployment_Desired.ABSENT)
-          await removeNetworks(owner, spec.id, networkNames(folder.id, spec));
+          await removeNetworks(owner, spec.id, networkNames(folder.id, spec)).catch((error: unknown) =>
+            log.warn({ deployment: spec.id, error: String(error) }, "an old network is left for now"),
+          );
         const { desired, settled } = deployment.record;
         const refused = !settled && end.kind !== "succeeded" && deployment.slots.size === 0;
         if (refused) await deployment.erase();
