@@ -13,6 +13,7 @@ import { access, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
 import {
+  answering,
   converge,
   createObservations,
   createTurns,
@@ -116,6 +117,10 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
   const owner = { engine, agent: folder.id };
   const times = { ...defaultTimes, ...options.times };
   const held = new Map<string, HeldDeployment>();
+  const instanceOf = (deploymentId: string, workload: string, index: number) => {
+    const deployment = held.get(deploymentId);
+    return deployment === undefined ? undefined : answering(deployment, workload, index);
+  };
   const unreadable = new Map<string, string>();
   const turns = createTurns();
   const observations = createObservations(held);
@@ -347,7 +352,7 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     watch: (changed, signal) => observations.watch(changed, signal),
 
     async upstream(deploymentId, workload, port) {
-      const instance = held.get(deploymentId)?.find(workload, 0);
+      const instance = instanceOf(deploymentId, workload, 0);
       return instance === undefined ? undefined : reach(engine, options.engine, instance, port);
     },
 
@@ -364,12 +369,12 @@ async function createLocked(options: DockerRuntimeOptions, lock: { release(): Pr
     },
 
     logs: (deploymentId, workload, index, wanted, signal) =>
-      readLog(engine, () => held.get(deploymentId)?.find(workload, index)?.seen(), wanted, signal),
+      readLog(engine, () => instanceOf(deploymentId, workload, index)?.seen(), wanted, signal),
 
     exec: (deploymentId, workload, index, request, input, signal) =>
       execIn(
         engine,
-        held.get(deploymentId)?.find(workload, index)?.seen()?.Id,
+        instanceOf(deploymentId, workload, index)?.seen()?.Id,
         request,
         input,
         AbortSignal.any([signal, quitting.signal]),

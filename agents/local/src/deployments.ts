@@ -21,6 +21,7 @@ import { join } from "node:path";
 import { fromJson, toJson } from "@bufbuild/protobuf";
 import type { ObservedDeployment } from "@bowline/agent-core";
 import {
+  allAnswering,
   assignPorts,
   createForwards,
   forwarderProcess,
@@ -166,24 +167,12 @@ export async function holdDeployment(
       return port === undefined ? undefined : reachable(port);
     },
     exec: surroundings.exec,
-    find(workload, index) {
-      const both = [...slots.values()].filter(
-        ({ definition }) => definition.index === index && definition.workload.name === workload,
-      );
-      return both.find((instance) => held.isCurrent(instance)) ?? both[0];
-    },
     observe() {
-      const seen = new Set<Instance>();
-      for (const { definition } of slots.values()) {
-        const instance = held.find(definition.workload.name ?? "", definition.index);
-        if (instance !== undefined) seen.add(instance);
-      }
-      const instances = [...seen].map((instance) => {
+      const instances = allAnswering(held).map((instance) => {
         const observed = observeInstance(instance);
         const reason = [observed.reason, forwards.problem(instance)].filter((text) => text !== "").join("; ");
         return { ...observed, reason, ports: forwards.shown(instance, observed.ports) };
       });
-      instances.sort((a, b) => (a.workload === b.workload ? a.index - b.index : a.workload < b.workload ? -1 : 1));
       return { deploymentId: id, generation: record.generation, instances, absent: false };
     },
   };

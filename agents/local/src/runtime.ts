@@ -8,6 +8,7 @@ import { homedir, release } from "node:os";
 import { delimiter, dirname, resolve } from "node:path";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
 import {
+  answering,
   claimPorts,
   converge,
   createObservations,
@@ -103,6 +104,10 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
   const times = { ...defaultTimes, ...options.times };
   const base = baseEnvironment(options.hostEnvironment);
   const held = new Map<string, HeldDeployment>();
+  const instanceOf = (deploymentId: string, workload: string, index: number) => {
+    const deployment = held.get(deploymentId);
+    return deployment === undefined ? undefined : answering(deployment, workload, index);
+  };
   const turns = createTurns();
   const observations = createObservations(held);
   const quitting = new AbortController();
@@ -224,7 +229,7 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
     watch: (changed, signal) => observations.watch(changed, signal),
 
     async upstream(deploymentId, workload, port) {
-      const instance = held.get(deploymentId)?.find(workload, 0);
+      const instance = instanceOf(deploymentId, workload, 0);
       // What is only waiting for its next start keeps its address.
       if (instance === undefined || ["idle", "exited"].includes(instance.phase().kind)) return undefined;
       const found = findPort(instance.definition.ports, port);
@@ -238,11 +243,11 @@ async function createLocked(options: LocalRuntimeOptions, lock: { release(): Pro
     },
 
     logs: (deploymentId, workload, index, wanted, signal) =>
-      readLog(() => held.get(deploymentId)?.find(workload, index)?.log, wanted, signal),
+      readLog(() => instanceOf(deploymentId, workload, index)?.log, wanted, signal),
 
     exec: (deploymentId, workload, index, request, input, signal) =>
       execIn(
-        held.get(deploymentId)?.find(workload, index),
+        instanceOf(deploymentId, workload, index),
         (instance) => surroundings.environment(instance.definition, instance.workload),
         request,
         input,

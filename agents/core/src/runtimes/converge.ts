@@ -15,6 +15,7 @@ import { crashPoint } from "@bowline/kernel";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import type { Deployment } from "@bowline/contract/deployments";
 import type { Held, Member, StoredForward } from "./members.ts";
+import { memberAt } from "./places.ts";
 import { makePlan } from "./plan.ts";
 import type { Plan, PlanPorts } from "./plan.ts";
 import { asRefusal, invalid } from "./refusal.ts";
@@ -103,7 +104,7 @@ async function rest<M extends Member>(
   });
   const current: string[] = [];
   for (const { workload, index, digest, kept } of plan.members) {
-    const before = kept ?? held.find(workload.name, index);
+    const before = kept ?? memberAt(held, workload.name, index);
     const instance = kept ?? (await held.addSlot(spec, workload, index, digest, before?.definition.ports ?? []));
     current.push(instance.definition.slot);
   }

@@ -7,6 +7,7 @@
  *   workloads.ts  what a spec may say         ports.ts     numbers on the host
  *   readiness.ts  whether an instance is there   health.ts   checks by the agent
  *   gates.ts      what else has to hold          forwards/   ports that the agent holds
+ *   places.ts     which instance stands for one of several
  *   refusal.ts    why it does not become true
  *   observations.ts   what watchers are told    turns.ts     one thing at a time
  *   secrets.ts        opened when they are needed
@@ -22,6 +23,7 @@ export * from "./lock.ts";
 export * from "./members.ts";
 export * from "./observations.ts";
 export * from "./order.ts";
+export * from "./places.ts";
 export * from "./plan.ts";
 export * from "./ports.ts";
 export * from "./processes.ts";

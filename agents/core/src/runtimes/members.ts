@@ -123,8 +123,6 @@ export interface Held<M extends Member> {
   erase(): Promise<void>;
   /** Calls `listener` after every change of an instance; returns how to stop that. */
   onChange(listener: () => void): () => void;
-  /** The instance that answers for one member of a workload. */
-  find(workload: string, index: number): M | undefined;
   /** Whether it is what a converge waits for. */
   readiness(member: M): Readiness;
   /** Why one that runs is not there yet, with the last lines that it wrote, for people; empty where it does not run. */

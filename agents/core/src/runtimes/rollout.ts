@@ -29,6 +29,7 @@ import { askGates } from "./gates.ts";
 import { mostReasons, tellingWhy } from "./lateness.ts";
 import type { Plan } from "./plan.ts";
 import type { Held, Member, StoredForward } from "./members.ts";
+import { memberAt } from "./places.ts";
 import type { AssignedPort } from "./ports.ts";
 import { asRefusal, Refusal } from "./refusal.ts";
 import { milliseconds } from "./workloads.ts";
@@ -195,7 +196,7 @@ async function addInstances<M extends Member>(
     (old) => !forwards.some(({ published, protocol }) => published === old.published && protocol === old.protocol),
   );
   for (const { workload, index, digest, kept } of plan.members) {
-    const before = kept ?? held.find(workload.name, index);
+    const before = kept ?? memberAt(held, workload.name, index);
     let instance = kept;
     if (instance === undefined) {
       for (const old of attempt.leaving) {
