@@ -328,7 +328,7 @@ secrets:
   const told = JSON.stringify(
     [
       ...[dry, applied, container, await stacks.getStack({ id: name }), await api.audit.listAuditEvents({})],
-      ...[await stacks.diffStack({ id: name }), await stacks.listStackRevisions({ stackId: name })],
+      ...[await stacks.diffStack({ id: name }), await stacks.getStackRevision({ stackId: name, number: 1 })],
       await api.deployments.listDeployments({}),
     ],
     bigints,

@@ -288,3 +288,22 @@ test("events: rollouts and repairs in the order of time, then what has drifted; 
   expect(told((await bowline(["events", "shop", "--limit", "2"])).stdout)).toEqual([...told(all.stdout).slice(1)]);
   expect((await bowline(["events", "shop", "-q"])).stdout).toBe("rollout_0\nrollout_20\n");
 }, 60_000);
+
+test("history --revision shows the file that a revision was made of, to be applied again, or the API's JSON", async () => {
+  const normalised = "services:\n  web:\n    image: web:1\n";
+  const { bowline, api } = await scripted((router) =>
+    router.service(StackService, {
+      getStackRevision: ({ stackId, number }) => {
+        if (number === 3) throw refusal(Code.NotFound, "NOT_FOUND", "The stack has no revision 3.");
+        return { number, services: [stackId], normalised };
+      },
+    }),
+  );
+  expect(await bowline(["history", "shop", "--revision", "2"])).toMatchObject({ code: 0, stdout: normalised });
+  const { stdout } = await bowline(["history", "shop", "--revision", "2", "-o", "json"]);
+  expect(JSON.parse(stdout)).toEqual({ number: 2, services: ["shop"], normalised });
+  const none = await bowline(["history", "shop", "--revision", "3"]);
+  expect([none.code, none.stdout]).toEqual([1, ""]);
+  expect(none.stderr).toContain("Next: bowline stack history <stack>");
+  expect(api.calls.every((call) => call.includes("GetStackRevision"))).toBe(true);
+});

@@ -2062,6 +2062,9 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.GetRolloutRequest.id": "The rollout.",
   "bowline.stacks.v1.GetStackRequest": "See StackService.GetStack.",
   "bowline.stacks.v1.GetStackRequest.id": "Id or name.",
+  "bowline.stacks.v1.GetStackRevisionRequest": "See StackService.GetStackRevision.",
+  "bowline.stacks.v1.GetStackRevisionRequest.number": "The revision's number.",
+  "bowline.stacks.v1.GetStackRevisionRequest.stack_id": "Id or name of the stack.",
   "bowline.stacks.v1.Lack": "What a service needs and agents do not report.",
   "bowline.stacks.v1.Lack.capability":
     "A capability: `container-options`, `host-paths`, `images`, `jobs`, `networks`, `secrets`, `volumes`, …; or what the owners of hosts deny their agents: `privileged`, `devices`, …",
@@ -2254,7 +2257,7 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.StackRevision.created_at": "When.",
   "bowline.stacks.v1.StackRevision.created_by": "Who made it.",
   "bowline.stacks.v1.StackRevision.created_by_name": "The name of who made it. Empty: not known any more.",
-  "bowline.stacks.v1.StackRevision.normalised": "Merged, interpolated and normalised, as YAML.",
+  "bowline.stacks.v1.StackRevision.normalised": "Merged, interpolated and normalised, as YAML. Empty in lists.",
   "bowline.stacks.v1.StackRevision.number": "Its number; starts at 1.",
   "bowline.stacks.v1.StackRevision.services": "Names of its services.",
   "bowline.stacks.v1.StackRevision.stable_at": "When a rollout of it succeeded first. Unset: never yet.",
@@ -2266,7 +2269,10 @@ export const comments: Readonly<Record<string, string>> = {
   "bowline.stacks.v1.StackService.DownStack":
     "Removes its containers and networks on every host, and if asked its volumes. Hosts that are away do it when they return: until then the stack is DELETING and says which hosts owe it. May be repeated, also to remove more.",
   "bowline.stacks.v1.StackService.GetStack": "Gets one by id or name.",
-  "bowline.stacks.v1.StackService.ListStackRevisions": "Lists revisions, newest first.",
+  "bowline.stacks.v1.StackService.GetStackRevision":
+    "Gets one revision with what it was made of. NOT_FOUND where the stack has none with this number.",
+  "bowline.stacks.v1.StackService.ListStackRevisions":
+    "Lists revisions, newest first, each without `normalised`: a file may have megabytes. GetStackRevision has it.",
   "bowline.stacks.v1.StackService.ListStacks": "Lists them by name.",
   "bowline.stacks.v1.StackService.RestartStack":
     "Restarts services by a rollout in which nothing else changes. COMPOSE_REFUSED_BY_POLICY as for StartStack; what runs goes on.",

@@ -8,6 +8,7 @@ import {
   Rollout_State,
   type Stack,
   Stack_State,
+  StackRevisionSchema,
   StackSchema,
   StackTarget_State,
 } from "@bowline/contract/stacks";
@@ -165,12 +166,17 @@ function historyCommands(cli: Cli, stack: Command): void {
     listed(
       verb(stack, {
         usage: "history <stack>",
-        summary: "List a stack's revisions, newest first",
-        examples: ["stack history shop", "stack history shop -o json"],
-      }),
+        summary: "List a stack's revisions, newest first, or show what one was made of",
+        examples: ["stack history shop", "stack history shop --revision 3 > compose.yaml"],
+      }).option("--revision <n>", "show this one: the Compose file that it was made of, merged", countArgument),
     ),
-  ).action(async (id: string, flags: ListFlags) => {
+  ).action(async (id: string, flags: ListFlags & { revision?: number }) => {
     const api = await openApi(cli, flags);
+    if (flags.revision !== undefined) {
+      const one = await api.stacks.getStackRevision({ stackId: id, number: flags.revision });
+      if (flags.output === "json") return printJson(cli, json(StackRevisionSchema, one));
+      return cli.print(flags.quiet === true ? String(one.number) : one.normalised.trimEnd());
+    }
     const found = await api.stacks.getStack({ id });
     const response = await allPages(
       flags.limit,

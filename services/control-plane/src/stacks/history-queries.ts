@@ -2,6 +2,7 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
+  type GetStackRevisionRequest,
   type ListRolloutsRequest,
   type ListStackRevisionsRequest,
   type Rollout,
@@ -9,14 +10,15 @@ import {
   Rollout_State,
   RolloutPolicySchema,
   RolloutSchema,
+  type StackRevision,
   StackRevisionSchema,
 } from "@bowline/contract/stacks";
 import { problem } from "@bowline/kernel";
+import { sql } from "kysely";
 import { accountNames } from "../identity/index.ts";
 import { type Principal, seesAll } from "../platform/context.ts";
 import { cutPage, pageKey, pageSize } from "../platform/pages.ts";
 import type { Db } from "../platform/transactions.ts";
-import type { StackModel } from "./revisions.ts";
 import { getStack, type RolloutRow } from "./rows.ts";
 
 function rolloutQuery(db: Db) {
@@ -94,27 +96,53 @@ export async function listRevisions(db: Db, principal: Principal, request: ListS
   const stack = await getStack(db, principal, request.stackId);
   const size = pageSize(request.pageSize);
   const [after] = pageKey("stack-revisions", request.pageToken, 1) ?? [];
-  let query = db.selectFrom("stack_revisions").selectAll().where("stack_id", "=", stack.id);
+  let query = revisionQuery(db, stack.id);
   if (after !== undefined) query = query.where("number", "<", Number(after));
   const found = await query
     .orderBy("number", "desc")
     .limit(size + 1)
     .execute();
   const { rows, nextPageToken } = cutPage(found, size, "stack-revisions", (row) => [String(row.number)]);
+  return { revisions: await revisionsOf(db, rows), nextPageToken };
+}
+
+/** With what it was made of. Throws NOT_FOUND. */
+export async function readRevision(
+  db: Db,
+  principal: Principal,
+  { stackId, number }: Pick<GetStackRevisionRequest, "stackId" | "number">,
+): Promise<StackRevision> {
+  const stack = await getStack(db, principal, stackId);
+  const row = await revisionQuery(db, stack.id).select("normalised").where("number", "=", number).executeTakeFirst();
+  const [revision] = row === undefined ? [] : await revisionsOf(db, [row]);
+  if (row === undefined || revision === undefined) throw problem("NOT_FOUND", `The stack has no revision ${number}.`);
+  return Object.assign(revision, { normalised: row.normalised });
+}
+
+/** Without what may be large: that stays in the database. */
+function revisionQuery(db: Db, stackId: string) {
+  return db
+    .selectFrom("stack_revisions")
+    .select(["number", "created_by", "created_at", "stable_at"])
+    .select(sql<string[]>`jsonb_path_query_array(model, '$.services[*].name')`.as("services"))
+    .where("stack_id", "=", stackId);
+}
+
+type RevisionRow = Awaited<ReturnType<ReturnType<typeof revisionQuery>["execute"]>>[number];
+
+async function revisionsOf(db: Db, rows: readonly RevisionRow[]): Promise<StackRevision[]> {
   const names = await accountNames(
     db,
     rows.map((row) => row.created_by),
   );
-  const revisions = rows.map((row) =>
+  return rows.map((row) =>
     create(StackRevisionSchema, {
       number: row.number,
-      services: (row.model as StackModel).services.map((service) => service.name),
-      normalised: row.normalised,
+      services: row.services,
       createdBy: row.created_by,
       createdByName: names.get(row.created_by) ?? "",
       createdAt: timestampFromDate(row.created_at),
       ...(row.stable_at === null ? {} : { stableAt: timestampFromDate(row.stable_at) }),
     }),
   );
-  return { revisions, nextPageToken };
 }

@@ -31,7 +31,7 @@ import { applyStack } from "./apply.ts";
 import { validateSource } from "./compose-source.ts";
 import { planApply } from "./plan.ts";
 import type { StackPorts } from "./ports.ts";
-import { listRevisions, listRollouts, readRollout } from "./history-queries.ts";
+import { listRevisions, listRollouts, readRevision, readRollout } from "./history-queries.ts";
 import { listStacks, readStacks } from "./queries.ts";
 import { diffRevisions } from "./revisions.ts";
 import { abort, pauseOrResume, promote } from "./rollout-requests.ts";
@@ -115,6 +115,7 @@ export function registerStacks(router: ConnectRouter, ports: StackPorts): void {
       started(context, RollbackStackRequestSchema, request, (work, caller) => rollBack(ports, work, caller, request)),
     listStackRevisions: async (request, context) =>
       create(ListStackRevisionsResponseSchema, await listRevisions(db(), callerOf(context).principal, request)),
+    getStackRevision: (request, context) => readRevision(db(), callerOf(context).principal, request),
     diffStack: async (request, context) => {
       const stack = await getStack(db(), callerOf(context).principal, request.id);
       return create(DiffStackResponseSchema, { changes: await diffRevisions(db(), stack, request) });

@@ -284,10 +284,14 @@ test("stop, start, restart and roll back", async () => {
   expect(await done()).toEqual(["web:1"]);
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, state: Stack_State.RUNNING });
   const { revisions } = await slice.stacks.listStackRevisions({ stackId: stack });
-  expect(revisions.map(({ number, services }) => [number, services])).toEqual([
-    [2, ["web"]],
-    [1, ["web"]],
+  expect(revisions.map(({ number, services, normalised }) => [number, services, normalised])).toEqual([
+    [2, ["web"], ""],
+    [1, ["web"], ""],
   ]);
+  const made = await slice.stacks.getStackRevision({ stackId: stack, number: 1 });
+  expect(made).toMatchObject({ ...revisions[1], normalised: expect.stringMatching(/^ +image: web:1$/m) });
+  const none = slice.stacks.getStackRevision({ stackId: stack, number: 3 });
+  expect(await reasonOf(none)).toBe("NOT_FOUND");
   const { changes } = await slice.stacks.diffStack({ id: stack, from: 2, to: 1 });
   expect(changes.map(({ path }) => path)).toEqual(["services/web/image"]);
   const { rollouts } = await slice.rollouts.listRollouts({ stackId: stack });
