@@ -57,6 +57,16 @@ test("a rollout is told per host and service: what is pulled, what stays, who wa
   ]);
 });
 
+test("what a host still owes of a removal says what is in its way", () => {
+  const target = { agentId: "1", agent: "press-1", state: State.REMOVING, services: [{ service: "web" }] };
+  const shown = (more: object) => stackRows(create(StackSchema, { name: "shop", targets: [{ ...target, ...more }] }));
+  expect(shown({}).map(({ cells }) => cells)).toEqual([["press-1", "", "is being removed"]]);
+  const message = "error while removing network: it has active endpoints\nmore";
+  expect(shown({ reason: "START_FAILED", message }).map(({ cells }) => cells)).toEqual([
+    ["press-1", "", "is being removed, START_FAILED: error while removing network: it has active endpoints"],
+  ]);
+});
+
 test("of what is not healthy yet one line says why, without the log that follows", () => {
   const service = { service: "web", progressPhase: "STARTING", progressPercent: 25 };
   const late = create(StackSchema, {

@@ -108,8 +108,14 @@ export function failingService({ message, services }: Pick<StackTarget, "message
 /** What is to say of a host as a whole, where its services need no line each. */
 function wholeText(target: StackTarget): string | undefined {
   if (target.reason === "AGENT_OFFLINE") return awayText(target);
-  if (target.state === State.REMOVING) return "is being removed";
+  if (target.state === State.REMOVING) return removalText(target);
   return undefined;
+}
+
+/** `is being removed`, with what is in the way of that. */
+function removalText({ reason, message }: StackTarget): string {
+  const why = [reason, firstLine(message)].filter((part) => part !== "").join(": ");
+  return ["is being removed", why].filter((part) => part !== "").join(", ");
 }
 
 /** `offline since 08:40, follows when it returns`. The API's message has the time of all places. */

@@ -189,10 +189,14 @@ function goesOn(stack: Stack, timedOut: boolean): Failure {
         ? `done on ${rollout.done} of ${rollout.total}`
         : enumName(Stack_State, stack.state);
   const away = stack.targets.filter(({ reason }) => reason === "AGENT_OFFLINE");
+  const inTheWay = stack.targets.filter(
+    ({ state, reason }) => state === StackTarget_State.REMOVING && reason !== "" && reason !== "AGENT_OFFLINE",
+  );
   return new Failure(timedOut ? exitCodes.notInTime : exitCodes.interrupted, `${stackTitle(stack)}: ${how}`, {
     reason: timedOut ? "NOT_IN_TIME" : "INTERRUPTED",
     lines: [
       ...away.map((target) => `${target.agent}: ${awayText(target)}`),
+      ...inTheWay.map(({ agent, reason, message }) => `${agent}: ${reason}${colon(message.split("\n")[0] ?? "")}`),
       "It goes on without this window. To watch it again:",
     ],
     next: [`stack watch ${stack.state === Stack_State.DELETING ? stack.id : stack.name}`],

@@ -243,6 +243,20 @@ test("down, and then down with volumes: DELETED only when the volumes are gone, 
   expect((await slice.stacks.getStack({ id })).state).toBe(Stack_State.DELETED);
 });
 
+test("a removal that a host could not do yet says why, until it is done", async () => {
+  const { cluster, stack, agent } = await place();
+  const { stack: made } = await slice.apply(stack, web("web:1"), { clusterId: cluster });
+  const id = made?.id ?? "";
+  await agent.workOff();
+  await slice.settle();
+  await slice.stacks.downStack({ id });
+  const [removal] = await agent.claim();
+  if (removal !== undefined) await agent.fail(removal, "START_FAILED", "network back: somebody is in it");
+  expect((await slice.stacks.getStack({ id })).targets).toMatchObject([
+    { reason: "START_FAILED", message: "network back: somebody is in it" },
+  ]);
+});
+
 test("volumes that stayed are removed by a later down, by name, of every stack that had it; asked again nothing is", async () => {
   const { cluster, stack, agent } = await place();
   for (let times = 0; times < 2; times += 1) {
