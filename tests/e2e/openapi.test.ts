@@ -71,7 +71,8 @@ function ask(method: string, path: string, token: string, body?: string): Promis
 
 /** The path with something in place of its variables that looks like an id, and names nothing. */
 /** With values that fit their fields: a wrong one is told to anybody, before it is asked who calls. */
-const filled = (path: string): string => path.replaceAll("{generation}", "7").replaceAll(/\{[^}]+\}/g, "nobody-7");
+const filled = (path: string): string =>
+  path.replaceAll(/\{(generation|number)\}/g, "7").replaceAll(/\{[^}]+\}/g, "nobody-7");
 
 const bodyFor = ({ operation }: Asked): string | undefined => (operation.requestBody === undefined ? undefined : "{}");
 
