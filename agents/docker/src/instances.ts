@@ -145,7 +145,7 @@ export function createInstance(
   /** When the run before our last start ended: what was written later is of that start, or of the engine's own after it. */
   let endedBefore: string | undefined;
   /** What is done for it while it runs; of one start. */
-  let attended: { startedAt: string; ends: AbortController } | undefined;
+  let attended: { startedAt: string; ends: AbortController; settled: boolean } | undefined;
   let looking: Promise<void> = Promise.resolve();
 
   const path = (rest: string): string => `/containers/${container ?? "none"}${rest}`;
@@ -209,7 +209,8 @@ export function createInstance(
 
   function attend(startedAt: string): void {
     const ends = new AbortController();
-    attended = { startedAt, ends };
+    const run = { startedAt, ends, settled: false };
+    attended = run;
     const ranMs = Math.max(0, Date.now() - Date.parse(startedAt));
     const after = async (ms: number, act: () => Promise<void> | void): Promise<void> => {
       await systemClock.sleep(ms - ranMs, ends.signal);
@@ -218,7 +219,12 @@ export function createInstance(
     const deadlineMs = milliseconds(workload.runToCompletion?.deadline);
     const { healthCheck } = workload;
     const parts = [
-      after(times.settleMs, changed),
+      // Kept, not computed from the clock when somebody asks: a timer may end a moment early, and nothing would tell of
+      // the rest.
+      after(times.settleMs, () => {
+        run.settled = true;
+        changed();
+      }),
       ...(deadlineMs === undefined ? [] : [after(deadlineMs, () => end(Infinity))]),
       ...(healthCheck === undefined || !byAgent
         ? []
@@ -270,7 +276,7 @@ export function createInstance(
     switch (seen.State.Status) {
       case "running": {
         const startedAt = Date.parse(seen.State.StartedAt);
-        const settled = Date.now() - startedAt >= times.settleMs;
+        const settled = attended?.settled === true;
         return { kind: "running", health: health.state, reason: health.reason, settled, startedAt };
       }
       case "paused":

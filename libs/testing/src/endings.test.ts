@@ -39,6 +39,14 @@ test("ends run in reverse order, and one that fails does not keep the others fro
   expect(errors).toEqual([new Error("two")]);
 });
 
+test("one that never comes to its end is told, and the others run", async () => {
+  const order: number[] = [];
+  const hangs = (): Promise<void> => new Promise(() => {});
+  const errors = await runEndings([() => void order.push(1), hangs], 10);
+  expect(order).toEqual([1]);
+  expect(String(errors[0])).toContain("did not end within 10 ms");
+});
+
 test("a server, a process and a timer that were left behind are named, and nothing once they are gone", async () => {
   const before = takeSnapshot();
   const server = createServer().listen(0, "127.0.0.1");

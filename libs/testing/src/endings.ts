@@ -21,15 +21,30 @@ export function atEnd(ending: Ending): void {
   (globalThis as { [endingsKey]?: Register })[endingsKey]?.add(ending);
 }
 
-/** Runs them in reverse order, all of them, and returns what they threw. */
-export async function runEndings(endings: Ending[]): Promise<unknown[]> {
+/** The longest of them ends a Docker Engine with containers. One that hangs must not take the whole run with it. */
+const endsWithinMs = 120_000;
+
+/** Runs them in reverse order, all of them, and returns what they threw; one that takes longer than that is left. */
+export async function runEndings(endings: Ending[], withinMs = endsWithinMs): Promise<unknown[]> {
   const errors: unknown[] = [];
   for (let ending = endings.pop(); ending !== undefined; ending = endings.pop()) {
     try {
-      await ending();
+      await within(withinMs, ending);
     } catch (error) {
       errors.push(error);
     }
   }
   return errors;
+}
+
+async function within(ms: number, ending: Ending): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`what the test started did not end within ${ms} ms: ${ending}`)), ms);
+  });
+  try {
+    await Promise.race([ending(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
