@@ -40,7 +40,10 @@ export async function runEndings(endings: Ending[], withinMs = endsWithinMs): Pr
 async function within(ms: number, ending: Ending): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`what the test started did not end within ${ms} ms: ${ending}`)), ms);
+    timer = setTimeout(
+      () => reject(new Error(`what the test started did not end within ${ms} ms: ${ending.toString()}`)),
+      ms,
+    );
   });
   try {
     await Promise.race([ending(), late]);
