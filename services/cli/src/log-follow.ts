@@ -7,6 +7,8 @@
  * F1: what cannot be had at all is told at once; only what was followed is tried
  *     again, with pauses, for a while.
  * F2: each loss is told, and so is what may be missing for it.
+ * F3: what was followed may go because something else takes its place: that is
+ *     asked for, until there is nothing any more.
  */
 import { create } from "@bufbuild/protobuf";
 import { type LogEntry, LogEntrySchema } from "@bowline/contract/instances";
@@ -36,6 +38,9 @@ export interface FollowPorts {
   clock: Clock;
 }
 
+/** The server's words for: there is nothing of it (F3). */
+const nothing = new Set(["NOT_FOUND", "INSTANCE_UNKNOWN"]);
+
 /** What all calls of one command share. */
 interface Followed extends FollowPorts {
   told: LogLines;
@@ -50,13 +55,18 @@ export async function followLogs(ports: FollowPorts, signal: AbortSignal): Promi
   const { clock } = ports;
   const followed: Followed = { ...ports, told: createLogLines(), missing: new Map(), began: false };
   let lostAt = clock.monotonicMs();
+  let ended = false;
   for (let tries = 0; !signal.aborted; tries += 1) {
     const openedAt = clock.monotonicMs();
     try {
       await round(followed, tries > 0, signal);
-      return [...followed.missing.values()];
+      if (followed.missing.size > 0) return [...followed.missing.values()];
+      lostAt = clock.monotonicMs();
+      if (lostAt - openedAt >= stableMs) tries = 0;
+      ended = true; // F3
     } catch (error) {
       if (signal.aborted) break;
+      if (ended && nothing.has(apiError(error)?.reason ?? "")) return [];
       if (clock.monotonicMs() - openedAt >= stableMs) {
         lostAt = clock.monotonicMs();
         tries = 0;

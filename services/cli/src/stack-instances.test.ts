@@ -96,7 +96,28 @@ test("followed logs go on after a lost connection: each line once, by its time",
     [100, true],
     [1000, true],
     [1000, true],
+    [1000, true], // whether something came in its place
   ]);
+});
+
+test("what takes the place of what was followed is followed in turn, until there is nothing of the stack", async () => {
+  const { url, asked } = await startLogs(
+    async function* () {
+      yield { entries: [line("old", 1)] };
+    },
+    async function* () {
+      yield { entries: [line("old", 1), line("new", 2)] };
+    },
+    async function* () {
+      throw refusal(Code.NotFound, "INSTANCE_UNKNOWN", "nothing of it was observed yet");
+      yield {};
+    },
+  );
+  expect(await type(url, ["logs", "shop", "web", "-f"])).toMatchObject({
+    ...{ code: 0, stdout: "web-0@press-1 | old\nweb-0@press-1 | new\n" },
+    stderr: "",
+  });
+  expect(asked).toHaveLength(3);
 });
 
 test("followed logs without times: what was written meanwhile is not asked for, and said to be missing", async () => {
@@ -112,7 +133,7 @@ test("followed logs without times: what was written meanwhile is not asked for, 
   const told = await type(url, ["logs", "shop", "-f"]);
   expect(told.stdout).toBe("web-0@press-1 | one\nweb-0@press-1 | one\n");
   expect(told.stderr).toContain("What is written meanwhile is not shown");
-  expect(asked.map(({ lines }) => lines)).toEqual([100, 0]);
+  expect(asked.map(({ lines }) => lines)).toEqual([100, 0, 0]);
 });
 
 test("a host that is lost while its logs are followed is asked again by itself; one that is not there any more is told", async () => {
