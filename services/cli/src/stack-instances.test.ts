@@ -108,10 +108,6 @@ test("what takes the place of what was followed is followed in turn, until there
     async function* () {
       yield { entries: [line("old", 1), line("new", 2)] };
     },
-    async function* () {
-      throw refusal(Code.NotFound, "INSTANCE_UNKNOWN", "nothing of it was observed yet");
-      yield {};
-    },
   );
   expect(await type(url, ["logs", "shop", "web", "-f"])).toMatchObject({
     ...{ code: 0, stdout: "web-0@press-1 | old\nweb-0@press-1 | new\n" },
