@@ -22,8 +22,8 @@ export async function applyStack(
   const { tx } = work;
   const { principal } = caller;
   const source = readSource(request.source, request.name);
-  checkGates(request.policy, source.model.services);
   const { cluster, before } = await clusterFor(ports, tx, caller, request);
+  checkGates(request.policy, before?.policy ?? new Uint8Array(), source.model.services);
   refuseByPolicy(source, cluster.policy);
   refuseByCapabilities(source.model, cluster);
   await lockName(tx, principal.organisationId, request.name);

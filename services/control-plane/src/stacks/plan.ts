@@ -51,9 +51,9 @@ export async function planApply(
   request: ApplyStackRequest & { source: ComposeSource },
 ): Promise<Planned> {
   const source = readSource(request.source, request.name);
-  checkGates(request.policy, source.model.services);
   return transact(ports.engine().db, async ({ tx }) => {
     const { cluster, before } = await clusterFor(ports, tx, caller, request);
+    checkGates(request.policy, before?.policy ?? new Uint8Array(), source.model.services);
     refuseByPolicy(source, cluster.policy);
     refuseByCapabilities(source.model, cluster);
     const targets =

@@ -90,9 +90,13 @@ export function shapeOf(policy: Policy): {
 
 const orders = { "stop-first": Order.STOP_FIRST, "start-first": Order.START_FIRST } as const;
 
-/** Throws INVALID_ARGUMENT for gates that ask what the stack does not have. */
-export function checkGates(policy: RolloutPolicy | undefined, services: readonly Service[]): void {
-  const violations = (policy?.gates ?? []).flatMap(({ service: name, check }, index) => {
+/**
+ * Throws INVALID_ARGUMENT for gates that ask what the stack does not have: of the policy that is given, or else of the
+ * one that was kept.
+ */
+export function checkGates(given: RolloutPolicy | undefined, kept: Uint8Array, services: readonly Service[]): void {
+  const policy = given ?? fromBinary(RolloutPolicySchema, kept);
+  const violations = policy.gates.flatMap(({ service: name, check }, index) => {
     const at = `policy.gates[${index}]`;
     const service = services.find((one) => one.name === name);
     if (service === undefined) return [{ field: `${at}.service`, description: `The stack has no service ${name}.` }];
@@ -105,7 +109,13 @@ export function checkGates(policy: RolloutPolicy | undefined, services: readonly
     ];
   });
   if (violations.length > 0)
-    throw problem("INVALID_ARGUMENT", "A gate asks what the stack does not have.", { violations });
+    throw problem(
+      "INVALID_ARGUMENT",
+      given === undefined
+        ? "A gate that was kept from an earlier apply asks what the stack does not have: give the policy anew."
+        : "A gate asks what the stack does not have.",
+      { violations },
+    );
 }
 
 /** The gates that ask these workloads. */

@@ -294,6 +294,21 @@ test("a gate that asks what the stack does not have is refused before anything c
   expect(await reasonOf(slice.apply(stack, web("web:2"), { policy: gate("web", "81") }))).toBe("INVALID_ARGUMENT");
 });
 
+test("a gate that was kept from an earlier apply is not dropped in silence: files without what it asks are refused", async () => {
+  const check = { case: "http" as const, value: { port: "80", path: "/" } };
+  const { stack } = await place(["a"], { ...blueGreen, gates: [{ name: "smoke", service: "web", check }] });
+  const source = (text: string) => ({ files: [{ name: "compose.yaml", content: Buffer.from(text) }] });
+  const applied = (text: string) =>
+    slice.stacks.applyStack({ name: stack, source: source(text) }).then(
+      () => "taken",
+      (error: unknown) => String(error),
+    );
+  expect(await applied(web("web:2").replace("8080:80", "8080:81"))).toMatch(/gate.* kept/s);
+  expect(await applied(web("web:2").replace("web:", "shop:"))).toMatch(/gate.* kept/s);
+  expect((await slice.stacks.getStack({ id: stack })).revision).toBe(1);
+  expect(await applied(web("web:2"))).toBe("taken");
+});
+
 test("a service that cannot run twice, and is asked to, is told in the plan", async () => {
   named += 1;
   const clusterId = await slice.cluster(`sides-${named}`);
