@@ -101,15 +101,28 @@ export async function beginRollout(
   await stepOn(ports, work, caller, await reread(tx, stack.id), rollout, model);
 }
 
-/** The way back takes the values that were stable, not the newest, which may be why it goes back. */
+/**
+ * The way back takes the values that were stable, not the newest, which may be why it goes back. What nobody asked for
+ * (a host that joined) and what only stops take those that were brought last.
+ */
 async function secretsFor(
   ports: StackPorts,
   tx: Tx,
   stack: StackRow,
   { model, cause }: { model: StackModel; cause: Cause },
 ): Promise<Record<string, string>> {
-  const known = model.secrets.every(({ name }) => stack.stable_secrets[secretOf(model, name)] !== undefined);
-  return cause === "revert" && known ? stack.stable_secrets : versionsOf(ports, tx, stack, model);
+  const before = cause === "revert" ? stack.stable_secrets : await broughtLast(tx, stack, cause);
+  const known = before !== undefined && model.secrets.every(({ name }) => before[secretOf(model, name)] !== undefined);
+  return known ? before : versionsOf(ports, tx, stack, model);
+}
+
+async function broughtLast(
+  tx: Tx,
+  { rollout_id: id }: StackRow,
+  cause: Cause,
+): Promise<RolloutRow["secrets"] | undefined> {
+  if (cause !== "place" && cause !== "stop") return undefined;
+  return (await tx.selectFrom("stack_rollouts").select("secrets").where("id", "=", id).executeTakeFirst())?.secrets;
 }
 
 /** One step of a rollout that is due. Nothing where it has ended meanwhile. */

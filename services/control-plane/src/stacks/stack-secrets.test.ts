@@ -85,6 +85,29 @@ test("a new value of a secret makes the stack SECRETS_OUTDATED and reaches it wi
   await agent.succeed(command);
 });
 
+test("a host that joins brings nobody another value of a secret, and gets the one that all have; nor does a stop", async () => {
+  const { cluster, stack, agent } = await place();
+  const key = `key-${stack}`;
+  await slice.secrets.createSecret({ name: key, value: "one" });
+  const text = external(key).replace("web:1\n", "web:1\n    deploy: { mode: global }\n");
+  await slice.apply(stack, text, { clusterId: cluster });
+  expect(await settled(agent)).toBe(1);
+  await slice.secrets.setSecretValue({ id: key, value: "two" });
+  const other = await slice.agent(cluster, "b");
+  await slice.placeStacks();
+  expect(await agent.claim()).toEqual([]);
+  const [joined] = await other.claim();
+  if (joined === undefined) throw new Error("nothing was begun");
+  expect(Object.values((await other.spec(joined)).secretVersions)).toEqual([expect.stringMatching(/\/1$/)]);
+  await other.succeed(joined);
+  await slice.settle();
+  expect((await slice.stacks.getStack({ id: stack })).conditions).toEqual(["SECRETS_OUTDATED"]);
+  await slice.stacks.stopStack({ id: stack });
+  const [stop] = await agent.claim();
+  if (stop === undefined) throw new Error("nothing is stopped");
+  expect(Object.values((await agent.spec(stop)).secretVersions)).toEqual([expect.stringMatching(/\/1$/)]);
+});
+
 test("a dry run, and the plan of an apply, say that a service is replaced where only a secret's value or a config's content is another one, and show no value", async () => {
   const { cluster, stack, agent } = await place();
   const key = `key-${stack}`;
