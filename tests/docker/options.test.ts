@@ -110,6 +110,31 @@ test("what it sees: a read-only root, memory, volumes, paths of the host, device
   });
 });
 
+test("a volume may be inside another one, as Compose files have it; a file inside a volume would be kept by it", async () => {
+  const { run, containers, exec } = await besideEngine();
+  const volume = (path: string, value: string) => ({ path, source: { case: "volume" as const, value } });
+  const outer = volume("/srv", "site");
+  const mounts = [volume("/srv/files/media", "media"), outer];
+  const volumes = [{ name: "site" }, { name: "media" }];
+  expect(await run([{ ...web, mounts }], { volumes })).toEqual(succeeded);
+  const [made] = await containers();
+  const said = await exec(
+    made.Id,
+    "sh",
+    "-c",
+    "touch /srv/one /srv/files/media/two; ls -1 /srv/one /srv/files/media/two; grep -c ' /srv' /proc/mounts",
+  );
+  expect(said).toMatch(/^\/srv\/files\/media\/two\s+\/srv\/one\s+2$/);
+  const file = { path: "/srv/config", source: { case: "file" as const, value: "config" } };
+  expect(
+    await run([{ ...web, mounts: [outer, file] }], { volumes, files: [{ name: "config", content: Buffer.from("x") }] }),
+  ).toMatchObject({
+    kind: "failed",
+    reason: "UNSUPPORTED",
+    message: expect.stringContaining("mounts inside one another"),
+  });
+});
+
 test("files have their owner and mode, and a secret is one of them", async () => {
   const { run, containers, exec } = await besideEngine({
     openSecret: (sealed) => Promise.resolve(Buffer.from(`opened ${sealed}`)),

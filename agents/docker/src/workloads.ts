@@ -55,7 +55,7 @@ export function hostPort(port: Port): number | undefined {
 
 /** Throws a refusal for the first thing that the spec says wrong, or that this runtime may not do. */
 export function checkDockerSpec(spec: Deployment, allowHostPaths: boolean, forwards: boolean): void {
-  checkSpec(spec, hostPort, { forwards });
+  checkSpec(spec, hostPort, { forwards, volumesInVolumes: true });
   for (const { name, storageClass, sizeBytes, externalName, driver, driverOptions } of spec.volumes) {
     const wants = externalName === "" ? rightsOfVolume(driver, driverOptions) : [];
     const path = wants.find(({ right }) => right === "host-paths");

@@ -44,12 +44,15 @@ export function isDeploymentId(id: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/.test(id);
 }
 
+/** What a runtime does, beyond what all do. */
+interface Abilities {
+  forwards: boolean;
+  /** Mounts a volume also below another one. */
+  volumesInVolumes?: boolean;
+}
+
 /** Throws a refusal for the first thing that the spec says wrong, whatever runs it. `can`: what this runtime does. */
-export function checkSpec(
-  spec: Deployment,
-  hostPort: (port: Port) => number | undefined,
-  can: { forwards: boolean },
-): void {
+export function checkSpec(spec: Deployment, hostPort: (port: Port) => number | undefined, can: Abilities): void {
   unique(
     "workload",
     spec.workloads.map((workload) => workload.name),
@@ -66,7 +69,7 @@ export function checkSpec(
     if (!/^[a-z][a-z0-9-]{0,62}$/.test(volume.name))
       throw invalid(`${JSON.stringify(volume.name)} is not a volume's name`);
   }
-  for (const workload of spec.workloads) checkWorkload(workload, spec, hostPort);
+  for (const workload of spec.workloads) checkWorkload(workload, spec, hostPort, can);
   if (spec.forwards.length > 0 && !can.forwards) throw unsupported("forwards: this agent passes no ports on");
   checkForwards(spec, hostPort);
   checkGates(spec);
@@ -99,7 +102,12 @@ export function refuseContainerOptions(spec: Deployment): void {
   if (driven !== undefined) throw unsupported(`${driven.name}: this agent has no drivers of volumes and networks`);
 }
 
-function checkWorkload(workload: Workload, spec: Deployment, hostPort: (port: Port) => number | undefined): void {
+function checkWorkload(
+  workload: Workload,
+  spec: Deployment,
+  hostPort: (port: Port) => number | undefined,
+  can: Abilities,
+): void {
   const { name } = workload;
   if (!/^[a-z][a-z0-9-]{0,62}$/.test(name)) throw invalid(`${JSON.stringify(name)} is not a workload's name`);
   if (parseSignal(workload.stopSignal) === undefined)
@@ -124,7 +132,7 @@ function checkWorkload(workload: Workload, spec: Deployment, hostPort: (port: Po
   for (const secret of secretNamesOf(workload, spec)) {
     if (spec.sealedSecrets[secret] === undefined) throw invalid(`workload ${name}: no secret ${secret} in the spec`);
   }
-  checkMounts(workload, spec);
+  checkMounts(workload, spec, can);
   const probe = workload.healthCheck?.probe;
   if (probe?.case === "http" || probe?.case === "tcp") {
     if (findPort(workload.ports, probe.value.port) === undefined)
@@ -137,8 +145,8 @@ function checkWorkload(workload: Workload, spec: Deployment, hostPort: (port: Po
   }
 }
 
-function checkMounts(workload: Workload, spec: Deployment): void {
-  const targets: string[] = [];
+function checkMounts(workload: Workload, spec: Deployment, { volumesInVolumes = false }: Abilities): void {
+  const targets: { path: string; isVolume: boolean }[] = [];
   for (const mount of workload.mounts) {
     const { source } = mount;
     if (source.case === "hostPath" || source.case === "tmpfs") continue; // whether it may is for each runtime to say
@@ -153,12 +161,14 @@ function checkMounts(workload: Workload, spec: Deployment): void {
     const target = mountTarget(mount.path);
     if (target === undefined)
       throw invalid(`workload ${workload.name}: ${JSON.stringify(mount.path)} is not a path inside`);
-    const other = targets.find(
-      (before) => `${target}/`.startsWith(`${before}/`) || `${before}/`.startsWith(`${target}/`),
-    );
+    const isVolume = source.case === "volume";
+    const other = targets.find(({ path, isVolume: isOne }) => {
+      if (volumesInVolumes && isVolume && isOne) return path === target;
+      return `${target}/`.startsWith(`${path}/`) || `${path}/`.startsWith(`${target}/`);
+    });
     if (other !== undefined)
-      throw unsupported(`workload ${workload.name}: mounts inside one another (/${other}, /${target})`);
-    targets.push(target);
+      throw unsupported(`workload ${workload.name}: mounts inside one another (/${other.path}, /${target})`);
+    targets.push({ path: target, isVolume });
   }
 }
 
