@@ -55,7 +55,7 @@ export type RolloutEnd =
 export interface Steps {
   /** Agents that get their part now. */
   begin: string[];
-  /** Agents that have it. */
+  /** Agents that have it, of those that are to. */
   done: number;
   /** How the phase ended; undefined: it goes on. */
   end: RolloutEnd | undefined;
@@ -68,7 +68,7 @@ export function nextSteps(rollout: StepRollout, targets: readonly StepTarget[], 
     target.untouched ? 0 : (target.healthySince?.getTime() ?? Infinity) + rollout.minHealthyMs;
   const isDone = (target: StepTarget): boolean =>
     target.current && target.state === "DONE" && healthyAt(target) <= now.getTime(); // S3
-  const done = targets.filter(isDone).length;
+  const done = targets.filter((target) => !target.leaves && isDone(target)).length;
   const stop = (end: RolloutEnd): Steps => ({ begin: [], done, end, lookAt: undefined });
   const failed = targets.find((target) => target.current && target.state === "TARGET_FAILED");
   if (failed !== undefined) return stop({ state: "FAILED", reason: "TARGET_FAILED", agentId: failed.agentId }); // S4
