@@ -84,7 +84,10 @@ test("an agent that is not healthy in its time is a failure; what is healthy and
 });
 
 test("in a phase that others follow, who is away or leaves is left for the last one", () => {
-  const others = [target("b", { online: false }), target("c", { leaves: true, current: true, state: "DONE" })];
+  const others = [
+    target("b", { online: false }),
+    target("c", { leaves: true, current: true, untouched: true, state: "DONE" }),
+  ];
   expect(nextSteps({ ...rollout, more: true }, [target("a", done(0)), ...others], at(10))).toMatchObject({
     begin: [],
     done: 1, // of those that stay
