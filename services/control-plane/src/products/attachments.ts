@@ -61,11 +61,14 @@ export async function unplaced(db: Db, limit: number): Promise<string[]> {
   return rows.map((row) => row.id);
 }
 
-/** How many agents a publish is on its way to; those that are away hold up nobody. */
+/** How long one that went away is waited for: what makes agents crash must not go through all of them. */
+const returnsWithinSeconds = 60;
+
+/** How many agents a publish is on its way to; those that are away for longer hold up nobody. */
 export function underWay(publishId: Expression<string>) {
   return sql<number>`SELECT count(*)::int FROM publish_targets AS o JOIN sessions AS s ON s.agent_id = o.agent_id
     WHERE o.product_publish_id = ${publishId} AND o.state IN ('PENDING', 'DISPATCHED', 'APPLYING')
-      AND s.state = 'SERVING'`;
+      AND (s.state = 'SERVING' OR s.ended_at > now() - make_interval(secs => ${returnsWithinSeconds}))`;
 }
 
 export interface Serving {

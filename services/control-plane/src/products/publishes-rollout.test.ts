@@ -172,6 +172,22 @@ test("what failed is taken back where the cluster's grant is gone since, and it 
   expect(await api.get(id)).toMatchObject({ state: State.FAILED, conditions: [], supersededBy: newest?.id });
 });
 
+test("one that went away in the middle of it is waited for, for a minute: what makes agents crash takes one of them", async () => {
+  const { db, publish, get, here, online, longAfter, placeEverywhere } = await start(2);
+  const { id } = await publish({ maxParallel: 1 });
+  await online(here[0], "ENDED");
+  await db
+    .updateTable("sessions")
+    .set({ ended_at: sql<Date>`now()` })
+    .where("state", "=", "ENDED")
+    .execute();
+  await placeEverywhere();
+  expect((await get(id)).targets).toHaveLength(1);
+  await longAfter();
+  await placeEverywhere();
+  expect((await get(id)).targets).toHaveLength(2);
+});
+
 test("an agent that stays away, or leaves, takes nothing back from the others", async () => {
   const api = await start(3);
   await api.publish();
