@@ -763,7 +763,8 @@ export const InstanceService: GenService<{
    *
    * Errors: NOT_FOUND (the stack or deployment), INSTANCE_UNKNOWN (nothing of it
    * matches), AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST,
-   * TUNNEL_UNREACHABLE.
+   * TUNNEL_UNREACHABLE; UNAUTHENTICATED also seconds after the caller's token is
+   * revoked or over.
    *
    * @generated from rpc bowline.instances.v1.InstanceService.StreamLogs
    */
@@ -785,7 +786,9 @@ export const InstanceService: GenService<{
    * Errors: NOT_FOUND (the stack or deployment), INSTANCE_UNKNOWN,
    * INSTANCE_AMBIGUOUS (more than one matches; the message names them),
    * INSTANCE_NOT_RUNNING, EXEC_UNSUPPORTED, DENIED_BY_HOST (the host's owner denies
-   * exec), AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST, TUNNEL_IDLE, TUNNEL_UNREACHABLE.
+   * exec), AGENT_OFFLINE, TUNNEL_LIMIT, TUNNEL_TIMEOUT, TUNNEL_LOST,
+   * TUNNEL_IDLE, TUNNEL_UNREACHABLE; UNAUTHENTICATED also seconds after the
+   * caller's token is revoked or over.
    *
    * @generated from rpc bowline.instances.v1.InstanceService.Exec
    */
