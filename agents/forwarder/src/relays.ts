@@ -61,7 +61,11 @@ export class Relays {
     );
     this.#resting = new Set(resting);
     for (const { name, drainMs } of forwards) this.#drainMs.set(name, drainMs); // that of a removed forward stays
-    for (const group of this.#groups.values()) this.#look(group);
+    for (const group of this.#groups.values()) {
+      this.#look(group);
+      // Without a drain at once: whoever hears that the document is in force finds nothing of the one before.
+      if (group.drain !== undefined && this.#drainOf(group) === 0) cutGroup(group);
+    }
   }
 
   /** Keys of targets that are drained and have something open. */
@@ -81,7 +85,11 @@ export class Relays {
     if (stays) {
       clearTimeout(group.drain);
       delete group.drain;
-    } else group.drain ??= setTimeout(cutGroup, this.#drainMs.get(group.forward) ?? 0, group); // D1
+    } else group.drain ??= setTimeout(cutGroup, this.#drainOf(group), group); // D1
+  }
+
+  #drainOf({ forward }: Group): number {
+    return this.#drainMs.get(forward) ?? 0;
   }
 }
 
