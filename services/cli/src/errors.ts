@@ -38,6 +38,7 @@ const remedies: Record<string, { lines?: readonly string[]; next?: readonly stri
   },
   NOT_NEWEST_PUBLISH: { next: ["publish list"] },
   NO_DEFAULT_CLUSTER: { next: ["cluster list", "the same command with --to <cluster>"] },
+  ROLLOUT_NOT_PROMOTABLE: { next: ["stack rollout get <rollout>", "stack rollout promote <rollout> --full"] },
   ROLLOUT_ENDED: { next: ["stack events <stack>", "stack rollback <stack> --to <revision>"] },
   COMMAND_ENDED: { next: ["command retry <id>"] },
   REMOVAL_NOT_CANCELLABLE: { next: ["command watch <id>"] },
