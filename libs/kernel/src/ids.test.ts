@@ -20,6 +20,13 @@ test("ids sort by the millisecond of their making", () => {
   fc.assert(fc.property(fc.integer({ min: 0, max: 2 ** 48 - 2 }), (ms) => newId("agent", ms) < newId("agent", ms + 1)));
 });
 
+test("ids that one process makes in one millisecond rise", () => {
+  for (const ms of [1, 1_700_000_000_123]) {
+    const ids = Array.from({ length: 2_000 }, () => newId("agent", ms));
+    expect(ids.toSorted()).toEqual(ids);
+  }
+});
+
 test("a lowest id parts those made before its time from the others", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 2 ** 48 - 1 }), (ms) => {

@@ -4,6 +4,8 @@
  * lower case. They sort by the millisecond of their making.
  *
  * I1: a valid id has one spelling; what differs from it is not an id.
+ * I2: of two ids that one process made in one millisecond, the later is greater,
+ *     so that what it makes in turn is listed in turn.
  */
 
 /** An id of the kind that `Prefix` names, as in `Id<"cluster">`. */
@@ -70,7 +72,16 @@ const pool = new Uint8Array(4_096);
 const bytesOfUuid = 16;
 let drawn = pool.length;
 
-/** RFC 9562, 5.7: 48 bits of time, version 7, 12 random bits, variant 10, 62 random bits. */
+/** The 12 bits after the time and the version, of the newest id and its millisecond (I2). */
+let counted = 0;
+let countedAtMs = -1;
+const mostCounted = 0xfff;
+
+/**
+ * RFC 9562, 5.7 and method 1 of 6.2: 48 bits of time, version 7, 12 bits that begin at a random number below 2048 in
+ * each millisecond and count its ids, variant 10, 62 random bits. More than 2048 ids of one millisecond may share the
+ * highest number, and are in no order then.
+ */
 function uuidV7(nowMs: number): Uint8Array {
   if (drawn === pool.length) {
     crypto.getRandomValues(pool);
@@ -78,7 +89,11 @@ function uuidV7(nowMs: number): Uint8Array {
   }
   const bytes = pool.slice(drawn, (drawn += bytesOfUuid));
   writeTime(bytes, nowMs);
-  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
+  counted =
+    nowMs === countedAtMs ? Math.min(counted + 1, mostCounted) : (((bytes[6] ?? 0) << 8) | (bytes[7] ?? 0)) & 0x7ff;
+  countedAtMs = nowMs;
+  bytes[6] = 0x70 | (counted >> 8);
+  bytes[7] = counted & 0xff;
   bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
   return bytes;
 }
