@@ -1,6 +1,9 @@
 /**
  * HTTP/2 sessions of the port: finds dead ones by pings, ends idle ones, and
  * lets all of them go when the port closes. Node sends no pings by itself.
+ *
+ * S1: time in which this process stood still is nobody's: what peers sent
+ *     meanwhile is not read yet when it goes on.
  */
 import type { Http2Server, ServerHttp2Session } from "node:http2";
 import type { PortLimits } from "./port-limits.ts";
@@ -19,8 +22,10 @@ export function keepSessions(
   stop(): void;
 } {
   const kept = new Map<ServerHttp2Session, Kept>();
+  /** Time of the looks below (S1): what lies between two of them counts as two at most. */
+  let now = 0;
+  let lookedAt = performance.now();
   server.on("session", (session) => {
-    const now = performance.now();
     // Each has its own times: pings to all at once would hold up everything else.
     const state: Kept = { streams: 0, quietSince: now, nextPingAt: now + limits.pingEveryMs, pingSentAt: undefined };
     kept.set(session, state);
@@ -28,7 +33,7 @@ export function keepSessions(
       state.streams += 1;
       stream.once("close", () => {
         state.streams -= 1;
-        state.quietSince = performance.now();
+        state.quietSince = now;
       });
     });
     session.once("close", () => kept.delete(session));
@@ -38,12 +43,14 @@ export function keepSessions(
   // One timer for all, often enough that what is due is done within a tenth of its time.
   const lookEveryMs = Math.max(1, Math.min(limits.pingEveryMs, limits.pingWithinMs) / 10);
   const timer = setInterval(() => {
-    const now = performance.now();
-    for (const [session, state] of kept) look(session, state, now);
+    const before = lookedAt;
+    lookedAt = performance.now();
+    now += Math.min(lookedAt - before, 2 * lookEveryMs);
+    for (const [session, state] of kept) look(session, state);
   }, lookEveryMs);
   timer.unref();
 
-  function look(session: ServerHttp2Session, state: Kept, now: number): void {
+  function look(session: ServerHttp2Session, state: Kept): void {
     if (state.pingSentAt !== undefined) {
       if (now - state.pingSentAt < limits.pingWithinMs) return;
       log.debug({ remoteAddress: session.socket?.remoteAddress }, "an HTTP/2 peer answers no ping");
