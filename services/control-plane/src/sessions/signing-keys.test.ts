@@ -38,6 +38,14 @@ const keysInRows = async (): Promise<string[]> => {
   const rows = await database.db.selectFrom("signing_keys").select("id").orderBy("usable_from").execute();
   return rows.map(({ id }) => id);
 };
+/** Of a key, by the database's time. */
+const times = async (id: string | undefined): Promise<{ published?: boolean; usable?: boolean }> => {
+  const { rows } = await sql<{ published: boolean; usable: boolean }>`
+    SELECT usable_from >= date_trunc('milliseconds', created_at) + make_interval(secs => ${signingKeys.lifeMs / 4_000}) AS published,
+      usable_from <= clock_timestamp() AS usable
+    FROM signing_keys WHERE id = ${id}`.execute(database.db);
+  return rows[0] ?? {};
+};
 /** The same token with one character of that part changed. */
 const changed = (token: string, part: 0 | 1 | 2): string => {
   const parts = token.split(".");
@@ -59,10 +67,13 @@ test("a new key is in the rows before it signs; then another replica takes its t
     const ids = await keysInRows();
     return ids.length > 1 && ids;
   });
-  expect(readKeyId(await a.issue(claims))).toBe(old);
+  expect(await times(next)).toMatchObject({ published: true }); // for a quarter of its life before its use
   const second = await until(async () => {
     const token = await a.issue(claims);
-    return readKeyId(token) === next && token;
+    const kid = readKeyId(token);
+    // However long this process stood still since: the other key signs when its time has come, and never before.
+    expect([kid, (await times(next)).usable]).toEqual(kid === old ? [old, expect.any(Boolean)] : [next, true]);
+    return kid === next && token;
   });
   expect(await b.verify(second)).toMatchObject(claims);
   expect(await replica().verify(second)).toMatchObject(claims);
