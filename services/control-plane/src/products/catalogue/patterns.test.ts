@@ -36,8 +36,9 @@ test.each([
 ])("the pattern %j is taken", (source) => expect(patternProblem(source)).toBeUndefined());
 
 test("a pattern of any length is judged soon", () => {
-  const started = performance.now();
+  const before = process.cpuUsage(); // its own time: a machine that does other things makes no pattern slow
   for (const piece of ["(", "[", "a{9}", "\\", "(a+)", "((((a?)?)?)?)", "[[:", "\\Q"])
     patternProblem(piece.repeat(1024));
-  expect(performance.now() - started).toBeLessThan(5_000);
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1_000).toBeLessThan(5_000);
 });
