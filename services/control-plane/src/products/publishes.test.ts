@@ -117,7 +117,12 @@ test("a draft answers 201 and reaches no agent; deployed it is PENDING with 202,
   expect(status(deployed)).toBe(202);
   expect(await stateOf(first.id)).toBe("SUPERSEDED");
   expect(await reasonOf(alpha.deployProductPublish({ id: draft.id }))).toBe("PUBLISH_NOT_DRAFT");
-  const audits = await db.selectFrom("audit_events").select("action").where("resource_id", "=", draft.id).execute();
+  const audits = await db
+    .selectFrom("audit_events")
+    .select("action")
+    .where("resource_id", "=", draft.id)
+    .orderBy("id")
+    .execute();
   expect(audits.map((row) => row.action)).toEqual(["product-publish.create", "product-publish.deploy"]);
 });
 
