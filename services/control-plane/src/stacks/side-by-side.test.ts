@@ -98,7 +98,7 @@ test("blue/green: both run, the port switches when all is well, the old one is k
 
 test("who wants to promote by hand is waited for, for as long as it takes", async () => {
   const { agents, apply, rollout } = await place(["a"], {
-    ...{ ...blueGreen, autoPromote: false, keepOld: { seconds: 0n }, progressDeadline: { seconds: 1n } },
+    ...{ ...blueGreen, autoPromote: false, keepOld: { seconds: 0n }, progressDeadline: { seconds: 600n } },
   });
   const id = await apply("web:2");
   await told(agents[0]);
