@@ -165,9 +165,13 @@ test("a slice that waits for a lock when its command is claimed with the enqueue
   const engine = await startEngine(db);
   const made = await engine.enqueue();
   const slicesRow = sql`SELECT pg_advisory_xact_lock(4712)`;
+  const transactions = new Set<string>();
   engine.ports.owners.set("test", {
     changed: async (work, commands) => {
-      if (commands.some(({ state }) => state === "ASSIGNED")) await slicesRow.execute(work.tx);
+      if (!commands.some(({ state }) => state === "ASSIGNED")) return;
+      const { rows } = await sql<{ id: string }>`SELECT pg_current_xact_id()::text AS id`.execute(work.tx);
+      for (const { id } of rows) transactions.add(id);
+      await slicesRow.execute(work.tx);
     },
   });
   const claimant = { agentId: engine.agentId, epoch, window: 16 };
@@ -183,14 +187,8 @@ test("a slice that waits for a lock when its command is claimed with the enqueue
       { principal: systemPrincipal, request: { requestId: "r", remoteAddress: "" } },
       create(ReconcileDeploymentRequestSchema, { id: made.deploymentId }),
     );
-    const transactions = new Set<string>();
-    await until(async () => {
-      const { rows } = await sql<{ begun: string }>`
-        SELECT xact_start::text AS begun FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event = 'advisory'`.execute(db);
-      for (const { begun } of rows) transactions.add(begun);
-      return transactions.size === 2; // the set's, and after it the call's own
-    });
+    // The set's, which gives up by itself, and after it the call's own.
+    await until(() => transactions.size === 2);
   });
   expect(await waiting).toMatchObject({ generation: 2 });
   const row = db
