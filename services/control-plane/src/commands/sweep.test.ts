@@ -106,11 +106,12 @@ test("an absence counts only where the agent could have come: what is due to it 
   const running = await enqueue();
   await claimOne();
   await receipt(running.commandId, 1);
-  const [waiting, late] = [await enqueue(), await enqueue(undefined, Deployment_Desired.RUNNING, { deadlineMs: 1 })];
+  const [waiting, late] = [await enqueue(), await enqueue()];
   await transact(db, (work) => sessionEnded(ports, work, agentId, 1));
   await db.updateTable("sessions").set({ state: "ENDED", ended_at: longAgo }).execute();
   await db.updateTable("command_states").set({ updated_at: longAgo }).execute();
   await db.updateTable("command_states").set({ unbound_at: longAgo }).where("state", "=", "RUNNING").execute();
+  await db.updateTable("commands").set({ deadline_at: longAgo }).where("id", "=", late.commandId).execute();
   const states = () => Promise.all([running, waiting, late].map(({ commandId }) => stateOf(commandId)));
   await sweep(ports, { blames: { silence: true, absence: false } });
   expect(await states()).toEqual(["RUNNING", "READY", "EXPIRED"]);
