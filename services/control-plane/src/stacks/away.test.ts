@@ -166,7 +166,7 @@ test("time in which an agent is away counts for no deadline: it has all of the h
   await other.online(true);
   await slice.settle();
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ state: Stack_State.ROLLING_OUT, revision: 2 });
-  await opened(ago(minute));
+  await opened(ago(minute + 1_000));
   await slice.settle();
   expect(await slice.stacks.getStack({ id: stack })).toMatchObject({ revision: 1, reason: "HEALTHY_DEADLINE" });
 });
@@ -183,13 +183,13 @@ test("while a rollout is paused the healthy deadline stands still: resumed, what
   const begun = () =>
     slice.db
       .updateTable("stack_targets")
-      .set({ begun_at: ago(minute) })
+      .set({ begun_at: ago(minute + 1_000) })
       .where("agent_id", "=", agent.id)
       .execute();
   await slice.rollouts.pauseRollout({ id });
   await slice.db
     .updateTable("sessions")
-    .set({ opened_at: ago(minute) })
+    .set({ opened_at: ago(minute + 1_000) })
     .where("agent_id", "=", agent.id)
     .execute();
   await begun();
