@@ -107,7 +107,14 @@ export async function startTcpProxy(first: NetConnectOpts): Promise<TcpProxy> {
       });
     const link: Link = { up: pipe("up", near, far), down: pipe("down", far, near), destroy };
     links.add(link);
-    for (const socket of [near, far]) socket.once("close", destroy);
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      // Who ended well and has all that it was sent is done; what the other one is still sent is not cut off (X1).
+      const isDone = (): boolean => socket.readableEnded && socket.writableFinished && !other.closed;
+      socket.once("close", () => void (isDone() || destroy()));
+    }
   });
 
   /** Whether a trap closes on this chunk; also moves the steps before the last. */
