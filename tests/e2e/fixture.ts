@@ -11,7 +11,15 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { atEnd, isRunning, type RunningProcess, startProcess, temporaryFolder, until } from "@bowline/testing";
+import {
+  atEnd,
+  freePort,
+  isRunning,
+  type RunningProcess,
+  startProcess,
+  temporaryFolder,
+  until,
+} from "@bowline/testing";
 import { type Api, openApi } from "./api.ts";
 
 const program = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -55,7 +63,7 @@ export interface ServerOptions {
 /** Starts a server and waits until it listens. */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
   const dataDir = options.dataDir ?? temporaryFolder();
-  const flags = ["--port", String(options.port ?? 0), "--data-dir", dataDir, "--log-format", "json"];
+  const flags = ["--port", String(options.port ?? (await freePort())), "--data-dir", dataDir, "--log-format", "json"];
   flags.push("--rate-limit-principal", "0", "--rate-limit-address", "0"); // a test calls faster than people do
   const running = startProcess({
     command: [

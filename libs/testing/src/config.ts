@@ -20,6 +20,8 @@ export type TestSettings = {
   /** A Docker Engine to use instead of one of the run's own, e.g. `unix:///var/run/docker.sock`. */
   dockerHost: string | undefined;
   holderSocket: string | undefined;
+  /** Number of the process among those of a jest run, from 1; outside of one 0. */
+  worker: number;
   /** Where programs are looked for. */
   path: string;
 };
@@ -31,6 +33,7 @@ export function testSettings(): TestSettings {
     redisUrl: text("TEST_REDIS_URL"),
     dockerHost: text("TEST_DOCKER_HOST"),
     holderSocket: text(holderSocketVariable),
+    worker: Number(text("JEST_WORKER_ID") ?? 0),
     path: process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
   };
 }

@@ -22,6 +22,7 @@ import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect
 import { atEnd } from "./endings.ts";
 import { temporaryFolder } from "./folders.ts";
 import { createOperator, type Operator } from "./operator.ts";
+import { freePort } from "./ports.ts";
 import { testDatabase, type TestDatabase } from "./postgres.ts";
 import { isPaused, type ProcessEnd, type RunningProcess, startProcess } from "./processes.ts";
 import { enrolScriptedAgent, type EnrolOptions, type ScriptedAgent } from "./scripted-agent.ts";
@@ -43,7 +44,7 @@ export interface ServerOptions {
   beside?: Pick<TestServer, "database" | "encryptionKeyFile" | "adminToken">;
   /** How the server reaches the database. Default: directly. */
   databaseUrl?: string;
-  /** Default: any free one. */
+  /** Default: a free one that nobody else gets while the server starts again. */
   port?: number;
   /** More flags, e.g. `["--heartbeat-interval-ms", "200"]`. */
   flags?: readonly string[];
@@ -90,7 +91,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       "node",
       options.program ?? currentProgram,
       "start",
-      ...["--data-dir", dataDir, "--port", String(options.port ?? 0), "--max-connections", "8"],
+      ...["--data-dir", dataDir, "--port", String(options.port ?? (await freePort())), "--max-connections", "8"],
       ...["--encryption-key-file", encryptionKeyFile],
       ...["--rate-limit-principal", "0", "--rate-limit-address", "0"], // a test calls faster than people do
       ...["--drain-spread-ms", "0"], // scripted agents don't leave by themselves

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { DataPlaneClass } from "@bowline/agent-core";
 import { probePath } from "@bowline/dataplane-embedded";
+import { freePort } from "@bowline/testing";
 import { attachedRoutes, dataPlaneId, startGateway, succeeded, type Gateway, type Served } from "./gateway.ts";
-import { freePort } from "./runtime.ts";
 import { startUpstream, type Upstream } from "./upstream.ts";
 
 export function publishing(dataPlane: DataPlaneClass): void {

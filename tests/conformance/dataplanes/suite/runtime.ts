@@ -7,12 +7,12 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { request } from "node:http";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { ConvergeEnd, Runtime } from "@bowline/agent-core";
 import type { Deployment, Workload } from "@bowline/contract/deployments";
+import { freePort } from "@bowline/testing";
 
 /** A process of a loaded machine answers within this. */
 const healthyWithinMs = 30_000;
@@ -131,16 +131,6 @@ export async function startScriptedRuntime(): Promise<ScriptedRuntime> {
     processId: (deploymentId) => running.get(deploymentId)!.process.pid!,
     output: (deploymentId) => running.get(deploymentId)!.output,
   };
-}
-
-/** A port of loopback that nobody listens on now. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  return typeof address === "object" && address !== null ? address.port : 0;
 }
 
 function answers({ host, port }: { host: string; port: number }, path: string): Promise<boolean> {
