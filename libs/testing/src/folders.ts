@@ -11,7 +11,7 @@ const removeRetries = 20;
 const removeRetryDelayMs = 50;
 
 /** What was told to end has its graces; a workload that nobody told lives on. */
-const emptyWithinMs = 8_000;
+const emptyWithinMs = 15_000;
 
 /**
  * Makes an empty folder of mode 0700 and returns its real path; it is removed

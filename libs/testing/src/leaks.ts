@@ -13,7 +13,7 @@ export type Snapshot = { children: Map<number, string>; handles: WeakSet<object>
  * A closed socket and a killed child are gone a few turns of the event loop
  * later; on a busy machine the graces of what was closed (2 s and more) add up.
  */
-const settleWithinMs = 6_000;
+const settleWithinMs = 12_000;
 const lookEveryMs = 20;
 
 export function takeSnapshot(): Snapshot {

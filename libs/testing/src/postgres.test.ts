@@ -22,6 +22,6 @@ test("a connection that a test leaves open fails its end, and the database is dr
   const database = await testDatabase({ migrated: false });
   const forgotten = openDatabase({ address: database.address, applicationName: "forgotten" });
   await sql`SELECT 1`.execute(forgotten.db);
-  await expect(database.end()).rejects.toThrow(/forgotten \(idle\)/);
+  await expect(database.end(1_000)).rejects.toThrow(/forgotten \(idle\)/);
   await forgotten.end();
-}, 20_000);
+});

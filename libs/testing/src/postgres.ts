@@ -20,15 +20,18 @@ export type TestDatabase = {
   url: string;
   /** Another pool on the same database, ended with it: for tests of several servers. */
   open: (options?: { maxConnections?: number; applicationName?: string }) => OpenDatabase;
-  /** Ends the pools and drops the database. Called at the end by itself; throws if a connection was left open. */
-  end: () => Promise<void>;
+  /**
+   * Ends the pools and drops the database. Called at the end by itself; throws if a connection is left open after
+   * `withinMs` (15 s).
+   */
+  end: (withinMs?: number) => Promise<void>;
 };
 
 /** initdb, start and migration on a busy machine. */
 const holderTimeoutMs = 60_000;
 
 /** The backend of a process that was killed goes a moment after it. */
-const connectionsEndWithinMs = 3_000;
+const connectionsEndWithinMs = 15_000;
 
 /** A test file and its server; the shared PostgreSQL serves many of them. */
 const maxConnections = 10;
@@ -61,7 +64,7 @@ export async function testDatabase(options: { migrated?: boolean } = {}): Promis
   };
   const { db } = open();
   let ending: Promise<void> | undefined;
-  const end = () => (ending ??= endDatabase(shared.address, name, pools));
+  const end: TestDatabase["end"] = (withinMs) => (ending ??= endDatabase(shared.address, name, pools, withinMs));
   atEnd(() => (ending === undefined ? end() : undefined)); // Else the caller has its outcome.
   return { db, name, address, url: urlOf(address), open, end };
 }
@@ -87,13 +90,18 @@ export function databaseAt(url: string): TestDatabase {
   return { db, name: "bowline", address: url, url, open, end };
 }
 
-async function endDatabase(server: DatabaseAddress, name: string, pools: OpenDatabase[]): Promise<void> {
+async function endDatabase(
+  server: DatabaseAddress,
+  name: string,
+  pools: OpenDatabase[],
+  withinMs = connectionsEndWithinMs,
+): Promise<void> {
   for (const pool of pools) await pool.end();
   await withClient(server, async (client) => {
     let left: string[] = [];
     try {
       await until(async () => (left = await connectionsTo(client, name)).length === 0, {
-        withinMs: connectionsEndWithinMs,
+        withinMs,
       });
     } catch {
       throw new Error(`connections to the test's database were left open: ${left.join(", ")}`);

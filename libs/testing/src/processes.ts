@@ -31,7 +31,7 @@ export type RunningProcess = {
   output: () => string;
   /**
    * Resolves with the first line of either output that matches, also one that
-   * came before the call. Throws if the process ends or `withinMs` (15 s)
+   * came before the call. Throws if the process ends or `withinMs` (30 s)
    * passes first; the message has the output.
    */
   untilLine: (pattern: RegExp | string, options?: { withinMs?: number }) => Promise<string>;
@@ -43,14 +43,15 @@ export type RunningProcess = {
   killGroup: (signal: NodeJS.Signals) => boolean;
   /** Resolves when it has ended and all its output has been read. */
   ended: Promise<ProcessEnd>;
-  /** SIGTERM, then after 10 s SIGKILL to the group. Called at the end by itself. */
+  /** SIGTERM, then after 20 s SIGKILL to the group. Called at the end by itself. */
   end: () => Promise<ProcessEnd>;
 };
 
-const defaultWithinMs = 15_000;
+/** Half of a test's time. */
+const defaultWithinMs = 30_000;
 
-/** Above the longest orderly shutdown that our servers promise. */
-const terminateMs = 10_000;
+/** Above the longest orderly shutdown: a server's that has a PostgreSQL of its own, which takes 12 s at most. */
+const terminateMs = 20_000;
 
 /** A grandchild may hold the output open after the process has ended; it is not waited for. */
 const outputMs = 1_000;
@@ -96,7 +97,10 @@ export function startProcess(options: ProcessOptions): RunningProcess {
       finish(null, null);
     });
     child.once("close", finish);
-    child.once("exit", (code, signal) => setTimeout(finish, outputMs, code, signal).unref());
+    child.once("exit", (code, signal) => {
+      // Behind a look at the pipes: where this process stood still meanwhile, they are still full.
+      setTimeout(() => setImmediate(finish, code, signal), outputMs).unref();
+    });
   });
 
   const running: RunningProcess = {

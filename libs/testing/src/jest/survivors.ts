@@ -11,16 +11,16 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** A PostgreSQL whose clients are gone ends well below it; whoever pressed Ctrl-C does not want to wait long. */
 const terminateMs = 3_000;
 const lookEveryMs = 100;
-/** One that is killed may have had a child that nobody had seen yet; more generations than that nobody has. */
-const killRounds = 5;
+/** One that is killed may have had a child that nobody had seen yet, and on a busy machine takes a while to go. */
+const killMs = 10_000;
 
-/** SIGTERM, then SIGKILL, to all whose environment has this variable with this value. Resolves when they are gone. */
+/** SIGTERM, then SIGKILL, to all whose environment has this variable with this value. Resolves when they are gone, or won't go. */
 export async function endSurvivors(variable: string, value: string): Promise<void> {
   const mark = `${variable}=${value}`;
   const giveUpAt = performance.now() + terminateMs;
   for (const pid of marked(mark)) signal(pid, "SIGTERM");
   while (marked(mark).length > 0 && performance.now() < giveUpAt) await sleep(lookEveryMs);
-  for (let round = 0; round < killRounds; round += 1) {
+  for (const since = performance.now(); performance.now() - since < killMs;) {
     const left = marked(mark);
     if (left.length === 0) return;
     for (const pid of left) signal(pid, "SIGKILL");
