@@ -160,7 +160,7 @@ test("a command that the agent rejects has failed, with its reason", async () =>
 test("a push without a receipt is pushed again with the same attempt", async () => {
   const agent = await readyAgent("lost");
   const command = await pushed(agent, "lost-one");
-  const again = await agent.nextCommand({ of: command.commandId });
+  const again = await agent.next("deployCommand", ({ commandId }) => commandId === command.commandId);
   expect(again).toEqual(command);
 });
 
@@ -187,7 +187,7 @@ test("at most the window is in flight, a removal has one place more, and a freed
   if (first === undefined || second === undefined) throw new Error("no command came");
   await agent.report(first, { succeeded: true });
   agent.receipt(second, Receipt.REJECTED, { reason: "UNSUPPORTED" });
-  expect(await agent.nextCommand({ withinMs: 5_000 })).toMatchObject({ commandId: waiting });
+  expect(await agent.nextCommand()).toMatchObject({ commandId: waiting });
 });
 
 test("a cancel is sent, also in a full window, and the agent's word ends the command", async () => {

@@ -27,7 +27,7 @@ import { type Deployment, DeploymentSchema } from "@bowline/contract/deployments
 import { refusalOf } from "@bowline/session";
 
 /** Above what a server needs to answer on a busy two-core machine, and above its second push (5 s). */
-const defaultWithinMs = 15_000;
+const defaultWithinMs = 30_000;
 
 export interface SessionScript {
   /** Fields of the ConnectRequest that differ. */
@@ -71,6 +71,7 @@ export interface ScriptedSession {
   ): Promise<ValueOf<Kind>>;
   /** Sends a page; the reply to the last one. */
   sync(page: MessageInitShape<typeof SyncSchema>): Promise<SyncReply>;
+  /** The next attempt that is pushed. One that this gave before is not given again: a push without a receipt is repeated. */
   nextCommand(options?: Within & { of?: string }): Promise<DeployCommand>;
   /** FetchDeployments with the session's access token, or with another. */
   fetch(items: readonly About[], accessToken?: string): Promise<FetchedDeployment[]>;
@@ -119,6 +120,8 @@ export async function openScriptedSession(
   let end: ScriptedEnd | undefined;
   let failure: unknown;
   let heartbeats = 0;
+  /** Attempts that `nextCommand` gave. */
+  const given = new Set<string>();
 
   const ended = (async (): Promise<ScriptedEnd> => {
     try {
@@ -185,8 +188,16 @@ export async function openScriptedSession(
   const greeting = await next("connectResponse");
   const session: ScriptedSession = {
     ...{ greeting, received, ended, send, next, sync, fetch, receipt },
-    nextCommand: ({ of, ...within } = {}) =>
-      next("deployCommand", ({ commandId }) => of === undefined || commandId === of, within),
+    async nextCommand({ of, ...within } = {}) {
+      const isNew = ({ commandId, attempt }: About): boolean => !given.has(`${commandId} ${attempt}`);
+      const command = await next(
+        "deployCommand",
+        (one) => isNew(one) && (of ?? one.commandId) === one.commandId,
+        within,
+      );
+      given.add(`${command.commandId} ${command.attempt}`);
+      return command;
+    },
     async receive(command) {
       const [fetched] = await fetch([command]);
       if (fetched === undefined || fetched.reason !== "") throw new Error(`not fetched: ${fetched?.reason}`);
