@@ -25,7 +25,7 @@ interface ClaimHow {
 type Claimed = PushedCommand & { organisationId: string; clusterId: string; ownerKind: string };
 
 /**
- * Claims what fits, most urgent first, then oldest, and adds 1 to each attempt
+ * Claims what fits, most urgent first, then oldest, returns it in that order, and adds 1 to each attempt
  * (E2). A session that isn't SERVING at that epoch gets nothing: its row decides,
  * not the clock (E1). What another claim holds is skipped. Revoked agents, and those that await a decision, get
  * nothing; nobody does while dispatch is held. Throws what `tell` throws; by default it tells the owners' slices.
@@ -63,19 +63,22 @@ export async function claim(
         LIMIT greatest(0, CASE WHEN busy.flying < busy.room AND NOT busy.reducing THEN 0 ELSE 1 END + busy.room - busy.flying)
         FOR UPDATE SKIP LOCKED
       ) AS fit
+    ), claimed AS (
+      UPDATE command_states AS s
+      SET state = 'ASSIGNED', attempt = s.attempt + 1, bound_epoch = picked.epoch, unbound_at = NULL,
+          cancel_reason = NULL, assigned_at = now(), received_at = NULL, updated_at = now()
+      FROM picked, commands AS c
+      WHERE s.command_id = picked.command_id AND c.id = s.command_id
+      RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
+        c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
+        c.trace_parent AS "traceParent", s.reduces, c.organisation_id AS "organisationId", c.cluster_id AS "clusterId",
+        c.owner_kind AS "ownerKind",
+        CASE WHEN s.attempt = 1 THEN extract(epoch FROM clock_timestamp() - c.created_at)::float8 END AS "waitedSeconds",
+        s.priority, s.sequence
     )
-    UPDATE command_states AS s
-    SET state = 'ASSIGNED', attempt = s.attempt + 1, bound_epoch = picked.epoch, unbound_at = NULL,
-        cancel_reason = NULL, assigned_at = now(), received_at = NULL, updated_at = now()
-    FROM picked, commands AS c
-    WHERE s.command_id = picked.command_id AND c.id = s.command_id
-    RETURNING s.command_id AS "commandId", s.agent_id AS "agentId", picked.epoch, s.deployment_id AS "deploymentId",
-      c.generation, c.digest, s.attempt, c.product_publish_id AS "productPublishId", c.run_timeout_ms AS "runTimeoutMs",
-      c.trace_parent AS "traceParent", s.reduces, c.organisation_id AS "organisationId", c.cluster_id AS "clusterId",
-      c.owner_kind AS "ownerKind",
-      CASE WHEN s.attempt = 1 THEN extract(epoch FROM clock_timestamp() - c.created_at)::float8 END AS "waitedSeconds"`.execute(
-    work.tx,
-  );
+    SELECT "commandId", "agentId", epoch, "deploymentId", generation, digest, attempt, "productPublishId", "runTimeoutMs",
+      "traceParent", reduces, "organisationId", "clusterId", "ownerKind", "waitedSeconds"
+    FROM claimed ORDER BY priority, sequence`.execute(work.tx);
   if (rows.length === 0) return [];
   const unnoted = rows.filter(({ commandId }) => noted?.has(commandId) !== true);
   await ports.events.note(

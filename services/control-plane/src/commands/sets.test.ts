@@ -11,7 +11,7 @@ import {
 } from "@bowline/contract/agent";
 import { Deployment_Desired } from "@bowline/contract/deployments";
 import { testDatabase } from "@bowline/testing";
-import type { KyselyPlugin } from "kysely";
+import { type KyselyPlugin, sql } from "kysely";
 import { type Db, transact } from "../platform/transactions.ts";
 import { epoch, startEngine, type TestEngine } from "./engine.fixture.ts";
 import { agentGone, claim, converge, recordReports, recordStates } from "./index.ts";
@@ -37,6 +37,19 @@ async function enqueueMany(engine: TestEngine, count: number): Promise<{ command
 
 const claimAll = (engine: TestEngine) =>
   transact(db, (work) => claim(engine.ports, work, [{ agentId: engine.agentId, epoch, window: 1_000 }]));
+
+test("what is claimed at once is told the most urgent first, however its rows are read", async () => {
+  const engine = await startEngine(db);
+  const urgent = (await enqueueMany(engine, 5)).map(({ commandId }) => commandId).toReversed();
+  for (const [priority, id] of urgent.entries())
+    await db.updateTable("command_states").set({ priority }).where("command_id", "=", id).execute();
+  const claimed = await transact(db, async (work) => {
+    // So that PostgreSQL reads them by id, as it may choose to.
+    for (const way of ["nestloop", "hashjoin"]) await sql`SET LOCAL ${sql.raw(`enable_${way}`)} = off`.execute(work.tx);
+    return claim(engine.ports, work, [{ agentId: engine.agentId, epoch, window: 1_000 }]);
+  });
+  expect(claimed.map(({ commandId }) => commandId)).toEqual(urgent);
+});
 
 test("of one set each result ends its own command, and what waits behind each is promoted", async () => {
   const engine = await startEngine(db);
