@@ -102,7 +102,7 @@ test("reordered connections overtake each other, and each keeps its own order", 
   const [one, other] = [dial(proxy), dial(proxy)];
   await until(() => proxy.connections() === 2);
   let drawn = 0;
-  proxy.reorder(1_500, () => ((drawn += 1) === 1 ? 1 : 0)); // the first is late, what follows is not
+  proxy.reorder(5_000, () => ((drawn += 1) === 1 ? 1 : 0)); // the first is late, what follows is not
   one.socket.write("1");
   await until(() => drawn === 1);
   one.socket.write("2"); // waits for what is before it
