@@ -13,12 +13,13 @@ import { promisify } from "node:util";
 import { DataPlaneSchema, Deployment_Desired, DeploymentSchema } from "@bowline/contract/deployments";
 import { embeddedDataPlane } from "@bowline/dataplane-embedded";
 import { ask } from "./suite/client.ts";
-import { dataPlaneId, succeeded, type Served } from "./suite/gateway.ts";
+import { attachedRoutes, dataPlaneId, succeeded, type Served } from "./suite/gateway.ts";
 import { owned } from "./suite/own.ts";
 import { startScriptedRuntime } from "./suite/runtime.ts";
 import { until } from "./suite/upstream.ts";
+import { until as eventually } from "@bowline/testing";
 
-const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01, listeningWithinMs: 500 });
+const dataPlane = embeddedDataPlane({ backendWaitScale: 0.01 });
 
 const { ownGateway, ownUpstream } = owned();
 
@@ -54,7 +55,8 @@ test("a listener whose port is taken fails the start with PORT_TAKEN and serves 
   });
   const signal = AbortSignal.timeout(30_000);
   succeeded(await runtime.converge(dataPlane.compile(spec, description, runtime), () => {}, signal));
-  expect(await dataPlane.start(dataPlaneId, description, [], () => true, runtime, signal)).toMatchObject({
+  const impatient = embeddedDataPlane({ backendWaitScale: 0.01, listeningWithinMs: 500 });
+  expect(await impatient.start(dataPlaneId, description, [], () => true, runtime, signal)).toMatchObject({
     kind: "failed",
     reason: "PORT_TAKEN",
     message: expect.stringContaining(`listener "web"`),
@@ -93,7 +95,7 @@ test("the admin port answers only to the secret of the volume, which only its ow
 
 test("a listener that does not answer with the new generation is PROBE_FAILED, and what was served serves on", async () => {
   const quick = embeddedDataPlane({ backendWaitScale: 0.01, probeWithinMs: 200 });
-  const gateway = await ownGateway(quick);
+  const gateway = await ownGateway(dataPlane);
   const [one, two] = [await ownUpstream("one"), await ownUpstream("two")];
   succeeded(await gateway.apply(hello(one.url)));
   // Somebody else answers where the listener is looked for.
@@ -103,7 +105,10 @@ test("a listener that does not answer with the new generation is PROBE_FAILED, a
     port === "web" ? { host: stranger.hostname, port: Number(stranger.port) } : upstream(id, workload, port);
   // The second time by an agent that has lost its journal.
   for (const previous of [hello(one.url), undefined]) {
-    expect(await gateway.apply({ ...hello(two.url), generation: 2 }, previous)).toMatchObject({
+    const next = attachedRoutes({ ...hello(two.url), generation: 2 });
+    const before = previous === undefined ? undefined : attachedRoutes(previous);
+    const signal = AbortSignal.timeout(30_000);
+    expect(await quick.apply(dataPlaneId, next, before, gateway.runtime, () => {}, signal)).toMatchObject({
       kind: "failed",
       reason: "PROBE_FAILED",
       worthRetry: true,
@@ -121,8 +126,11 @@ test("requests are counted by deployment", async () => {
   const { port } = (await gateway.runtime.upstream(dataPlaneId, "data-plane", "bowline-admin"))!;
   const volume = (await gateway.runtime.volumePath(dataPlaneId, "config"))!;
   const authorization = `Bearer ${await readFile(join(volume, "admin-token"), "utf8")}`;
-  expect((await ask(port, "/status", { headers: { authorization } })).json()).toMatchObject({
-    attached: [{ deploymentId: "deployment_a", generation: 1, requests: 3, inFlight: 0, answers: { "2xx": 3 } }],
+  const counted = async () =>
+    ((await ask(port, "/status", { headers: { authorization } })).json()["attached"] as { inFlight: number }[])[0];
+  await eventually(async () => (await counted())?.inFlight === 0); // the client has its answer a moment before
+  expect(await counted()).toMatchObject({
+    ...{ deploymentId: "deployment_a", generation: 1, requests: 3, inFlight: 0, answers: { "2xx": 3 } },
   });
 });
 

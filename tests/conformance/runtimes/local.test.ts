@@ -16,9 +16,9 @@ const hostFile = fileURLToPath(new URL("./local-host.ts", import.meta.url));
 
 /**
  * Scaled, so that restarts take tests no minutes; the proportions are the real ones. But for `settleMs`: on a busy machine
- * a program that ends at once needs half a second to get so far.
+ * a program that ends at once needs half a second to get so far; and for `stableAfterMs`: there one that is to end lives long.
  */
-const times = { backoffFirstMs: 100, backoffMaxMs: 6_000, stableAfterMs: 6_000, settleMs: 1_000, logCutMs: 50 };
+const times = { backoffFirstMs: 100, backoffMaxMs: 6_000, stableAfterMs: 60_000, settleMs: 1_000, logCutMs: 50 };
 const logBytes = 64 * 1024;
 
 async function localPlace(): Promise<Place> {

@@ -220,9 +220,10 @@ export function forwarding(dataPlane: DataPlaneClass): void {
         res.on("close", () => (ended += 1));
         if (req.url === "/begun") res.write("begun");
       });
-      await serve(silent.url, { backendRequestTimeout: milliseconds(50) });
+      // Long enough that the request is there before, whoever is busy.
+      await serve(silent.url, { backendRequestTimeout: milliseconds(1_500) });
       expect((await gateway.ask("/")).json()).toMatchObject({ reason: "BACKEND_TIMEOUT" });
-      await serve(silent.url, { requestTimeout: milliseconds(50) });
+      await serve(silent.url, { requestTimeout: milliseconds(1_500) });
       const answer = await gateway.ask("/");
       expect(answer.status).toBe(504);
       expect(answer.json()).toMatchObject({ code: "deadline_exceeded", reason: "REQUEST_TIMEOUT" });
@@ -327,7 +328,7 @@ export function forwarding(dataPlane: DataPlaneClass): void {
 }
 
 function milliseconds(ms: number): { seconds: bigint; nanos: number } {
-  return { seconds: 0n, nanos: ms * 1_000_000 };
+  return { seconds: BigInt(Math.floor(ms / 1_000)), nanos: (ms % 1_000) * 1_000_000 };
 }
 
 const upgradeHeaders =

@@ -69,7 +69,7 @@ export async function startUpstream(name: string, listener?: RequestListener): P
 }
 
 /** Waits until it holds; a condition that never does fails the test. */
-export async function until(holds: () => boolean, withinMs = 10_000): Promise<void> {
+export async function until(holds: () => boolean, withinMs = 30_000): Promise<void> {
   const end = performance.now() + withinMs;
   while (!holds()) {
     if (performance.now() > end) throw new Error(`not within ${withinMs} ms: ${String(holds)}`);

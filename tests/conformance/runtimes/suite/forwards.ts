@@ -13,7 +13,8 @@ const patient = { withinMs: 30_000 };
 /** Not published by itself: instances of two generations, and of two colours, run beside each other. */
 const ports = [{ name: "http", container: 8080 }];
 const startFirst = { order: UpdateConfig_Order.START_FIRST };
-const drain = { seconds: 0n, nanos: 300_000_000 };
+/** It is over when nobody is connected any more; a request takes long where there is much else to do. */
+const drain = { seconds: 10n };
 
 const web = (s: Subject, rest: WorkloadInit = {}): WorkloadInit =>
   server(s.place, { ports, update: startFirst, ...rest });

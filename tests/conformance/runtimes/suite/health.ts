@@ -38,7 +38,8 @@ export function healthTests(subject: () => Subject): void {
     const s = subject();
     const check = (code: string) => {
       const { command = [] } = s.place.program("exit", code, "checked");
-      return { ...healthCheck, probe: { case: "exec" as const, value: { command } } };
+      // What is asked is the code: a program that starts slowly is not one that takes too long.
+      return { ...healthCheck, timeout: { seconds: 20n }, probe: { case: "exec" as const, value: { command } } };
     };
     const idle = { name: "web", ...s.place.program("sleep") };
     expect(await s.run([{ ...idle, healthCheck: check("0") }])).toEqual({ kind: "succeeded" });

@@ -107,7 +107,7 @@ export class Subject {
   }
 
   /** Asks the suite's program. */
-  async ask(workload: string, path = "/", method = "GET", withinMs = 5_000): Promise<string> {
+  async ask(workload: string, path = "/", method = "GET", withinMs = waitLimitMs): Promise<string> {
     const upstream = await this.runtime.upstream(this.id, workload, "http");
     if (upstream === undefined) throw new Error(`no upstream of ${workload}`);
     const response = await fetch(`http://${upstream.host}:${upstream.port}${path}`, {

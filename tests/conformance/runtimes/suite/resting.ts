@@ -66,7 +66,7 @@ export function restingTests(subject: () => Subject): void {
 
   test("a failed first generation leaves nothing running, and ABSENT removes it", async () => {
     const s = subject();
-    const end = await s.run([server(s.place), { name: "bad", ...s.place.program("exit", "1") }]);
+    const end = await s.run([server(s.place), server(s.place, { name: "bad", ...s.place.program("exit", "1") })]);
     expect(end).toMatchObject({
       kind: "failed",
       reason: "START_FAILED",
@@ -80,7 +80,7 @@ export function restingTests(subject: () => Subject): void {
   test("a failed resume leaves a stopped deployment stopped", async () => {
     const s = subject();
     await s.run([server(s.place)], { desired: STOPPED });
-    await s.run([server(s.place), { name: "bad", ...s.place.program("exit", "1") }]);
+    await s.run([server(s.place), server(s.place, { name: "bad", ...s.place.program("exit", "1") })]);
     expect(await s.observed()).toMatchObject({ generation: 1, instances: [{ workload: "web", phase: "STOPPED" }] });
   });
 }
