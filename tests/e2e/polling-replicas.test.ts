@@ -111,7 +111,7 @@ test("a replica that goes away tells who polls, ends the session in the books, a
 });
 
 test("who neither polls nor sends heartbeats within the silence limit is ended; who polls is not", async () => {
-  const server = await startServer({ flags: ["--silence-limit-ms", "1500", "--heartbeat-interval-ms", "500"] });
+  const server = await startServer({ flags: ["--silence-limit-ms", "6000", "--heartbeat-interval-ms", "500"] });
   const silent = await server.scriptedAgent({ cluster: "silent" });
   const polling = await server.scriptedAgent({ cluster: "polling" });
   await openPoll(silent);

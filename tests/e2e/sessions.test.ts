@@ -254,9 +254,9 @@ test("a goodbye is recorded as a clean end, a cut connection as a lost one", asy
 });
 
 test("an agent that says nothing is closed after the silence limit, and shows as HEARTBEAT_MISSED", async () => {
-  const impatient = await startServer({ flags: ["--heartbeat-interval-ms", "150", "--silence-limit-ms", "500"] });
+  const impatient = await startServer({ flags: ["--heartbeat-interval-ms", "1500", "--silence-limit-ms", "5000"] });
   const agent = await impatient.scriptedAgent({ cluster: "silent" });
-  expect(agent.session().greeting).toMatchObject({ heartbeatIntervalMs: 150, silenceLimitMs: 500 });
+  expect(agent.session().greeting).toMatchObject({ heartbeatIntervalMs: 1500, silenceLimitMs: 5000 });
   await agent.session().ended;
   const reason = async () =>
     (await impatient.client(AgentsService).getAgent({ id: agent.agentId })).offlineReason.toString();
