@@ -1,7 +1,7 @@
 /** An agent whose parent is gone stops what it runs, also what does not want to stop, and leaves nothing. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { create } from "@bufbuild/protobuf";
@@ -35,8 +35,7 @@ test("when the lifeline ends, a workload that ignores SIGTERM is stopped too, wi
   );
   session.push(command);
   expect((await session.result(command)).outcome).toBe(DeployResult_Outcome.SUCCEEDED);
-  await until(() => existsSync(pidFile));
-  const pid = Number(readFileSync(pidFile, "utf8"));
+  const pid = await until(() => Number(readFileSync(pidFile, "utf8"))); // it is empty for a moment
 
   const ended = once(agent, "exit");
   const from = performance.now();

@@ -1,5 +1,5 @@
 /** The life of a host's agent, whole: its replacement, its keys. */
-import { cpSync, readFileSync, utimesSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "@jest/globals";
 import { Agent_Connectivity as Connectivity } from "@bowline/contract/agents";
@@ -32,10 +32,10 @@ test("a dead host's replacement becomes its agent by a rekey token: the routes a
   const b = startAgent(server.url, { token });
   await until(async () => (await b.id()) === agentId, { withinMs: settledWithinMs });
   await online(api, b);
-  const { url } = await live(api, publishId);
   const target = async () => (await api.publishes.getProductPublish({ id: publishId })).targets[0];
   await until(async () => (await target())?.state === State.LIVE, { withinMs: settledWithinMs });
-  expect(await servedVersion(`${url}/${product}`)).toBe("1");
+  // Where it answers is told with what runs: for a moment it is where the dead one's did.
+  await until(async () => (await servedVersion(`${(await live(api, publishId)).url}/${product}`)) === "1");
   expect(b.dataPlanes()).toHaveLength(1);
   const after = await api.agents.getAgent({ id: agentId });
   expect(after.name).toBe(before.name);
@@ -54,7 +54,12 @@ test("rotate-key gives a running agent new keys without a new session; the old k
   const id = await agent.id();
   const before = await api.agents.getAgent({ id });
   const copy = join(temporaryFolder(), "copy");
-  cpSync(agent.dataDir, copy, { recursive: true, filter: (path) => !/deployments|volumes|runtime\.pid/.test(path) });
+  const filter = (path: string) => !/deployments|volumes|runtime\.pid/.test(path);
+  await until(() => {
+    rmSync(copy, { recursive: true, force: true });
+    cpSync(agent.dataDir, copy, { recursive: true, filter }); // throws where the agent takes a file away meanwhile
+    return true;
+  });
   const asked = await runProcess({
     command: ["node", programs.cli, "agent", "rotate-key", "--data-dir", agent.dataDir, "-o", "json"],
   });

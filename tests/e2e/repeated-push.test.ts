@@ -31,6 +31,7 @@ test("a command that is pushed five times, over two sessions, runs once", async 
   for (let count = 0; count < 2; count += 1) first.push(command); // the second while it fetches
   await first.receipt(command);
   expect((await first.result(command)).outcome).toBe(DeployResult_Outcome.SUCCEEDED);
+  await until(() => readFileSync(traces, "utf8") === "started\n"); // it runs; the shell is there a moment later
   first.push(command);
   await until(() => first.resultsOf(command).length > 1);
   const receipts = first.received.flatMap((message) =>

@@ -12,7 +12,7 @@ import { expect, test } from "@jest/globals";
 import { sql } from "kysely";
 import { refusal } from "./api.ts";
 import { folderOfAnAgent, startAgent, startServer } from "./fixture.ts";
-import { freshName, live, makePlace, online, issueToken, type Place } from "./operating.ts";
+import { freshName, live, makePlace, offline, online, issueToken, type Place, publishIn } from "./operating.ts";
 import { get } from "./requests.ts";
 
 /** Passes everything on, and keeps a copy of both ways. */
@@ -65,7 +65,10 @@ function spellings(value: string): RegExp {
   return new RegExp([value, hex, ...base64].map((one) => one.replaceAll(/[+/]/g, String.raw`\$&`)).join("|"), "i");
 }
 
-function filesIn(folder: string): { path: string; inode: number; mode: number; text: string }[] {
+/** Of a folder that is in use: what goes away while it is looked at makes it look again. */
+const filesIn = (folder: string) => until(() => lookAt(folder));
+
+function lookAt(folder: string): { path: string; inode: number; mode: number; text: string }[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
@@ -143,6 +146,7 @@ test("a secret reaches the upstream; nothing between, no answer, no row, no log 
 
   // The agent and its data plane come back from their disk alone.
   await agent.kill();
+  await offline(api, agent);
   const restarted = agent.again();
   await online(api, restarted);
   expect(await seen()).toBe(second);
@@ -172,7 +176,7 @@ test("a secret reaches the upstream; nothing between, no answer, no row, no log 
   expect(dump.join("\n")).not.toMatch(shown);
   expect(server.process.output() + agent.process.output() + restarted.process.output()).not.toMatch(shown);
 
-  const files = filesIn(agent.dataDir);
+  const files = await filesIn(agent.dataDir);
   expect(files.find(({ path }) => path.endsWith("journal.log"))?.text).not.toMatch(shown);
   const holding = files.filter(({ text }) => shown.test(text));
   // The data plane comes back by itself, so its own file has it; nobody else can read that.
@@ -181,14 +185,14 @@ test("a secret reaches the upstream; nothing between, no answer, no row, no log 
     expect([path, mode.toString(8)]).toEqual([expect.stringMatching(/\/config\/routes\//), "600"]);
 
   const { id } = await api.publishes.unpublishProductPublish({ id: again.id });
-  await until(async () => (await api.publishes.getProductPublish({ id })).state === State.UNPUBLISHED);
+  await publishIn(api, id, State.UNPUBLISHED);
   await api.secrets.deleteSecret({ id: "orders-key" });
   expect(await reasonOf(api.secrets.getSecret({ id: "orders-key" }))).toBe("NOT_FOUND");
   const { auditEvents } = await api.audit.listAuditEvents({ actionPrefix: "secret.delete" });
   expect(auditEvents).toMatchObject([{ before: { name: "orders-key" } }]);
   expect(auditEvents[0]?.after).toBeUndefined();
-  expect(filesIn(agent.dataDir).filter(({ text }) => shown.test(text))).toEqual([]);
-});
+  expect((await filesIn(agent.dataDir)).filter(({ text }) => shown.test(text))).toEqual([]);
+}, 120_000);
 
 async function reasonOf(call: Promise<unknown>): Promise<string> {
   return (await refusal(call)).reason;

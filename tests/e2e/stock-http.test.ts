@@ -29,7 +29,7 @@ type Any = any;
 
 /** What somebody types; the token is in a file, as curl reads headers from one. */
 const curling = (path: string, ...more: string[]): string[] => {
-  const always = ["curl", "-sS", "--max-time", "20", "-H", `@${join(folder, "headers")}`];
+  const always = ["curl", "-sS", "--max-time", "45", "-H", `@${join(folder, "headers")}`];
   return [...always, ...more, `${server.url}${path}`];
 };
 
@@ -96,7 +96,7 @@ test("curl makes a cluster and a token, applies and publishes a product, and wat
   const line = await lines.untilLine(/^\{"productPublish":\{(?:(?!"targets").)*"state":"LIVE"/);
   expect(JSON.parse(line)).toMatchObject({ productPublish: { id, state: "LIVE" }, cursor: expect.stringMatching(/./) });
   const event = await events.untilOutput(
-    /^id: (.+)\ndata: (\{"productPublish":\{(?:(?!"targets").)*"state":"LIVE".*)$/m,
+    /^id: (.+)\ndata: (\{"productPublish":\{(?:(?!"targets").)*"state":"LIVE".*)\n/m, // all of the line
   );
   const { cursor, productPublish } = JSON.parse(event[2] ?? "") as { cursor: string; productPublish: { id: string } };
   expect({ cursor, id: productPublish.id }).toEqual({ cursor: event[1], id });
@@ -118,10 +118,10 @@ test("a watch that goes on after a cursor starts with what came later", async ()
     return found;
   };
   const first = await server.scriptedAgent({ cluster: "watched", name: "first" });
-  const [end] = await watched("", /^\{.*"snapshotEnd":true.*\}$/m);
+  const [end] = await watched("", /^\{.*"snapshotEnd":true.*\}\n/m);
   const { cursor } = JSON.parse(end) as { cursor: string };
   const second = await server.scriptedAgent({ cluster: "watched", name: "second" });
-  const [line] = await watched(`?cursor=${encodeURIComponent(cursor)}`, /^\{.*"second".*\}$/m);
+  const [line] = await watched(`?cursor=${encodeURIComponent(cursor)}`, /^\{.*"second".*\}\n/m);
   expect(line).toContain(second.agentId);
   expect(line).not.toContain(first.agentId);
 });
