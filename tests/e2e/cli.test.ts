@@ -94,7 +94,8 @@ test("the walkthrough: a server, a context, a cluster, an agent, a product, publ
   expect(live.stderr).toMatch(/press-1 +LIVE/);
   expect(live.stdout).toMatch(/^hello r1 to local: LIVE/);
   const [gateway = ""] = /http:\/\/\S+/.exec(live.stdout) ?? [];
-  const answer = async (): Promise<string> => (await fetch(`${gateway.replace(/\/$/, "")}/hello`)).text();
+  const answer = async (): Promise<string> =>
+    (await fetch(`${gateway.replace(/\/$/, "")}/hello`, { headers: { connection: "close" } })).text();
   expect(await answer()).toContain("Hello, world!");
 
   await apply(example.replaceAll("/hello", "/bonjour"));

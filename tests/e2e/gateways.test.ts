@@ -47,8 +47,8 @@ test("two products share a gateway's data plane; updates and the removal of one 
   await publishIn(api, productPublishes[0]?.id ?? "", State.UNPUBLISHED);
   expect(await servedVersion(otherUrl)).toBe("404");
   expect(here.agent.dataPlanes()).toEqual([here.dataPlane]);
+  await until(() => consumer.answered() > 10); // on a fast machine all of it takes less than that
   expect(await consumer.stop()).toEqual([]);
-  expect(consumer.answered()).toBeGreaterThan(10);
 });
 
 test("unpublishing the last product removes its routes, then the data plane; a later publish gets a new one", async () => {

@@ -185,7 +185,9 @@ test("an agent that floods its stream loses the session, is told when to come ag
   });
   expect(ended.end_reason).toBe("FLOODING");
   expect(await metric(strict, 'bowline_refused_total{limit="agent-messages"}')).toBeGreaterThan(0);
-  expect(await metric(strict, 'bowline_sessions_ended_total{transport="stream",reason="FLOODING"}')).toBe(1);
+  await until(
+    async () => (await metric(strict, 'bowline_sessions_ended_total{transport="stream",reason="FLOODING"}')) === 1,
+  );
   expect(await reasonOf(thief.fetch([command], thief.session().greeting.accessToken))).toBe("OVERLOADED");
   expect(await victim.report(command, { succeeded: true })).toBe("RECORDED");
 });

@@ -133,6 +133,7 @@ test("stream and poll supersede each other, and a result of the older one is ans
   const { command } = await pushed(poll);
   await poll.ask("POST", "/v1/agent/receipts", { receipts: [{ ...about(command), disposition: "ACCEPTED" }] });
   const waiting = poll.receive("20s").catch((error: unknown) => [String(error)]);
+  await poll.ask("POST", "/v1/agent/heartbeats", { number: 1 }); // answered when the poll before it has come
   const journal = [
     { commandId: command["commandId"], attempt: 1, deploymentId: command["deploymentId"], generation: 1 },
   ];

@@ -56,4 +56,4 @@ test("a server with its own PostgreSQL and an agent run as an ordinary user, and
   }
   expect(await agent.process.end()).toEqual({ code: 0, signal: null });
   expect(await server.process.end()).toEqual({ code: 0, signal: null });
-});
+}, 120_000);
