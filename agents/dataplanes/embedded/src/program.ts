@@ -49,9 +49,10 @@ async function run(config: Config): Promise<void> {
     log("listening", { listeners: listeners.map(({ status: { name, address, port } }) => ({ name, address, port })) });
     await new Promise<void>((resolve) => stopping.signal.addEventListener("abort", () => resolve(), { once: true }));
   }
-  log("stopping", { graceMs: config.graceMs });
   const grace = AbortSignal.timeout(config.graceMs);
-  await Promise.all(listeners.map((listener) => listener.drain(grace)));
+  const drained = Promise.all(listeners.map((listener) => listener.drain(grace)));
+  log("stopping", { graceMs: config.graceMs }); // whoever reads it finds that nobody is let in any more
+  await drained;
   attached.close();
   admin.close();
   admin.closeAllConnections();
