@@ -72,7 +72,7 @@ test("a token that is used, expired, revoked, unknown, malformed or of another r
   const { auditEvents } = await api.audit.listAuditEvents({ pageSize: 100 });
   const outcomes = auditEvents.filter((event) => event.action === "agent.enrol").map((event) => event.outcome);
   for (const reason of ["USED", "EXPIRED", "REVOKED"]) expect(outcomes).toContain(`REGISTRATION_TOKEN_${reason}`);
-});
+}, 120_000);
 
 test("of two agents that use one token at once exactly one enrols", async () => {
   const place = await makePlace(server.api);
