@@ -28,7 +28,7 @@ beforeAll(async () => {
   atEnd(fleet.stop);
   await fleet.enrolled;
   await until(() => fleet.phases.serving === agents, within);
-});
+}, 120_000);
 
 test("twenty agents enrol with one token and carry out what is published: LIVE everywhere, one recorded result per attempt", async () => {
   for (const product of ["one", "two"]) {
@@ -46,4 +46,4 @@ test("twenty agents enrol with one token and carry out what is published: LIVE e
   expect(rows.map(({ state }) => state)).toEqual(Array.from({ length: agents * 3 }, () => "SUCCEEDED"));
   const addresses = await server.database.db.selectFrom("sessions").select("remote_address").distinct().execute();
   if (process.platform === "linux") expect(addresses).toHaveLength(2);
-});
+}, 180_000); // of sixty commands one may fail four times in a row, and waits longer each time
