@@ -15,6 +15,8 @@ export type Snapshot = { children: Map<number, string>; handles: WeakSet<object>
  */
 const settleWithinMs = 12_000;
 const lookEveryMs = 20;
+/** And so many looks: a process that stood still for the time above has closed nothing in it. */
+const looksAtLeast = 50;
 
 export function takeSnapshot(): Snapshot {
   // Node opens these when they are first touched: by a warning of some library, or by whoever imports all of `process`.
@@ -28,9 +30,9 @@ export function takeSnapshot(): Snapshot {
  */
 export async function findLeaks(before: Snapshot): Promise<string[]> {
   const giveUpAt = performance.now() + settleWithinMs;
-  for (;;) {
+  for (let looks = 1; ; looks += 1) {
     const leaks = since(before);
-    if (leaks.length === 0 || performance.now() > giveUpAt) return leaks;
+    if (leaks.length === 0 || (looks >= looksAtLeast && performance.now() > giveUpAt)) return leaks;
     await sleep(lookEveryMs, undefined, { ref: false });
   }
 }
