@@ -15,6 +15,9 @@ import { contentOf } from "./content.ts";
 import { openLedger, type Ledger, type LedgerLine } from "./ledger.ts";
 import { readWays } from "./ways.ts";
 
+/** Between two looks of a converge that is held. */
+const heldLookMs = 20;
+
 type What = Pick<LedgerLine, "deployment" | "generation" | "content" | "part">;
 
 /** The one place where the effects of a host happen. */
@@ -32,6 +35,7 @@ export function createEffects(host: string): Effects {
     const { workMs, killedBy, failsWith } = readWays(host);
     if (killedBy !== "" && killedBy === what.deployment) process.kill(process.pid, "SIGKILL");
     try {
+      while (readWays(host).held) await sleep(heldLookMs, undefined, { signal });
       if (workMs > 0) await sleep(workMs, undefined, { signal });
       if (signal.aborted) return { kind: "cancelled" };
       if (failsWith !== "") return { kind: "failed", reason: "START_FAILED", message: failsWith, worthRetry: true };

@@ -5,13 +5,15 @@ import { join } from "node:path";
 export interface Ways {
   /** How long a converge takes before its effect. */
   workMs: number;
+  /** Converges stand still before their effect until a later word says otherwise; read all the time. */
+  held: boolean;
   /** The process is killed each time that this deployment is converged, before the effect. */
   killedBy: string;
   /** Converges fail so, worth a retry; empty: they succeed. */
   failsWith: string;
 }
 
-const usual: Ways = { workMs: 0, killedBy: "", failsWith: "" };
+const usual: Ways = { workMs: 0, held: false, killedBy: "", failsWith: "" };
 const fileName = "ways.json";
 
 export function readWays(host: string): Ways {

@@ -22,17 +22,22 @@ async function run(world: World): Promise<void> {
   const replica = await world.beside({ flags });
   const proxy = await startTcpProxy({ host: "127.0.0.1", port: Number(new URL(replica.url).port) });
   const place = await world.place();
-  const host = await place.host({ url: `http://${proxy.host}:${proxy.port}`, ways: { workMs: 1_500 } });
+  const host = await place.host({ url: `http://${proxy.host}:${proxy.port}` });
   const agentId = await host.agentId();
   await place.publish("first");
   await place.settled();
   const { epoch } = await place.session(agentId);
 
   const [under, later, other] = await world.fault("nothing passes", async () => {
+    host.behave({ held: true });
     const running = await place.publish("first");
-    await world.within("it is under way", 30_000, () => host.ledger().at(-1)?.what === "begun");
+    // Its receipt has come through, too: what the proxy holds from now on is not heard before the end.
+    const isUnderWay = async () =>
+      host.ledger().at(-1)?.what === "begun" && (await place.row(running.command)).state === "RUNNING";
+    await world.within("it is under way", 60_000, isUnderWay);
     proxy.hold();
-    await world.within("the effect comes without the server", 30_000, () => host.ledger().at(-1)?.what === "ended");
+    host.behave({});
+    await world.within("the effect comes without the server", 60_000, () => host.ledger().at(-1)?.what === "ended");
     const waiting = [await place.publish("first"), await place.publish("second")] as const;
     await world.within("the server has noticed", 60_000, async () => (await place.session(agentId)).state === "ENDED");
     await sleep(world.scale(partitionMs));

@@ -72,11 +72,12 @@ async function inTheMiddle(world: World, replica: TestServer): Promise<void> {
   const products = Array.from({ length: productsAtOnce }, (_, at) => `at-once-${at}`);
   const since = host.ledger().length;
   const count = (what: string) => host.ledger().filter((line, at) => at >= since && line.what === what).length;
-  host.behave({ workMs: 4_000 });
+  host.behave({ held: true });
   const published = await world.fault("the disk fills up under commands", async () => {
     const answers = await Promise.all(products.map((product) => place.publish(product)));
     await world.within("all are under way", recoversWithinMs, () => count("begun") === productsAtOnce);
     disk.fill(0);
+    host.behave({});
     await world.within("all have their effect", recoversWithinMs, () => count("ended") === productsAtOnce);
     await host.process.untilLine(/ENOSPC/, { withinMs: recoversWithinMs });
     disk.free();
