@@ -3,7 +3,7 @@
  *
  *     const pair = await startPostgresPair({ synchronous: true });
  *     const server = await startServer({ database: pair.database });   // through the way
- *     pair.loseTail();                 // what is committed from now on does not reach the standby
+ *     await pair.loseTail();           // what is committed from now on does not reach the standby
  *     await pair.failOver();           // the primary is gone, the standby is promoted, the way leads to it
  *
  * Both are the binaries of the embedded one; the base copy is made as pg_basebackup
@@ -26,8 +26,8 @@ export interface PostgresPair {
   database: TestDatabase;
   /** Between everybody and the primary. */
   way: TcpProxy;
-  /** The standby hears no more of the primary, which goes on without it. */
-  loseTail(): void;
+  /** The standby has all that was committed until now, and hears no more of the primary, which goes on without it. */
+  loseTail(): Promise<void>;
   /** Cuts the primary off for good and puts the standby in its place. */
   failOver(): Promise<void>;
 }
@@ -79,7 +79,17 @@ export async function startPostgresPair({ synchronous }: { synchronous: boolean 
   return {
     database: databaseAt(way.url),
     way,
-    loseTail: () => stream.cut(),
+    async loseTail() {
+      const [now] = await query<{ lsn: string }>(connection, "SELECT pg_current_wal_flush_lsn() AS lsn");
+      await until(
+        async () => {
+          const has = `SELECT pg_last_wal_replay_lsn() >= '${now?.lsn}' AS has`;
+          return (await query<{ has: boolean }>({ ...connection, host: copy }, has))[0]?.has;
+        },
+        { withinMs: streamsWithinMs, what: "the standby has what was committed before" },
+      );
+      stream.cut();
+    },
     async failOver() {
       way.cut();
       stream.cut();
@@ -98,7 +108,7 @@ async function copyCluster(connection: DatabaseAddress, from: string, to: string
     await client.query("SELECT pg_backup_start('standby', true)");
     const { code, output } = await runProcess({ command: ["cp", "-a", from, to] }); // with their owner
     // What goes away while it is copied is put right by the WAL.
-    if (code !== 0 && !output.includes("No such file")) throw new Error(output);
+    if (code !== 0 && !/No such file|replaced while being copied/.test(output)) throw new Error(output);
     const { rows } = await client.query<{ labelfile: string }>("SELECT labelfile FROM pg_backup_stop(false)");
     for (const own of ["postmaster.pid", "postmaster.opts"]) rmSync(join(to, own), { force: true });
     writeAsOwner(to, "backup_label", rows[0]?.labelfile ?? "");

@@ -24,7 +24,7 @@ async function run(world: World): Promise<void> {
   const agent = () => place.api().agents.getAgent({ id });
 
   const lost = await world.fault("failover without the tail", async () => {
-    pair.loseTail();
+    await pair.loseTail();
     const done = await place.publish("first");
     await place.settled();
     await host.kill();
