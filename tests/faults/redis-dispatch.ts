@@ -65,11 +65,15 @@ export async function startDispatch(redisUrl: string): Promise<Dispatch> {
 /** Answers heartbeats' due and does every command, until its session ends. */
 function working(agent: ScriptedAgent): ScriptedAgent {
   const session = agent.session();
-  const heartbeat = setInterval(() => void agent.heartbeat(), 10_000);
+  const heartbeat = setInterval(() => void agent.heartbeat().catch(() => undefined), 10_000); // its end tells
   void session.ended.then(() => clearInterval(heartbeat));
   void (async () => {
+    const done = new Set<string>();
     for (;;) {
       const command = await session.nextCommand({ withinMs: 240_000 });
+      const which = `${command.commandId} ${command.attempt}`;
+      if (done.has(which)) continue; // pushed again before its receipt had come
+      done.add(which);
       await session.receive(command);
       await session.report(command, { succeeded: true });
     }

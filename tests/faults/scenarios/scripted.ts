@@ -13,7 +13,13 @@ export async function settledAgent(place: Place, product: string): Promise<Scrip
   const agent = await place.scripted();
   await agent.connect();
   await place.publish(product);
-  for (let count = 0; count < 2; count += 1) await carryOut(place, agent, await agent.nextCommand(patient));
+  const done = new Set<string>();
+  while (done.size < 2) {
+    const command = await agent.nextCommand(patient);
+    if (done.has(command.commandId)) continue; // it was pushed again before its receipt had come
+    done.add(command.commandId);
+    await carryOut(place, agent, command);
+  }
   await place.settled();
   return agent;
 }
