@@ -54,8 +54,14 @@ async function agent(world: World, ms: number): Promise<void> {
   const off = host.again({ env: shifted(ms) });
   const waiting = await world.fault("an agent's clock is off", async () => {
     await off.process.untilLine("CLOCK_SKEW", { withinMs: 60_000 });
+    // Else it is claimed for a session that nobody has noticed to be over.
+    const isOver = async () => (await place.session(agentId)).state === "ENDED";
+    await until(isOver, { withinMs: 60_000, what: "the session before has ended" });
     const published = await place.publish("first");
-    await until(async () => (await place.row(published.command)).state === "READY", { what: "it waits" });
+    await until(async () => (await place.row(published.command)).state === "READY", {
+      withinMs: 60_000,
+      what: "it waits",
+    });
     await off.kill();
     return published;
   });
