@@ -6,8 +6,10 @@ import type { World } from "../world/world.ts";
 
 /** Of production: 15 s and 45 s. */
 const flags = ["--heartbeat-interval-ms", "1000", "--silence-limit-ms", "4000"];
+/** Of the slow line, where silence is to end nothing: not that of a busy machine either. */
+const patient = ["--heartbeat-interval-ms", "1000", "--silence-limit-ms", "12000"];
 /** A spec takes seconds, and heartbeats wait behind what the line has to carry. */
-const slowBytesPerSecond = 1_500;
+const slowBytesPerSecond = 500;
 /** The silence limit, and the turns of who looks. */
 const noticedWithinMs = 60_000;
 
@@ -17,8 +19,8 @@ export const halfOpen: Scenario = {
     "an agent that never reads, or is gone without a word: its session ends in time, and nothing of it is lost; on a slow line it stays",
   tries: ["A", "B", "C", "E", "F"],
   async run(world) {
-    const replica = await world.beside({ flags });
-    await world.together([neverReads(world, replica), goneWithoutAWord(world, replica), slowLine(world, replica)]);
+    const [replica, slow] = await Promise.all([world.beside({ flags }), world.beside({ flags: patient })]);
+    await world.together([neverReads(world, replica), goneWithoutAWord(world, replica), slowLine(world, slow)]);
   },
 };
 
