@@ -22,18 +22,27 @@ export interface RedisNode {
   again(): Promise<RedisNode>;
 }
 
+/** A few of their own turns, each some seconds apart, on a busy machine. */
+const agreeWithinMs = 60_000;
+
 /** A master without anything on disk, its replica, and three sentinels that agree by two within about 2 s. */
 export async function startRedisSentinel(): Promise<{ url: string; master: RedisNode; replica: RedisNode }> {
   const quick = ["--repl-diskless-sync-delay", "0"];
   const master = await startNode(quick);
   const replica = await startNode([...quick, "--replicaof", "127.0.0.1", String(master.port)]);
-  await until(async () => (await replica.ask("INFO replication")).includes("master_link_status:up"));
+  await until(async () => (await replica.ask("INFO replication")).includes("master_link_status:up"), {
+    withinMs: agreeWithinMs,
+    what: "the replica has its master",
+  });
   const sentinels = await Promise.all([1, 2, 3].map(() => startSentinel(master.port)));
   for (const sentinel of sentinels) {
-    await until(async () => {
-      const known = await sentinel.ask("SENTINEL MASTER mymaster");
-      return /num-slaves\r\n\$1\r\n1/.test(known) && /num-other-sentinels\r\n\$1\r\n2/.test(known);
-    });
+    await until(
+      async () => {
+        const known = await sentinel.ask("SENTINEL MASTER mymaster");
+        return /num-slaves\r\n\$1\r\n1/.test(known) && /num-other-sentinels\r\n\$1\r\n2/.test(known);
+      },
+      { withinMs: agreeWithinMs, what: "the sentinels know of each other" },
+    );
   }
   const hosts = sentinels.map(({ port }) => `127.0.0.1:${port}`).join(",");
   return { url: `redis+sentinel://${hosts}/mymaster`, master, replica };
@@ -47,16 +56,19 @@ export async function startRedisCluster(): Promise<{ url: string; nodes: readonl
       startNode(["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", String(port)]),
     ),
   );
-  for (const [at, node] of nodes.entries()) {
+  for (const [at, node] of nodes.entries())
     await node.ask(`CLUSTER ADDSLOTSRANGE ${Math.ceil((16_384 / 3) * at)} ${Math.ceil((16_384 / 3) * (at + 1)) - 1}`);
-    if (at > 0) await node.ask(`CLUSTER MEET 127.0.0.1 ${nodes[0]?.port} ${bus[0]}`);
-  }
-  for (const node of nodes) {
-    await until(async () => {
-      const info = await node.ask("CLUSTER INFO");
-      return info.includes("cluster_state:ok") && info.includes("cluster_known_nodes:3");
-    });
-  }
+  await until(
+    async () => {
+      const infos = await Promise.all(nodes.map((node) => node.ask("CLUSTER INFO")));
+      // One that does not answer within the timeout is forgotten, and has to be met again.
+      for (const [at, node] of nodes.entries())
+        if (at > 0 && infos[at]?.includes("cluster_known_nodes:1\r"))
+          await node.ask(`CLUSTER MEET 127.0.0.1 ${nodes[0]?.port} ${bus[0]}`);
+      return infos.every((info) => info.includes("cluster_state:ok") && info.includes("cluster_known_nodes:3"));
+    },
+    { withinMs: agreeWithinMs, what: "the nodes agree on the cluster" },
+  );
   return { url: `redis+cluster://127.0.0.1:${nodes[0]?.port},127.0.0.1:${nodes[1]?.port}`, nodes };
 }
 
