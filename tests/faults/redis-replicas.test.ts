@@ -4,7 +4,7 @@
  * by a word, and not found by the poll. And everything goes on where Redis is
  * away, silent, emptied, or wrong.
  */
-import { beforeAll, expect, test } from "@jest/globals";
+import { beforeAll, beforeEach, expect, test } from "@jest/globals";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Agent_Connectivity, AgentsService } from "@bowline/contract/agents";
@@ -25,6 +25,9 @@ import {
 } from "@bowline/testing";
 import { metric } from "../e2e/metrics.ts";
 
+/** Entries are refreshed every 15 s, at the latest; a breaker opens and closes within seconds. */
+const within = { withinMs: 60_000 };
+
 let redis: TestRedis;
 /** Between the servers and Redis. */
 let way: TcpProxy;
@@ -38,6 +41,9 @@ beforeAll(async () => {
   await redisIs("ok");
 }, 120_000);
 
+/** What one test did to Redis, or a machine that stood still, is over before the next one. */
+beforeEach(() => redisIs("ok"));
+
 /** Waits until both replicas say so of Redis, and that they are ready. */
 async function redisIs(state: "ok" | "degraded"): Promise<void> {
   for (const { url } of [a, b]) {
@@ -45,7 +51,7 @@ async function redisIs(state: "ok" | "degraded"): Promise<void> {
       const answer = await fetch(`${url}/ready`, { headers: { connection: "close" } });
       expect([answer.status, await answer.json()]).toMatchObject([200, { status: "ready", checks: { redis: state } }]);
       return true;
-    });
+    }, within);
   }
 }
 
@@ -106,17 +112,20 @@ test("an agent that comes to the other replica is told by the first that it was 
 test("an agent's presence names its replica, for answers of the other", async () => {
   const agent = await a.scriptedAgent({ cluster: "present" });
   const key = agentKey(agent);
-  await until(async () => (await askRedis(redis.url, `HGET ${key} replica`)) !== "$-1");
+  await until(async () => (await askRedis(redis.url, `HGET ${key} replica`)) !== "$-1", within);
   const shown = await b.client(AgentsService).getAgent({ id: agent.agentId });
   expect(shown).toMatchObject({ degraded: false, replicaId: a.replicaId });
   await agent.goodbye();
-  await until(async () => (await askRedis(redis.url, `EXISTS ${key}`)) === ":0", { what: "its entry is gone with it" });
+  await until(async () => (await askRedis(redis.url, `EXISTS ${key}`)) === ":0", {
+    ...within,
+    what: "its entry is gone with it",
+  });
 });
 
 test("an entry that names another replica deceives nobody, and is put right where the rows say so", async () => {
   const agent = await a.scriptedAgent({ cluster: "lied-about" });
   const key = agentKey(agent);
-  await until(async () => (await askRedis(redis.url, `EXISTS ${key}`)) === ":1");
+  await until(async () => (await askRedis(redis.url, `EXISTS ${key}`)) === ":1", within);
   const ownReplica = key.replace(`agent:${agent.agentId}`, `replica:${a.replicaId}`);
   for (const epoch of [0, 99]) {
     await askRedis(redis.url, `HSET ${key} replica ${b.replicaId} session nobody epoch ${epoch}`);
@@ -125,8 +134,9 @@ test("an entry that names another replica deceives nobody, and is put right wher
     expect((await agent.nextCommand()).commandId).not.toBe("");
     // It writes its entries again when it misses its own key; else with the next refresh, 15 s later.
     await askRedis(redis.url, `DEL ${ownReplica}`);
-    await until(async () => (await askRedis(redis.url, `HSTRLEN ${key} replica`)) === `:${a.replicaId.length}`);
+    await until(async () => (await askRedis(redis.url, `HSTRLEN ${key} replica`)) === `:${a.replicaId.length}`, within);
     await until(async () => (await askRedis(redis.url, `HSTRLEN ${key} session`)) !== ":6", {
+      ...within,
       what: "its own session",
     });
   }
@@ -137,8 +147,8 @@ test("an emptied Redis is filled again", async () => {
   await askRedis(redis.url, "FLUSHALL");
   await b.operator.publish("emptied", { to: "emptied" });
   expect((await agent.nextCommand()).commandId).not.toBe("");
-  await until(async () => (await askRedis(redis.url, `EXISTS ${agentKey(agent)}`)) === ":1");
-  await until(async () => !(await shownBy(b, agent.agentId)).degraded);
+  await until(async () => (await askRedis(redis.url, `EXISTS ${agentKey(agent)}`)) === ":1", within);
+  await until(async () => !(await shownBy(b, agent.agentId)).degraded, within);
 });
 
 test("a Redis that answers nothing any more delays no answer, and no command", async () => {
@@ -194,5 +204,5 @@ test("a server starts without its Redis, and finds it when it comes", async () =
   const ready = async () => ((await (await fetch(`${alone.url}/ready`)).json()) as { checks: object }).checks;
   expect(await ready()).toEqual({ database: "ok", redis: "degraded" });
   await testRedis({ socket });
-  await until(async () => expect(await ready()).toEqual({ database: "ok", redis: "ok" }) === undefined);
+  await until(async () => expect(await ready()).toEqual({ database: "ok", redis: "ok" }) === undefined, within);
 });
