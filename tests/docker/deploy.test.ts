@@ -67,9 +67,9 @@ function stackFile(version: string, port: number): string {
   return file;
 }
 
-const rolling = [
+const rolling = (minHealthyTime: string): string[] => [
   ...["stack", "up", "--name", "shop", "--to", "docker", "--strategy", "blue-green", "--keep-old", "0s"],
-  ...["--gate", "up=http:web:8080/", "--min-healthy-time", "1s", "-f"],
+  ...["--gate", "up=http:web:8080/", "--min-healthy-time", minHealthyTime, "-f"],
 ];
 
 interface Agent {
@@ -169,7 +169,7 @@ test("`docker compose up` makes a server, and an agent that enrols by itself and
   const [agent] = await agents();
   expect(agent?.capabilities).toContain("forwards");
   const published = await freePort();
-  await bowline(...rolling, stackFile("v1", published));
+  await bowline(...rolling("1s"), stackFile("v1", published));
   const [web, ...doubles] = await webs();
   expect([web?.State, doubles]).toEqual(["running", []]);
   const [forwarder, ...others] = await forwarders();
@@ -187,7 +187,7 @@ test("`docker compose up` makes a server, and an agent that enrols by itself and
   expect((await webs()).map(({ Id, State }) => [Id, State])).toEqual([[web?.Id, "running"]]);
 
   // Removed while both colours run, and made anew, as an upgrade does it: the identity is in the volume.
-  const second = bowline(...rolling, stackFile("v2", published));
+  const second = bowline(...rolling("10s"), stackFile("v2", published)); // both stay for as long
   await until(async () => (await webs()).length > 1, { withinMs: settledWithinMs, what: "both colours run" });
   await docker.ask("DELETE", `/containers/${nameOf("agent")}?force=1`);
   const again = await compose("up", "--detach", "--no-build", "--no-deps", "agent");

@@ -94,7 +94,9 @@ test("blue/green: a client that keeps asking sees the new version and no failed 
   const asking = keepAsking(port);
   await until(() => asking.seen.includes("v1"), { withinMs: settledWithinMs, what: "the first version answers" });
 
-  const second = await apply("shop", answers("v2", port), policy);
+  // Both sides stay for as long as this, so that the agent is killed in the middle.
+  const unhurried = { ...policy, minHealthyTime: { seconds: 10n } };
+  const second = await apply("shop", answers("v2", port), unhurried);
   await until(async () => (await running("shop")).length > 2, { withinMs: settledWithinMs, what: "both sides run" });
   await agents[0]?.kill();
   agents[0]?.again();
