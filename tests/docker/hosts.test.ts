@@ -27,8 +27,8 @@ services:
     deploy: { replicas: ${replicas} }
 ${more}`;
 
-/** Bytes a second: a pull takes five seconds and more. */
-const slow = 100_000;
+/** Bytes a second: a pull takes longer than it is until somebody has seen that it is under way. */
+const slow = 25_000;
 
 test("an agent that is killed in the middle of a pull pulls again when it is back; nothing is there twice", async () => {
   const { docker, api, apply, runs, containers, down } = hosts;
