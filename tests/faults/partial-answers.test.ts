@@ -68,7 +68,10 @@ beforeAll(async () => {
   startAgent(server.url, { token: server.token, env: { BOWLINE_STOP_WORKLOADS_ON_EXIT: "1" } });
   session = await server.nextSession();
   for (const name of names) await succeeds(server.command(spec(name)));
-  pids = await until(() => names.flatMap((name) => started(name)));
+  pids = await until(() => {
+    const all = names.flatMap((name) => started(name));
+    return all.every((pid) => pid > 0) ? all : undefined; // its file may be there before its pid is
+  });
 }, withinMs);
 
 /** What every case leaves: the same processes, and an agent that takes the next whole answer. */
