@@ -59,7 +59,8 @@ test("after its life a session is asked to move: an agent comes back by itself w
   const scripted = await server.scriptedAgent({ cluster: "moves" });
   expect(await scripted.next("drain")).toMatchObject({ spreadMs: 0 });
   await scripted.goodbye();
-  expect(await rowOf(server, scripted.agentId)).toMatchObject({ state: "ENDED", end_reason: "SESSION_MOVED" });
+  await until(async () => (await rowOf(server, scripted.agentId)).state === "ENDED", { withinMs: 60_000 });
+  expect(await rowOf(server, scripted.agentId)).toMatchObject({ end_reason: "SESSION_MOVED" });
 
   const agent = await joinAgent(await makePlace(openApi(server.url, server.adminToken)));
   const id = await agent.id();

@@ -9,7 +9,7 @@ const agents = 20;
 const within = { withinMs: 60_000 };
 
 test("a slow reader is cut, a half-open connection is noticed, a duplicate is CONFLICT; a skewed clock and a storm come back, and all but the duplicate get LIVE", async () => {
-  const server = await startServer({ flags: ["--heartbeat-interval-ms", "500", "--silence-limit-ms", "3000"] });
+  const server = await startServer({ flags: ["--heartbeat-interval-ms", "500", "--silence-limit-ms", "12000"] });
   const { id: clusterId } = await server.client(ClusterService).createCluster({
     cluster: { name: "fleet", runtime: "local", policy: { allowPrivateBackends: true, allowBulkEnrolment: true } },
   });
