@@ -1,8 +1,9 @@
 /** A failed update leaves the last good generation serving, tells why, and disturbs nobody else. */
 import { createServer, type Server as TcpServer } from "node:net";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { beforeAll, expect, test } from "@jest/globals";
 import { Command_State } from "@bowline/contract/commands";
-import { ProductPublish_State as State } from "@bowline/contract/products";
+import { type ProductPublish, ProductPublish_State as State } from "@bowline/contract/products";
 import { atEnd, freePort, runProcess, testDatabase, until } from "@bowline/testing";
 import { refusal } from "../e2e/api.ts";
 import { programs, type Server, startServer } from "../e2e/fixture.ts";
@@ -55,11 +56,14 @@ test("an unreachable backend fails its publish with route, backend and tries; th
   const second = startConsumer(otherUrl);
 
   const port = await freePort();
+  await applyProduct(api, other, { backend: upstream.url, version: "2" });
   await applyProduct(api, here.product, { backend: `http://127.0.0.1:${port}`, version: "2" });
-  const { id } = await publish(here.place, here.product);
-  // Meanwhile the other product of the gateway gets its update at once.
-  await publishVersion({ ...here, product: other }, upstream, "2");
-  expect((await api.publishes.getProductPublish({ id })).state).not.toBe(State.FAILED);
+  const { clusterId, gatewayId } = here.place;
+  const [{ id }, beside] = await Promise.all([
+    publish(here.place, here.product),
+    api.publishes.createProductPublish({ productId: other, revisionId: "2", clusterId, gatewayId }),
+  ]);
+  await live(api, beside.id);
   expect(await servedVersion(otherUrl)).toBe("2");
 
   const failed = await publishIn(api, id, State.FAILED);
@@ -73,6 +77,12 @@ test("an unreachable backend fails its publish with route, backend and tries; th
     { state: State.FAILED, reason: "BACKEND_UNREACHABLE", servingRevision: 1, servingGeneration: 1, generation: 2 },
   ]);
   expect(await servedVersion(here.url)).toBe("1");
+  // Meanwhile the other product of the gateway got its update at once.
+  const endedAt = async ({ targets }: ProductPublish): Promise<number> => {
+    const { endedAt: at } = await api.commands.getCommand({ id: targets[0]?.commandId ?? "" });
+    return at === undefined ? NaN : timestampMs(at);
+  };
+  expect(await endedAt(beside)).toBeLessThan(await endedAt(failed));
 
   // As the CLI tells it, with the next command to type.
   const shown = await bowline("publish", "get", id);
