@@ -1,13 +1,16 @@
 import { readdirSync } from "node:fs";
 import { expect, test } from "@jest/globals";
 import { systemClock } from "@bowline/kernel";
-import { temporaryFolder, until } from "@bowline/testing";
+import { atEnd, temporaryFolder, until } from "@bowline/testing";
 import { createHealth, healthCommand } from "./health.ts";
 
 /** An agent's health on a folder of its own, told until `stop`. */
-function tellHealth(problem = "") {
+function tellHealth(problem = "", beforeItAnswers: () => Promise<void> = async () => undefined) {
   const dataDir = temporaryFolder();
-  const describe = async () => ({ problem }) as never;
+  const describe = async () => {
+    await beforeItAnswers();
+    return { problem } as never;
+  };
   const health = createHealth({ dataDir, runtime: { describe }, clock: systemClock });
   const ending = new AbortController();
   const running = health.run(ending.signal);
@@ -16,6 +19,7 @@ function tellHealth(problem = "") {
     ending.abort();
     await running;
   };
+  atEnd(stop);
   return { dataDir, health, reason, stop };
 }
 
@@ -28,6 +32,19 @@ test("an agent is healthy while it holds a session, and says since when it holds
   session.abort();
   await until(async () => (await reason()) === "NOT_CONNECTED");
   expect((await healthCommand(dataDir)).json).toMatchObject({ ok: false, since: expect.stringMatching(/^\d{4}-.*Z$/) });
+  await stop();
+});
+
+test("a session that comes while the runtime is still asked how it is counts", async () => {
+  const [asked, answers] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const { dataDir, health, stop } = tellHealth("", () => {
+    asked.resolve();
+    return answers.promise;
+  });
+  await asked.promise;
+  health.serving(new AbortController().signal);
+  answers.resolve();
+  await until(async () => (await healthCommand(dataDir)).exitCode === 0);
   await stop();
 });
 

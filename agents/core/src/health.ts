@@ -46,7 +46,8 @@ export function createHealth(parts: { dataDir: string; runtime: Pick<Runtime, "d
 
   async function write(): Promise<void> {
     try {
-      told = { ...told, problem: (await runtime.describe()).problem };
+      const { problem } = await runtime.describe();
+      told = { ...told, problem }; // only now: the session may have come or gone while the runtime answered
       await writeFile(`${file}.next`, `${JSON.stringify(told)}\n`, { mode: 0o600 });
       await rename(`${file}.next`, file);
     } catch {
