@@ -23,14 +23,20 @@ export type FolderLock =
 const sqliteBusy = 5;
 
 /**
- * Tries once to take the lock of `folder`, which must exist and be writable.
- * Does not wait. Throws only for what a file system can throw.
+ * An exclusive lock is taken in steps, and of two who are between the first and the last of them neither gets on, until
+ * one steps back: without this time both would be refused.
+ */
+const stepBackMs = 100;
+
+/**
+ * Tries to take the lock of `folder`, which must exist and be writable. Of any number who try at once one gets it; who
+ * does not is told within a moment. Throws only for what a file system can throw.
  */
 export function lockFolder(folder: string): FolderLock {
   const holderFile = join(folder, "lock.pid");
   let database: DatabaseSync | undefined;
   try {
-    database = new DatabaseSync(join(folder, "lock"), { timeout: 0 });
+    database = new DatabaseSync(join(folder, "lock"), { timeout: stepBackMs });
     database.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     database?.close();
