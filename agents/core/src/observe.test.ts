@@ -1,7 +1,7 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "@jest/globals";
 import { StateReportSchema, type StateReport } from "@bowline/contract/agent";
-import { systemClock } from "@bowline/kernel";
+import { type Clock, systemClock } from "@bowline/kernel";
 import { atEnd, temporaryFolder, until } from "@bowline/testing";
 import { openJournal, type Journal } from "./journal.ts";
 import { createLog } from "./log.ts";
@@ -9,6 +9,12 @@ import { createObserver } from "./observe.ts";
 import type { ObservedDeployment, ObservedInstance, Runtime } from "./runtime.ts";
 
 const log = createLog({ format: "json", level: "silent" });
+
+/** What is told once more after seconds would come among what is looked at, on a machine that is busy. */
+const clock: Clock = {
+  ...systemClock,
+  sleep: (ms, signal) => systemClock.sleep(ms < 1_000 ? ms : 3_600_000, signal),
+};
 
 function deployment(id: string, instances = 1, ports = 0): ObservedDeployment {
   const instance = (index: number): ObservedInstance => ({
@@ -37,7 +43,7 @@ async function observe(journal: Journal, listed: readonly ObservedDeployment[]) 
       return new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     },
   } as unknown as Runtime;
-  const observer = await createObserver({ runtime, journal, log, clock: systemClock });
+  const observer = await createObserver({ runtime, journal, log, clock });
   const ending = new AbortController();
   const watching = observer.run(ending.signal);
   const stop = async (): Promise<void> => {
