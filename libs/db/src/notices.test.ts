@@ -33,7 +33,7 @@ test("N1: what gathers goes with one statement, to the channel that it is for an
   expect(two.heard.slice(0, 500)).toEqual(Array.from({ length: 500 }, (_, number) => `${number}`));
   await until(() => one.heard.includes("to all"));
   const { rows } = await sql<{ query: string }>`
-    SELECT query FROM pg_stat_activity WHERE application_name = 'one'`.execute(db);
+    SELECT query FROM pg_stat_activity WHERE application_name = 'one' AND datname = current_database()`.execute(db);
   expect(rows.map(({ query }) => query)).toEqual([expect.stringContaining("pg_notify(c, p) FROM unnest")]);
 });
 

@@ -68,7 +68,7 @@ test("a killed PostgreSQL is started again at the same address", async () => {
   const postgres = await startEmbeddedPostgres(temporaryFolder());
   const pid = postgres.pid();
   process.kill(pid, "SIGKILL");
-  await until(() => postgres.pid() !== pid);
+  await until(() => postgres.pid() !== pid, { withinMs: 30_000 });
   expect(await query(postgres.connection, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
 });
 
@@ -89,7 +89,8 @@ test("a creation that was killed half-way leaves nothing that counts; the next s
   void server.catch(() => {}); // It never becomes ready.
   await until(() => unfinished().length > 0, { what: "initdb is under way" });
   const [pid] = [...childrenOf(process.pid)].find(([, command]) => command.includes(dataDir)) ?? [];
-  process.kill(pid ?? 0, "SIGKILL");
+  if (pid === undefined) throw new Error("the server has ended by itself"); // to 0 a signal goes to the whole test run
+  process.kill(pid, "SIGKILL");
   await expect(server).rejects.toThrow(/ended/);
   expect(existsSync(join(dataDir, "data"))).toBe(false);
 
