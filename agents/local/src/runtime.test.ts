@@ -206,14 +206,16 @@ test("a process gets the agent's path and little else, its ports, and its marks"
   });
   const workload = {
     name: "web",
-    command: ["sh", "-c", "env; sleep 1000"],
+    command: ["sh", "-c", "env; echo that is all; sleep 1000"],
     environment: { COLOUR: "red", "dotted.name": "yes", BOWLINE_RUN: "mine" },
     ports: [{ name: "grpc-web", container: 0, published: 0 }],
   };
   await converge(runtime, { workloads: [workload] });
   let text = "";
-  for await (const bytes of runtime.logs(id, "web", 0, { lines: 100, follow: false }, new AbortController().signal)) {
+  const told = new AbortController();
+  for await (const bytes of runtime.logs(id, "web", 0, { lines: 100, follow: true }, told.signal)) {
     text += Buffer.from(bytes).toString();
+    if (text.endsWith("that is all\n")) told.abort();
   }
   const port = (await runtime.list())[0]?.instances[0]?.ports[0]?.published;
   expect(text).toContain(`PORT=${port}\n`);
@@ -276,6 +278,6 @@ test("a forwarder of another version is replaced when the agent starts, and one 
     return await (await fetch(`http://127.0.0.1:${port}/`)).text();
   };
   expect(await until(served, { withinMs: 30_000 })).toBe("here");
-  expect(status().build).toBe(build);
+  await until(() => status().build === build);
   await absent(third);
-});
+}, 120_000);
