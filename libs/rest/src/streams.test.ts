@@ -36,8 +36,9 @@ async function* three(): AsyncGenerator<Partial<Pick<WatchCommandsResponse, "cur
   yield { cursor: "" };
 }
 
-/** Resolves when the handler's signal aborts, as a watch without news does. */
+/** Resolves when the handler's signal aborts, or has, as a watch without news does. */
 function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
