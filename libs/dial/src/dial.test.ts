@@ -80,7 +80,7 @@ test("a name that does not exist is DNS_FAILED, a closed port TCP_REFUSED, a ste
   const closed = await freePort();
   expect(await failure({ url: `http://127.0.0.1:${closed}` })).toMatchObject({ step: "tcp", reason: "TCP_REFUSED" });
   const mute = await serve(createTcp());
-  const short = { stepTimeoutMs: 100 };
+  const short = { stepTimeoutMs: 2_000 }; // long enough for the steps before, on a busy machine too
   expect(await failure({ url: `https://127.0.0.1:${mute}`, ...short })).toMatchObject({
     step: "tls",
     reason: "TLS_FAILED",
