@@ -5,7 +5,8 @@ import { systemClock } from "./clock.ts";
 test("a sleep takes its time", async () => {
   const from = systemClock.monotonicMs();
   await systemClock.sleep(20);
-  expect(systemClock.monotonicMs() - from).toBeGreaterThanOrEqual(19);
+  // Both ends are whole milliseconds to a timer, of a clock that some kernels move on once in a millisecond only.
+  expect(systemClock.monotonicMs() - from).toBeGreaterThanOrEqual(18);
 });
 
 test("an aborted sleep ends at once, without an error", async () => {
