@@ -86,7 +86,7 @@ test("a log that is cut at any byte opens, and has every record that was acknowl
     expect(log.warned).toEqual([]); // A torn tail is no damage.
     await reopened.close();
   }
-});
+}, 240_000); // some thousand fsyncs
 
 test("bytes that are changed or put in anywhere never keep it from opening, and cost only the lines that they are in", async () => {
   const folder = temporaryFolder();

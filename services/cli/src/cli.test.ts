@@ -134,7 +134,7 @@ test("exit codes tell what went wrong, and the text carries reason, request and 
   const gone = await bowline(api.env, "cluster", "list");
   expect(gone.code).toBe(5);
   expect(gone.stderr).toContain("TCP_REFUSED");
-});
+}, 120_000);
 
 test("whom to trust is said once, by a file with a certificate or a whole fingerprint; else nothing is asked", async () => {
   const api = await scripted(() => {});
@@ -181,7 +181,7 @@ test("login keeps a context in a file of mode 0600, and contexts choose the serv
     input: goodToken,
   });
   expect(stdin.code).toBe(0);
-});
+}, 120_000);
 
 test("a refused login changes no context", async () => {
   const api = await scripted((router) => router.service(AuthService, {}));
@@ -330,7 +330,7 @@ test("a wait that takes too long ends with 3, Ctrl-C with 130; both leave the wo
     command: ["node", program, "publish", "create", "hello", "--to", "factory-7", "--wait"],
     env: api.env,
   });
-  await left.untilLine(/PENDING/);
+  await left.untilLine(/PENDING/, { withinMs: 30_000 });
   left.kill("SIGINT");
   expect(await left.ended).toEqual({ code: 130, signal: null });
   expect(left.stderr()).toContain(`Next: bowline publish watch ${publishId}`);
@@ -408,7 +408,7 @@ test("what destroys needs --yes where nobody can be asked, and asks the server f
   const online = await bowline(api.env, "agent", "retire", "press-1", "--yes");
   expect(online.stderr).toContain("agent retire <name> --force");
   expect((await bowline(api.env, "agent", "retire", "press-1", "--yes", "--force")).stdout).toContain("is retired");
-});
+}, 120_000);
 
 test("a conflict is shown with its reason and the command that ends it", async () => {
   const agent = { id: "agent_1", name: "press-1", cluster: "factory-7" };

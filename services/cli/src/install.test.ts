@@ -239,7 +239,7 @@ test("uninstall keeps the data folder and says so; --purge removes it, but not w
     code: 1,
     stderr: expect.stringContaining("DATA_DIR_UNKNOWN"),
   });
-});
+}, 120_000);
 
 test("what is written is read back as it was, by us and by a shell", async () => {
   const settings = { A: 'a "quoted" \\ $HOME `date` word', B: "umlaut ä; # no comment", C: undefined };
