@@ -45,7 +45,7 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
       socket.pipe(other);
       socket.once("close", () => {
         sockets.delete(socket);
-        other.destroy();
+        other.destroySoon(); // what is still on its way to it comes first
       });
     }
   });
