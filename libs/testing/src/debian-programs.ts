@@ -63,7 +63,11 @@ async function unpackTo(folder: string, packages: readonly string[]): Promise<vo
     const root = join(work, "root");
     mkdirSync(root);
     await run("sh", ["-c", 'for deb in *.deb; do dpkg-deb -x "$deb" root || exit 1; done'], { cwd: work });
-    if (!existsSync(folder)) renameSync(root, folder);
+    try {
+      renameSync(root, folder);
+    } catch (error) {
+      if (!existsSync(folder)) throw error; // else another file was faster
+    }
   } finally {
     await removeFolder(work);
   }
