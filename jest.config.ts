@@ -48,8 +48,8 @@ const config: Config = {
     ],
   },
   cacheDirectory: "<rootDir>/.cache/jest",
-  // Suites with real processes need more than jest's 5 s on a busy two-core machine.
-  testTimeout: 60_000,
+  // Suites with real processes need more than jest's 5 s: some start two servers and agents, on two busy cores.
+  testTimeout: 120_000,
   maxWorkers: 3,
   testSequencer: "<rootDir>/libs/testing/src/jest/sequencer.ts",
 };

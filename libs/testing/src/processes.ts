@@ -47,7 +47,7 @@ export type RunningProcess = {
   end: () => Promise<ProcessEnd>;
 };
 
-/** Half of a test's time. */
+/** A quarter of a test's time. */
 const defaultWithinMs = 30_000;
 
 /** Above the longest orderly shutdown: a server's that has a PostgreSQL of its own, which takes 12 s at most. */

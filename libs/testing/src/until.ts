@@ -1,7 +1,7 @@
 /** Waiting for a condition, never for a time. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Long enough for a busy two-core machine, half of a test's time. */
+/** Long enough for a busy two-core machine, a quarter of a test's time. */
 const defaultWithinMs = 30_000;
 
 /** The pause grows from the first to the second: quick answers stay quick, slow ones cost no CPU. */
