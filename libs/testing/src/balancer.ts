@@ -26,13 +26,23 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
   const sockets = new Set<Socket>();
   const over = new AbortController();
   const ready = new Set<string>();
+  /** Whose last look was not answered in time: once says nothing, since it may be this process that stood still. */
+  const late = new Set<string>();
+  /** Connections that came while none was ready, as a balancer's queue has them: on a busy machine all may be late. */
+  const waiting = new Set<Socket>();
   const looks = new Map<string, number>();
   let turn = 0;
 
   const server = createServer((near) => {
     near.on("error", () => {}); // Its peer's affair.
+    sockets.add(near);
+    near.once("close", () => sockets.delete(near));
+    lead(near);
+  });
+  const lead = (near: Socket): void => {
     const chosen = [...ready][(turn += 1) % Math.max(1, ready.size)];
-    if (chosen === undefined) return void near.destroy();
+    if (chosen === undefined) return void waiting.add(near);
+    if (near.destroyed) return;
     const { hostname: host, port } = new URL(chosen);
     const far = connect({ host, port: Number(port), noDelay: true });
     near.setNoDelay(true);
@@ -48,16 +58,26 @@ export async function startBalancer(urls: readonly string[]): Promise<Balancer> 
         other.destroySoon(); // what is still on its way to it comes first
       });
     }
-  });
+  };
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
 
   // Each replica is looked at apart: one that is slow to answer keeps nobody from seeing that another has gone.
   const look = async (url: string): Promise<void> => {
-    const signal = AbortSignal.any([over.signal, AbortSignal.timeout(answerWithinMs)]);
+    const limit = AbortSignal.timeout(answerWithinMs);
+    const signal = AbortSignal.any([over.signal, limit]);
     const answer = await fetch(`${url}/ready`, { signal, headers: { connection: "close" } }).catch(() => undefined);
     await answer?.arrayBuffer().catch(() => undefined); // it went away while it answered
-    if (answer?.ok === true) ready.add(url);
-    else ready.delete(url);
+    if (answer === undefined && limit.aborted && !late.has(url)) late.add(url);
+    else {
+      late.delete(url);
+      if (answer?.ok === true) ready.add(url);
+      else ready.delete(url);
+    }
+    if (ready.size > 0) {
+      const led = [...waiting];
+      waiting.clear();
+      led.forEach(lead);
+    }
     looks.set(url, (looks.get(url) ?? 0) + 1);
   };
   await Promise.all(urls.map(look));
