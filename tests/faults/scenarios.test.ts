@@ -5,6 +5,8 @@ import { runScenario } from "./scenario.ts";
 import { scenarios } from "./scenarios/index.ts";
 import { type Shared, startShared } from "./world/world.ts";
 
+/** Each wait of a scenario has a bound of its own, most a minute: that is to tell what did not come, not this. */
+const endsWithinMs = 600_000;
 /** The same in every run, so that a failure of CI is one here. */
 const seed = 1;
 const folder = fileURLToPath(new URL("../../.cache/faults", import.meta.url));
@@ -20,4 +22,5 @@ test.each(scenarios.map((scenario) => [`${scenario.number} ${scenario.title}`, s
     const { violations, failure, file } = await runScenario(scenario, { seed, shared, realTime: false, folder });
     expect({ violations, failure, file }).toEqual({ violations: [], failure: "", file: "" });
   },
+  endsWithinMs,
 );
