@@ -221,7 +221,10 @@ export function createInstance(
     const parts = [
       // Kept, not computed from the clock when somebody asks: a timer may end a moment early, and nothing would tell of
       // the rest.
-      after(times.settleMs, () => {
+      after(times.settleMs, async () => {
+        // An agent that stood still has not read yet that it ended: asked is the engine, which may be away.
+        if (ranMs < times.settleMs) await instance.refresh().catch(() => undefined);
+        if (ends.signal.aborted) return;
         run.settled = true;
         changed();
       }),
