@@ -13,7 +13,7 @@ import { until } from "./until.ts";
 
 export interface Terminal {
   type(text: string): void;
-  /** Its program is told by SIGWINCH. */
+  /** Its program is told by SIGWINCH: of the rows first, and then also of the columns. */
   resize(columns: number, rows: number): Promise<void>;
   /** As `stty -a` says them, without a `-` those that are on: `icanon`, `isig`, `echo`. */
   settings(): Promise<ReadonlySet<string>>;
