@@ -141,7 +141,7 @@ export async function endRun(run: RunIdentity, signal: NodeJS.Signals, graceMs: 
   await sendToRun(run, "SIGCONT"); // a paused process would never see the signal
   const graceEnds = performance.now() + graceMs;
   let lookMs = lookFirstMs;
-  while (performance.now() < graceEnds && leaderLives(run)) {
+  while (performance.now() < graceEnds && isThere(run)) {
     await systemClock.sleep(Math.min(lookMs, Math.max(0, graceEnds - performance.now())));
     lookMs = Math.min(lookMs * 2, lookMaxMs);
   }
@@ -157,8 +157,12 @@ export function killRun(run: RunIdentity): Promise<number[]> {
 export async function killAll(find: () => Promise<ProcessStat[]>, group?: number): Promise<number[]> {
   const killEnds = performance.now() + killLimitMs;
   let lookMs = lookFirstMs;
+  /** What was found once: one that is killed loses its markers a moment before it is gone, and lets go of its ports last. */
+  let left: ProcessStat[] = [];
   for (;;) {
-    const left = await find();
+    const found = await find();
+    const lost = left.filter((stat) => isThere(stat) && !found.some(({ pid }) => pid === stat.pid));
+    left = [...found, ...lost];
     if (left.length === 0) return [];
     // All are frozen before any is killed: what forks faster than we look cannot get away.
     for (const stat of left) send(stat.pid, "SIGSTOP");
@@ -184,7 +188,8 @@ export async function freezeRun(run: RunIdentity): Promise<boolean> {
   return false;
 }
 
-function leaderLives(run: RunIdentity): boolean {
-  const stat = readStat(run.pid);
-  return stat !== undefined && stat.startTime === run.startTime && !isDead(stat);
+/** Of this boot. */
+function isThere({ pid, startTime }: Pick<ProcessIdentity, "pid" | "startTime">): boolean {
+  const stat = readStat(pid);
+  return stat !== undefined && stat.startTime === startTime && !isDead(stat);
 }
